@@ -1,0 +1,140 @@
+/* sparseblock: block-sparse operators over cached feature maps, plain C interface.
+ *
+ * The one contract of every operator, for any list of active blocks:
+ *
+ *     op(x, blocks, out)  ==  where(active, dense_op(x), out)
+ *
+ * Active blocks of `out` receive what the dense operator would give on the same input. Every other element of `out`
+ * keeps its bits. A block's value does not depend on which other blocks are active, on their order, or on the number
+ * of threads. Block coordinates are in blocks of the operator's output; the last row and column of blocks may be
+ * partial: writes are clipped to the valid frame.
+ *
+ * Nothing here allocates, except per-thread scratch on first use, and nothing here checks its arguments: callers
+ * validate (see sparseblock/ops). All strides are in elements, all sizes in pixels. Pointers need no alignment.
+ */
+#ifndef SPARSEBLOCK_H
+#define SPARSEBLOCK_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SB_API __attribute__((visibility("default")))
+#else
+#define SB_API
+#endif
+
+/* A feature map [n, h, w, c] in float32; the channel stride is 1 unless stride_c says otherwise (only sb_pointwise
+ * reads inputs whose stride_c is not 1, e.g. an NCHW frame). `border` pixels on every side of each image may be read
+ * and hold zeros; operators never write them. A slice of channels is a plane too: data moved, c smaller, same strides. */
+typedef struct sb_plane {
+    float *data; /* element (n=0, y=0, x=0, c=0) of the valid frame */
+    int64_t stride_n, stride_y, stride_x, stride_c;
+    int32_t n, h, w, c;
+    int32_t border;
+} sb_plane;
+
+/* Active blocks: index[i] = (n, y, x) for i < *count, in blocks; a block is block_h x block_w pixels of the output. */
+typedef struct sb_blocks {
+    const int32_t *index; /* [capacity][3] */
+    const int32_t *count;
+    int32_t block_h, block_w;
+} sb_blocks;
+
+typedef enum sb_activation {
+    SB_IDENTITY = 0,
+    SB_RELU = 1,
+    SB_RELU6 = 2,
+    SB_PRELU = 3, /* v > 0 ? v : v * slope[c]; leaky ReLU is a constant slope */
+} sb_activation;
+
+/* What a kernel does to a value before it stores it:  activation((value + residual) * scale[c] + shift[c]).
+ * Any pointer may be NULL. A conv's bias is `bias`, added first. */
+typedef struct sb_epilogue {
+    const float *bias;  /* [c] */
+    const float *scale; /* [c] */
+    const float *shift; /* [c] */
+    const float *slope; /* [c], PReLU */
+    int32_t activation; /* sb_activation */
+} sb_epilogue;
+
+/* conv2d: out[n,k,y,x] = epilogue( sum_{c,r,s} w[k,c,r,s] * x[n,c, y*stride_h - pad_h + r*dilation_h,
+ *                                                             x*stride_w - pad_w + s*dilation_w] ), zeros outside.
+ * `transposed` != 0: conv_transpose2d with the same meaning of the fields as in PyTorch (weight [c, k/groups, r, s]). */
+typedef struct sb_conv2d {
+    int32_t in_channels, out_channels, groups;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+    int32_t transposed;
+    const float *packed_weight; /* from sb_conv2d_pack */
+} sb_conv2d;
+
+/* Pooling as in PyTorch. Maximum: outside counts as -infinity. Average: the sum over the window divided by `divisor`,
+ * or where divisor is 0 by the number of elements, counting padding when count_include_pad is set. */
+typedef enum sb_pool { SB_POOL_MAX = 0, SB_POOL_AVG = 1 } sb_pool;
+typedef struct sb_pool2d {
+    int32_t kind; /* sb_pool */
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+    int32_t count_include_pad, divisor;
+} sb_pool2d;
+
+/* Resize as in PyTorch's interpolate. scale = input pixels per output pixel along the axis. */
+typedef enum sb_resize { SB_NEAREST = 0, SB_BILINEAR = 1 } sb_resize;
+typedef struct sb_interpolate {
+    int32_t mode; /* sb_resize */
+    int32_t align_corners;
+    float scale_h, scale_w;
+} sb_interpolate;
+
+/* The instruction set the kernels were dispatched to: "avx512", "avx2" or "generic". Chosen once, from the processor or
+ * from the environment variable SPARSEBLOCK_ISA; sb_set_isa returns 0, or -1 where the processor lacks it. */
+SB_API const char *sb_isa(void);
+SB_API int sb_set_isa(const char *name);
+
+/* Elements that sb_conv2d_pack writes for this conv, and the packing itself. `weight` is contiguous, [k, c/groups, r, s]
+ * (transposed: [c, k/groups, r, s]). The packed form is private to this process and instruction set. */
+SB_API int64_t sb_conv2d_packed_size(const sb_conv2d *conv);
+SB_API void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *packed);
+
+/* The operators. `residual` may be NULL; it has the shape of `out` and may be `out` itself. `threads` >= 1. */
+SB_API void sb_conv2d_run(const sb_conv2d *conv, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual,
+                          const sb_blocks *blocks, const sb_plane *out, int threads);
+SB_API void sb_pool2d_run(const sb_pool2d *pool, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);
+SB_API void sb_interpolate_run(const sb_interpolate *resize, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out,
+                               int threads);
+/* out = epilogue(x): copies, adds, folds a lone batch norm, applies an activation, converts NCHW to NHWC. */
+SB_API void sb_pointwise_run(const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual, const sb_blocks *blocks,
+                             const sb_plane *out, int threads);
+/* packed[i] = x at block i with `halo` more pixels on every side, zeros outside of the frame. packed is
+ * [capacity, block_h + 2*halo, block_w + 2*halo, c], contiguous. scatter writes packed blocks (halo 0) into out. */
+SB_API void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, float *packed, int threads);
+SB_API void sb_scatter_run(const float *packed, const sb_blocks *blocks, const sb_plane *out, int threads);
+/* mask [n, rows, cols] of bytes -> index in (n, y, x) order and the count. */
+SB_API void sb_blocks_from_mask(const uint8_t *mask, int n, int rows, int cols, int32_t *index, int32_t *count);
+
+/* A frame in one call: the steps of a plan, in order. Planes are numbered; a state owns the table of planes. */
+typedef enum sb_op { SB_OP_CONV2D = 0, SB_OP_POOL2D = 1, SB_OP_INTERPOLATE = 2, SB_OP_POINTWISE = 3 } sb_op;
+typedef struct sb_step {
+    int32_t op;                /* sb_op */
+    int32_t x, residual, out;  /* numbers of planes; residual -1: none */
+    int32_t block_h, block_w;  /* block size in pixels of this step's output */
+    int32_t dense;             /* 1: every pixel of every image, whatever the frame's list says; block size unused */
+    union {
+        sb_conv2d conv2d;
+        sb_pool2d pool2d;
+        sb_interpolate interpolate;
+    } u;
+    sb_epilogue epilogue;
+} sb_step;
+
+/* Runs steps[0..n_steps) over the frame's list of active blocks; the size of a block is each step's own. seconds, if
+ * not NULL, receives the wall time of each step. */
+SB_API void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const int32_t *index,
+                   const int32_t *count, int threads, double *seconds);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
