@@ -1,0 +1,202 @@
+"""The C interface of csrc/include/sparseblock.h as ctypes sees it: the structs, the functions, and finding the library.
+
+Field names, order and meaning are the header's; tests/ops/test_native.py compares every size and offset with a C compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
+from pathlib import Path
+
+import torch  # first: its OpenMP runtime must be in the process before the kernels' library asks for one
+
+import sparseblock
+from sparseblock.blocks import BlockSet
+from sparseblock.errors import SparseBlockError
+
+IDENTITY, RELU, RELU6, PRELU = range(4)  # sb_activation
+POOL_MAX, POOL_AVG = range(2)  # sb_pool
+NEAREST, BILINEAR = range(2)  # sb_resize
+OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE = range(4)  # sb_op
+
+
+class Plane(Structure):
+    """sb_plane: a feature map [n, h, w, c] in float32; strides in elements."""
+
+    _fields_ = [
+        ("data", c_void_p),
+        ("stride_n", c_int64),
+        ("stride_y", c_int64),
+        ("stride_x", c_int64),
+        ("stride_c", c_int64),
+        ("n", c_int32),
+        ("h", c_int32),
+        ("w", c_int32),
+        ("c", c_int32),
+        ("border", c_int32),
+    ]
+
+
+class Blocks(Structure):
+    """sb_blocks: the active blocks of an operator's output."""
+
+    _fields_ = [("index", c_void_p), ("count", c_void_p), ("block_h", c_int32), ("block_w", c_int32)]
+
+
+class Epilogue(Structure):
+    """sb_epilogue: what happens to a value before it is stored. A null pointer leaves its part out."""
+
+    _fields_ = [
+        ("bias", c_void_p),
+        ("scale", c_void_p),
+        ("shift", c_void_p),
+        ("slope", c_void_p),
+        ("activation", c_int32),
+    ]
+
+
+class Conv2d(Structure):
+    """sb_conv2d: a convolution, or a transposed one."""
+
+    _fields_ = [
+        ("in_channels", c_int32),
+        ("out_channels", c_int32),
+        ("groups", c_int32),
+        ("kernel_h", c_int32),
+        ("kernel_w", c_int32),
+        ("stride_h", c_int32),
+        ("stride_w", c_int32),
+        ("pad_h", c_int32),
+        ("pad_w", c_int32),
+        ("dilation_h", c_int32),
+        ("dilation_w", c_int32),
+        ("transposed", c_int32),
+        ("packed_weight", c_void_p),
+    ]
+
+
+class Pool2d(Structure):
+    """sb_pool2d: maximum or average over a window."""
+
+    _fields_ = [
+        ("kind", c_int32),
+        ("kernel_h", c_int32),
+        ("kernel_w", c_int32),
+        ("stride_h", c_int32),
+        ("stride_w", c_int32),
+        ("pad_h", c_int32),
+        ("pad_w", c_int32),
+        ("dilation_h", c_int32),
+        ("dilation_w", c_int32),
+        ("count_include_pad", c_int32),
+        ("divisor", c_int32),
+    ]
+
+
+class Interpolate(Structure):
+    """sb_interpolate: resize; scale is input pixels per output pixel."""
+
+    _fields_ = [("mode", c_int32), ("align_corners", c_int32), ("scale_h", c_float), ("scale_w", c_float)]
+
+
+class StepParameters(ctypes.Union):
+    """The union inside sb_step."""
+
+    _fields_ = [("conv2d", Conv2d), ("pool2d", Pool2d), ("interpolate", Interpolate)]
+
+
+class Step(Structure):
+    """sb_step: one operator of a plan; planes by number, block size in pixels of the step's output."""
+
+    _fields_ = [
+        ("op", c_int32),
+        ("x", c_int32),
+        ("residual", c_int32),
+        ("out", c_int32),
+        ("block_h", c_int32),
+        ("block_w", c_int32),
+        ("dense", c_int32),
+        ("u", StepParameters),
+        ("epilogue", Epilogue),
+    ]
+
+
+STRUCTS = {
+    "sb_plane": Plane,
+    "sb_blocks": Blocks,
+    "sb_epilogue": Epilogue,
+    "sb_conv2d": Conv2d,
+    "sb_pool2d": Pool2d,
+    "sb_interpolate": Interpolate,
+    "sb_step": Step,
+}
+
+_FUNCTIONS = {
+    "sb_isa": (c_char_p, []),
+    "sb_set_isa": (c_int, [c_char_p]),
+    "sb_conv2d_packed_size": (c_int64, [POINTER(Conv2d)]),
+    "sb_conv2d_pack": (None, [POINTER(Conv2d), c_void_p, c_void_p]),
+    "sb_conv2d_run": (
+        None,
+        [POINTER(Conv2d), POINTER(Epilogue), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
+    ),
+    "sb_pool2d_run": (None, [POINTER(Pool2d), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
+    "sb_interpolate_run": (None, [POINTER(Interpolate), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
+    "sb_pointwise_run": (
+        None,
+        [POINTER(Epilogue), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
+    ),
+    "sb_gather_run": (None, [POINTER(Plane), POINTER(Blocks), c_int, c_void_p, c_int]),
+    "sb_scatter_run": (None, [c_void_p, POINTER(Blocks), POINTER(Plane), c_int]),
+    "sb_blocks_from_mask": (None, [c_void_p, c_int, c_int, c_int, c_void_p, c_void_p]),
+    "sb_run": (
+        None,
+        [POINTER(Step), c_int, POINTER(Plane), c_void_p, c_void_p, c_int, POINTER(c_double)],
+    ),
+}
+
+
+@functools.cache
+def lib() -> ctypes.CDLL:
+    """The kernels' shared library with every signature set, loaded on the first call.
+
+    Raises:
+        SparseBlockError: no library lies beside the package, or the one there does not load.
+    """
+    # A list: an editable install has the Python files in the source tree and the library in site-packages.
+    for folder in sparseblock.__path__:
+        path = Path(folder) / "lib" / "libsparseblock.so"
+        if path.is_file():
+            return _load(path)
+    raise SparseBlockError(
+        f"libsparseblock.so is not in {os.pathsep.join(str(Path(folder, 'lib')) for folder in sparseblock.__path__)}; "
+        "the cpu backend needs it: build it with `pip install .` in the source tree, "
+        "or set SPARSEBLOCK_BACKEND=reference to run without it"
+    )
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise SparseBlockError(f"{path} does not load ({error}); rebuild it with `pip install .`") from error
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def plane_of(tensor: torch.Tensor, border: int = 0) -> Plane:
+    """The plane of `tensor` [n, c, h, w], float32; `border` zero pixels around each image may be read."""
+    n, c, h, w = tensor.shape
+    stride_n, stride_c, stride_y, stride_x = tensor.stride()
+    # torch lets the stride of an axis of size 1 be anything; kernels take stride_c == 1 for channels-last.
+    return Plane(tensor.data_ptr(), stride_n, stride_y, stride_x, stride_c if c > 1 else 1, n, h, w, c, border)
+
+
+def blocks_of(blocks: BlockSet) -> Blocks:
+    """The list of active blocks; `blocks` must outlive it."""
+    return Blocks(blocks.index.data_ptr(), blocks.count.data_ptr(), *blocks.block)
