@@ -1,0 +1,109 @@
+"""`python -m bench`: run the suites, write `bench/results/NAME.json` and print the tables, losses included."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.timing import machine
+from bench.video import video
+
+FOLDER = Path(__file__).parent
+app = typer.Typer(add_completion=False, help=__doc__)
+app.command()(video)
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="conv2d, network or all")] = "all",
+    select: Annotated[str, typer.Option("-k", help="only the cases whose name matches, as pytest's -k")] = "",
+    output: Annotated[Path, typer.Option(help="folder for the results")] = FOLDER / "results",
+) -> None:
+    """Run the suites and print their tables."""
+    suites = sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
+    if suite != "all" and suite not in suites:
+        raise typer.BadParameter(f"no suite {suite!r}; there are: {', '.join(suites)}, all")
+    for name in suites if suite == "all" else [suite]:
+        rows = run_suite(name, select)
+        output.mkdir(parents=True, exist_ok=True)
+        record = {"suite": name, "date": datetime.date.today().isoformat(), "machine": machine(), "rows": rows}
+        path = output / f"{name}.json"
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        os.replace(partial, path)
+        show(record)
+
+
+@app.command()
+def table(results: Annotated[list[Path], typer.Argument(help="JSON files under bench/results")]) -> None:
+    """Print the tables of results that were measured before."""
+    for path in results:
+        show(json.loads(path.read_text()))
+
+
+def run_suite(name: str, select: str) -> list[dict]:
+    """The rows of one suite: each benchmark's extra_info."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.json"
+        command = [sys.executable, "-m", "pytest", "-q", str(FOLDER / f"bench_{name}.py"), "--benchmark-only"]
+        command += [
+            "-o",
+            "python_files=bench_*.py",
+            "-o",
+            "addopts=",
+            f"--benchmark-json={raw}",
+            "-p",
+            "no:cacheprovider",
+        ]
+        command += ["--benchmark-columns=median,iqr,rounds"] + (["-k", select] if select else [])
+        done = subprocess.run(command, cwd=FOLDER.parent, check=False)
+        if done.returncode:
+            raise typer.Exit(done.returncode)
+        return [benchmark["extra_info"] for benchmark in json.loads(raw.read_text())["benchmarks"]]
+
+
+def show(record: dict) -> None:
+    """Print one suite: time relative to dense at each density, and the gap time / (dense time x density)."""
+    console = Console(width=max(Console().width, 110))
+    rows = record["rows"]
+    densities = [key for key in rows[0]["seconds"] if key != rows[0]["baseline"]]
+    m = record["machine"]
+    out = Table(title=f"{record['suite']}: {m['processor']}, {m['cores']} cores, torch {m['torch']}, {record['date']}")
+    for column in (
+        "",
+        "threads",
+        "GMAC",
+        "dense ms",
+        *(f"time at {d}" for d in densities),
+        *(f"gap at {d}" for d in densities),
+    ):
+        out.add_column(column, justify="left" if not column else "right")
+    ratios: dict[tuple[int, str], list[float]] = {}
+    for row in rows:
+        dense = row["seconds"][row["baseline"]]
+        relative = {d: row["seconds"][d] / dense for d in densities}
+        for d in densities:
+            ratios.setdefault((row["threads"], d), []).append(relative[d])
+        cells = [f"{relative[d]:.3f}" for d in densities] + [f"{relative[d] / float(d):.2f}" for d in densities]
+        out.add_row(row["row"], str(row["threads"]), f"{row['macs'] / 1e9:.2f}", f"{dense * 1e3:.2f}", *cells)
+    out.add_section()
+    for threads in sorted({row["threads"] for row in rows}):
+        means = {d: math.exp(sum(map(math.log, ratios[threads, d])) / len(ratios[threads, d])) for d in densities}
+        cells = [f"{means[d]:.3f}" for d in densities] + [f"{means[d] / float(d):.2f}" for d in densities]
+        out.add_row("geometric mean", str(threads), "", "", *cells)
+    console.print(out)
+
+
+if __name__ == "__main__":
+    app()

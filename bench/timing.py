@@ -1,0 +1,57 @@
+"""Timing several contenders in one run, interleaved, so that a disturbance of the machine meets all of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+
+def wall(call: Callable[[], object]) -> Callable[[], float]:
+    """A contender that is timed from outside: returns seconds."""
+
+    def timed() -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    return timed
+
+
+def measure(benchmark, contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median seconds of each contender over `rounds` rounds after one of warm-up; a round runs every contender once.
+
+    pytest-benchmark drives the rounds and keeps the record; the medians go to its `extra_info["seconds"]`.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+
+    def one_round() -> None:
+        for name, contender in contenders.items():
+            times[name].append(contender())
+
+    benchmark.pedantic(one_round, rounds=rounds, warmup_rounds=1)
+    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
+    benchmark.extra_info["seconds"] = medians
+    return medians
+
+
+def machine() -> dict[str, object]:
+    """What the numbers hold for: processor, cores, versions, commit."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip(),
+    }

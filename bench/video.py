@@ -1,0 +1,147 @@
+"""Real clips: BlockCopy beside what else the same work could buy, frame by frame against the dense network.
+
+The table of the README comes from here. Every method sees every frame in one loop, so that the machine treats them alike.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import av
+import tasknets
+import torch
+import typer
+from blockcopy import BlockCopy
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from bench.timing import machine
+
+
+def video(
+    clips: Annotated[list[Path], typer.Argument(help="video files")],
+    network: Annotated[str, typer.Option(help="task network")] = "espnet",
+    weights: Annotated[Path | None, typer.Option(help="its weights")] = None,
+    target: Annotated[float, typer.Option(help="target share of active blocks")] = 0.3,
+    block_size: Annotated[int, typer.Option(help="side of a block in pixels")] = 128,
+    frames: Annotated[int, typer.Option(help="at most this many frames of each clip")] = 400,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the numbers")] = None,
+) -> None:
+    """Compare BlockCopy with a frame difference, a lower frame rate and the previous frame, at the same MACs."""
+    results = [compare(clip, network, weights, target, block_size, frames) for clip in clips]
+    record = {"suite": "video", "date": datetime.date.today().isoformat(), "machine": machine(), "clips": results}
+    show(record)
+    if output:
+        partial = output.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        os.replace(partial, output)
+
+
+def compare(clip: Path, network: str, weights: Path | None, target: float, block_size: int, frames: int) -> dict:
+    """All methods over one clip."""
+    task = tasknets.load(network, weights)
+    dense_model = tasknets.load(network, weights).model.to(memory_format=torch.channels_last)
+    runs = {
+        policy: BlockCopy(task.model, task=task.task, target=target, block_size=block_size, policy=policy, seed=0)
+        for policy in ("blockcopy", "difference")
+    }
+    score = tasknets.scores.pixel_agreement if task.task == "segmentation" else tasknets.scores.psnr
+    quality: dict[str, list[float]] = {name: [] for name in (*runs, "lower frame rate", "previous frame")}
+    seconds: dict[str, list[float]] = {name: [] for name in ("dense", *runs)}
+    active: dict[str, list[float]] = {name: [] for name in runs}
+    macs: dict[str, list[int]] = {name: [] for name in runs}
+    previous = held = None
+    credit = 1.0
+    with av.open(str(clip)) as container, torch.inference_mode():
+        for number, picture in enumerate(track(container.decode(video=0), description=clip.stem, total=frames)):
+            if number == frames:
+                break
+            frame = task.preprocess(torch.from_numpy(picture.to_ndarray(format="rgb24")))
+            start = time.perf_counter()
+            output = dense_model(frame.contiguous(memory_format=torch.channels_last))
+            seconds["dense"].append(time.perf_counter() - start)
+            dense = task.predict(output)
+            for name, run in runs.items():
+                out = run(frame)
+                stats = run.stats
+                seconds[name].append((stats.network_ms + stats.policy_ms + stats.train_ms) / 1e3)
+                active[name].append(stats.active_fraction)
+                macs[name].append(stats.macs + stats.policy_macs)
+                if number:
+                    quality[name].append(float(score(task.predict(out), dense)))
+            # The lower frame rate spends what BlockCopy spends: it runs when it has saved up one dense frame.
+            credit += macs["blockcopy"][-1] / runs["blockcopy"].plan.macs if number else 0.0
+            if credit >= 1.0:
+                credit, held = credit - 1.0, dense
+            if number:
+                quality["lower frame rate"].append(float(score(held, dense)))
+                quality["previous frame"].append(float(score(previous, dense)))
+            previous = dense.clone()
+            held = held.clone()
+    total = runs["blockcopy"].plan.macs
+    return {
+        "clip": clip.stem,
+        "size": [picture.width, picture.height],
+        "network": network,
+        "target": target,
+        "block_size": block_size,
+        "frames": len(seconds["dense"]),
+        "score": "pixel agreement with dense" if task.task == "segmentation" else "PSNR to dense, dB",
+        "dense_ms": statistics.median(seconds["dense"]) * 1e3,
+        "methods": {
+            name: {
+                "score": statistics.fmean(finite(values)),
+                **(
+                    {
+                        "active": statistics.fmean(active[name][1:]),
+                        "macs": statistics.fmean(macs[name]) / total,
+                        "mean_ms": statistics.fmean(seconds[name]) * 1e3,
+                        "speedup": statistics.fmean(seconds["dense"]) / statistics.fmean(seconds[name]),
+                    }
+                    if name in runs
+                    else {}
+                ),
+            }
+            for name, values in quality.items()
+        },
+    }
+
+
+def finite(values: list[float]) -> list[float]:
+    """PSNR of identical pictures is infinite: counted as 100 dB."""
+    return [min(value, 100.0) for value in values]
+
+
+def show(record: dict) -> None:
+    """Print one row for each clip and method."""
+    m = record["machine"]
+    out = Table(title=f"{m['processor']}, {m['cores']} cores, torch {m['torch']}, {record['date']}")
+    for column in ("clip", "network", "method", "active", "MACs", "frames/s", "speed-up", "score"):
+        out.add_column(
+            column, justify="right" if column in ("active", "MACs", "frames/s", "speed-up", "score") else "left"
+        )
+    for clip in record["clips"]:
+        out.add_row(
+            clip["clip"], clip["network"], "dense", "1", "1", f"{1e3 / clip['dense_ms']:.1f}", "1", clip["score"]
+        )
+        for name, row in clip["methods"].items():
+            ran = "active" in row
+            out.add_row(
+                "",
+                "",
+                name,
+                f"{row['active']:.3f}" if ran else "",
+                f"{row['macs']:.3f}" if ran else "",
+                f"{1e3 / row['mean_ms']:.1f}" if ran else "",
+                f"{row['speedup']:.2f}" if ran else "",
+                f"{row['score']:.4f}" if "agreement" in clip["score"] else f"{row['score']:.1f}",
+            )
+        out.add_section()
+    Console(width=max(Console().width, 110)).print(out)
