@@ -1,6 +1,6 @@
 """Real clips: BlockCopy beside what else the same work could buy, frame by frame against the dense network.
 
-The table of the README comes from here. Every method sees every frame in one loop, so that the machine treats them alike.
+The table of the README comes from here. Every method sees every frame in one loop: the machine treats them alike.
 """
 
 from __future__ import annotations
