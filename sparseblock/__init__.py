@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+
 from sparseblock.blocks import BlockSet
+from sparseblock.cache import FeatureCache
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 
 __version__ = "0.1.0"
 
-__all__ = ["BlockGrid", "BlockSet", "SparseBlockError"]
+__all__ = ["BlockGrid", "BlockSet", "FeatureCache", "Plan", "SparseBlockError", "compile", "testing"]
+
+# Loaded on first use: the planner brings in torch.export, testing needs hypothesis.
+_LAZY = {"compile": "sparseblock.plan", "Plan": "sparseblock.plan", "testing": None}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'sparseblock' has no attribute {name!r}")
+    module = _LAZY[name]
+    if module is None:
+        return importlib.import_module(f"sparseblock.{name}")
+    return getattr(importlib.import_module(module), name)

@@ -13,12 +13,21 @@ from sparseblock.errors import SparseBlockError
 class BlockSet:
     """The active blocks of `n` images, as a list on the device.
 
+    Build it with `from_mask`, `from_index` or `all`; the constructor takes the fields as they are, unchecked.
+
     Attributes:
-        index: int32 [capacity, 3], contiguous: (n, y, x) of each active block, in blocks, in ascending order. Rows past
+        index: int32 [capacity, 3], contiguous: (n, y, x) of each active block, in blocks, each block once. Rows past
             the count are unspecified.
-        count: int32 [1]: how many rows of `index` are active. Kernels read it where it is; nothing copies it to the host.
+        count: int32 [1]: how many rows of `index` are active. Kernels read it where it is; nothing copies it to the
+            host.
         grid: (n, rows, cols), in blocks.
         block: (height, width) of a block, in pixels of the op's output.
+
+    Example:
+        >>> mask = torch.tensor([[[True, False], [False, True]]])
+        >>> BlockSet.from_mask(mask, block=16).index
+        tensor([[0, 0, 0],
+                [0, 1, 1]], dtype=torch.int32)
     """
 
     index: torch.Tensor
@@ -28,23 +37,52 @@ class BlockSet:
 
     @staticmethod
     def from_mask(mask: torch.Tensor, block: tuple[int, int] | int) -> BlockSet:
-        """The blocks where `mask`, bool [n, rows, cols], is true.
+        """The blocks where `mask`, bool [n, rows, cols], is true, in ascending order of (n, y, x).
 
         Raises:
             SparseBlockError: `mask` is not a bool tensor of three axes, or `block` is not positive.
         """
         if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool or mask.dim() != 3:
-            raise SparseBlockError(f"BlockSet.from_mask: mask is {_describe(mask)}; it must be a bool tensor [n, rows, cols]")
-        # argsort of the negated mask puts active blocks first, in (n, y, x) order, without a host sync.
+            raise SparseBlockError(
+                f"BlockSet.from_mask: mask is {_describe(mask)}; it must be a bool tensor [n, rows, cols]"
+            )
+        if mask.device.type == "cpu":
+            index = mask.nonzero().to(torch.int32)
+            count = torch.tensor([len(index)], dtype=torch.int32)
+            return BlockSet(index, count, tuple(mask.shape), _as_block(block))
+        # nonzero would wait for the device. argsort of the negated mask puts active blocks first, in order.
         flat = mask.flatten()
         order = torch.argsort(flat.logical_not().to(torch.uint8), stable=True)
-        _, rows, cols = mask.shape
-        image = order // max(rows * cols, 1)
-        rest = order - image * (rows * cols)
-        y = rest // max(cols, 1)
-        index = torch.stack([image, y, rest - y * cols], dim=1).to(torch.int32).contiguous()
-        count = flat.sum(dtype=torch.int32).reshape(1)
-        return BlockSet(index, count, tuple(mask.shape), _as_block(block))
+        index = torch.stack(torch.unravel_index(order, mask.shape), dim=1).to(torch.int32)
+        return BlockSet(index, flat.sum(dtype=torch.int32).reshape(1), tuple(mask.shape), _as_block(block))
+
+    @staticmethod
+    def from_index(index: torch.Tensor, grid: tuple[int, int, int], block: tuple[int, int] | int) -> BlockSet:
+        """The blocks listed in `index`, int32 [count, 3] of (n, y, x) in any order; `grid` is (n, rows, cols).
+
+        Waits for the device to check the list.
+
+        Raises:
+            SparseBlockError: `index` is no int32 tensor of three columns, a row lies outside of the grid or is there
+                twice, or `block` is not positive.
+        """
+        if not isinstance(index, torch.Tensor) or index.dtype != torch.int32 or index.dim() != 2 or index.shape[1] != 3:
+            raise SparseBlockError(
+                f"BlockSet.from_index: index is {_describe(index)}; it must be an int32 tensor [count, 3]"
+            )
+        rows = index.cpu()
+        outside = ((rows < 0) | (rows >= torch.tensor(grid))).any(dim=1)
+        if outside.any():
+            first = rows[outside][0].tolist()
+            raise SparseBlockError(
+                f"BlockSet.from_index: block {first} lies outside of the grid (n, y, x) = {list(grid)}"
+            )
+        distinct, times = rows.unique(dim=0, return_counts=True)
+        if len(distinct) < len(rows):
+            first = distinct[times > 1][0].tolist()
+            raise SparseBlockError(f"BlockSet.from_index: block {first} is listed twice; list each block once")
+        count = torch.tensor([len(index)], dtype=torch.int32, device=index.device)
+        return BlockSet(index.contiguous(), count, tuple(grid), _as_block(block))
 
     @staticmethod
     def all(n: int, rows: int, cols: int, block: tuple[int, int] | int, device: torch.device | str = "cpu") -> BlockSet:

@@ -22,8 +22,8 @@ def conv_transpose_extent(size: int, kernel: int, stride: int, padding: int, dil
 class BlockGrid:
     """The grid of blocks over a frame.
 
-    `height`, `width` and `block_size` are in pixels of the frame; the frame need not be a multiple of the block: the last
-    row and column of blocks are then partial. One grid serves a whole network: at stride s a block is
+    `height`, `width` and `block_size` are in pixels of the frame; the frame need not be a multiple of the block: the
+    last row and column of blocks are then partial. One grid serves a whole network: at stride s a block is
     `block_size / s` pixels of that feature map.
     """
 
@@ -56,6 +56,7 @@ class BlockGrid:
         block = self.block_size // stride
         if self.rows * block < height or self.cols * block < width:
             raise SparseBlockError(
-                f"{self.rows}x{self.cols} blocks of {block} px do not cover a map of {height}x{width} at stride {stride}"
+                f"{self.rows}x{self.cols} blocks of {block} px do not cover "
+                f"a map of {height}x{width} at stride {stride}"
             )
         return block

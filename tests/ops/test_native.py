@@ -28,7 +28,9 @@ def test_structs_have_the_sizes_and_offsets_of_the_header(tmp_path):
         expected.append(f"{name} {getattr(native, name)}")
     source = tmp_path / "layout.c"
     source.write_text(
-        f'#include <stddef.h>\n#include <stdio.h>\n#include "{HEADER}"\nint main(void) {{\n' + "\n".join(lines) + "\n}\n"
+        f'#include <stddef.h>\n#include <stdio.h>\n#include "{HEADER}"\nint main(void) {{\n'
+        + "\n".join(lines)
+        + "\n}\n"
     )
     program = tmp_path / "layout"
     compiler = shutil.which("cc") or shutil.which("gcc")

@@ -1,6 +1,6 @@
 """The C interface of csrc/include/sparseblock.h as ctypes sees it: the structs, the functions, and finding the library.
 
-Field names, order and meaning are the header's; tests/ops/test_native.py compares every size and offset with a C compiler.
+Field names, order and meaning are the header's; tests/ops/test_native.py has a C compiler compare sizes and offsets.
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+"""FeatureCache: what a plan remembers of each stream from one frame to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sparseblock.backends.cpu import native
+from sparseblock.errors import SparseBlockError
+
+
+@dataclass(frozen=True)
+class PlaneSpec:
+    """One plane of a cache.
+
+    Attributes:
+        name: unique in its cache.
+        c, h, w: channels, and the valid frame in pixels.
+        border: pixels of zeros around the frame, for readers with a padding.
+        parent: name of an earlier plane of the same h and w whose channels [offset, offset + c) this plane is, so that
+            an operator writes straight into a concatenation; memory and border are the parent's.
+        offset: first channel in the parent.
+        external: no memory of its own; `FeatureCache.bind` says before a run where it lies.
+    """
+
+    name: str
+    c: int
+    h: int
+    w: int
+    border: int = 0
+    parent: str | None = None
+    offset: int = 0
+    external: bool = False
+
+
+class FeatureCache:
+    """The cached planes of `streams` videos, and how many frames each has seen.
+
+    A plane is float32, [n, c, h, w] in shape and channels-last in memory, where n is the stream: exactly the frame plus
+    a zero border that nothing writes. A plan writes active blocks only, so everything else is still what an earlier
+    frame left there.
+
+    Attributes:
+        specs: what the cache was made of, in order; a plane's number in `planes` is its place here.
+        streams: number of videos.
+        frames: frames seen by each stream since its start or reset.
+        planes: the table of planes for the native `sb_run`, one per spec.
+
+    Example:
+        >>> state = FeatureCache([PlaneSpec("stem", c=64, h=360, w=640, border=1)], streams=2)
+        >>> state["stem"].shape, state.frames
+        (torch.Size([2, 64, 360, 640]), [0, 0])
+    """
+
+    def __init__(self, specs: Sequence[PlaneSpec], streams: int = 1) -> None:
+        """Allocates every plane, zeroed.
+
+        Raises:
+            SparseBlockError: `streams` is no positive integer, a name appears twice, a size is not positive, or a
+                slice does not fit into its parent.
+        """
+        if not isinstance(streams, int) or streams < 1:
+            raise SparseBlockError(f"FeatureCache: streams is {streams!r}; it must be a positive integer")
+        self.specs = tuple(specs)
+        self.streams = streams
+        self.frames = [0] * streams
+        self.planes = (native.Plane * len(self.specs))()
+        self._storage: dict[str, torch.Tensor] = {}  # [n, h + 2*border, w + 2*border, c] of planes with own memory
+        self._views: dict[str, torch.Tensor] = {}  # [n, c, h, w]
+        borders: dict[str, int] = {}
+        for number, spec in enumerate(self.specs):
+            self._check(spec)
+            if spec.external:
+                continue
+            if spec.parent is None:
+                b = borders[spec.name] = spec.border
+                self._storage[spec.name] = torch.zeros(streams, spec.h + 2 * b, spec.w + 2 * b, spec.c)
+                view = self._storage[spec.name][:, b : b + spec.h, b : b + spec.w].permute(0, 3, 1, 2)
+            else:
+                borders[spec.name] = borders[spec.parent]
+                view = self._views[spec.parent][:, spec.offset : spec.offset + spec.c]
+            self._views[spec.name] = view
+            self.planes[number] = native.plane_of(view, borders[spec.name])
+        self._numbers = {spec.name: number for number, spec in enumerate(self.specs)}
+
+    def _check(self, spec: PlaneSpec) -> None:
+        if spec.name in self._views:
+            raise SparseBlockError(f"FeatureCache: two planes are called {spec.name!r}; names must be unique")
+        if min(spec.c, spec.h, spec.w) < 1 or spec.border < 0:
+            raise SparseBlockError(
+                f"FeatureCache: plane {spec.name!r} has c={spec.c} h={spec.h} w={spec.w} border={spec.border}; "
+                "c, h and w must be positive and border not negative"
+            )
+        if spec.parent is None:
+            return
+        parent = self._views.get(spec.parent)
+        if parent is None:
+            raise SparseBlockError(
+                f"FeatureCache: plane {spec.name!r} is a slice of {spec.parent!r}, which is no earlier plane"
+            )
+        _, c, h, w = parent.shape
+        if (spec.h, spec.w) != (h, w) or spec.offset < 0 or spec.offset + spec.c > c:
+            raise SparseBlockError(
+                f"FeatureCache: plane {spec.name!r} is channels {spec.offset}..{spec.offset + spec.c} at "
+                f"{spec.h}x{spec.w}, which do not lie in its parent {spec.parent!r} [c={c} h={h} w={w}]"
+            )
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """The valid frame of plane `name`, [n, c, h, w], as a view: it changes with the stream's next frame."""
+        return self._views[name]
+
+    def bind(self, name: str, tensor: torch.Tensor) -> None:
+        """Lets the external plane `name` lie at `tensor` [n, c, h, w], float32, any strides, for the next run.
+
+        The caller keeps `tensor` alive until the run is over.
+        """
+        self.planes[self._numbers[name]] = native.plane_of(tensor)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all planes, borders included."""
+        return sum(plane.nbytes for plane in self._storage.values())
+
+    def reset(self, stream: int | None = None) -> None:
+        """Forgets what one stream, or where `stream` is None every stream, has seen; its next frame is its first.
+
+        Raises:
+            SparseBlockError: there is no such stream.
+        """
+        if stream is not None and (not isinstance(stream, int) or not 0 <= stream < self.streams):
+            raise SparseBlockError(
+                f"FeatureCache.reset: stream is {stream!r}; it must be None or in 0..{self.streams - 1}"
+            )
+        chosen = slice(None) if stream is None else slice(stream, stream + 1)
+        for plane in self._storage.values():
+            plane[chosen].zero_()
+        self.frames[chosen] = [0] * len(self.frames[chosen])
