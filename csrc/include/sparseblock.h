@@ -89,16 +89,21 @@ typedef struct sb_interpolate {
 } sb_interpolate;
 
 /* The instruction set the kernels were dispatched to: "avx512", "avx2" or "generic". Chosen once, from the processor or
- * from the environment variable SPARSEBLOCK_ISA; sb_set_isa returns 0, or -1 where the processor lacks it. */
+ * from the environment variable SPARSEBLOCK_ISA. NULL where that names one that the processor or the build lacks: then
+ * sb_isa_problem says so in one line (else it is NULL) and no operator may be called, they would abort with that line.
+ * sb_set_isa chooses another, NULL the best; it returns 0, or -1 and changes nothing where there is no such. */
 SB_API const char *sb_isa(void);
+SB_API const char *sb_isa_problem(void);
 SB_API int sb_set_isa(const char *name);
 
 /* Elements that sb_conv2d_pack writes for this conv, and the packing itself. `weight` is contiguous, [k, c/groups, r, s]
- * (transposed: [c, k/groups, r, s]). The packed form is private to this process and instruction set. */
+ * (transposed: [c, k/groups, r, s]). The packed form is private to this process; it runs on the
+ * instruction set that was chosen when it was packed, whatever sb_set_isa chooses later. */
 SB_API int64_t sb_conv2d_packed_size(const sb_conv2d *conv);
 SB_API void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *packed);
 
-/* The operators. `residual` may be NULL; it has the shape of `out` and may be `out` itself. `threads` >= 1. */
+/* The operators. `residual` may be NULL; it has the shape of `out` and may be `out` itself. `threads` >= 1. `blocks` NULL:
+ * every pixel (not for gather and scatter). */
 SB_API void sb_conv2d_run(const sb_conv2d *conv, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual,
                           const sb_blocks *blocks, const sb_plane *out, int threads);
 SB_API void sb_pool2d_run(const sb_pool2d *pool, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);

@@ -1,0 +1,340 @@
+/* conv2d and conv_transpose2d over active blocks.
+ *
+ *   out[n, y, x, k] = epilogue( sum over taps (r, s), then c, of w[k, c, r, s] * x[n, y*stride - pad + r*dilation, ..., c] )
+ *
+ * Planes are NHWC and read in place. A transposed convolution is stride_h * stride_w ordinary ones, its phases: the output
+ * pixels with equal (y, x) modulo the stride, each with the taps that reach it.
+ *
+ * Packed weights: [phase][unit][tap][c][unit's channels], a unit being up to UNIT output channels of one group, padded with
+ * zeros to whole vectors. Taps are in ascending order of the input pixel, so that where pixels are contiguous the taps of a
+ * kernel row (their s and c axes) are one run. Long sums are cut into panels of weights that stay in the L2 cache
+ * while all pixels of a chunk pass; partial sums wait in scratch (as stored floats: no rounding is added).
+ *
+ * Work: chunk of strips of blocks (about the same number of pixels each) x range of units. Where a chunk's windows leave
+ * the plane and its border, they are first copied into scratch with zeros around; sums keep their order, so the bits too. */
+#include "conv2d.h"
+
+#include <string.h>
+
+#include "kernels.h"
+#include "regions.h"
+#include "scratch.h"
+
+namespace sb::SB_ISA {
+namespace {
+
+constexpr int64_t PANEL_FLOATS = 64 << 10;  /* weights of a panel: 256 KiB */
+constexpr int64_t CHUNK_FLOATS = 128 << 10; /* input of a chunk: 512 KiB, halo included */
+constexpr int64_t CHUNK_PIXELS = 256;
+constexpr int64_t STRIP_COLUMNS = 64;
+constexpr int64_t ITEMS_PER_THREAD = 4;
+
+struct AxisTap {
+    int64_t offset, index; /* input pixel relative to the window's origin; position in the kernel */
+};
+
+/* One axis: output pixel q*out_stride + phase sums over input pixels q*in_stride + offset of the phase's taps. */
+struct Axis {
+    int64_t kernel, in_stride, out_stride, pad, dilation;
+    bool transposed;
+
+    Axis(int64_t kernel_, int64_t stride, int64_t pad_, int64_t dilation_, bool transposed_)
+        : kernel(kernel_), in_stride(transposed_ ? 1 : stride), out_stride(transposed_ ? stride : 1), pad(pad_),
+          dilation(dilation_), transposed(transposed_) {}
+
+    /* Writes the taps of a phase in ascending order of offset; returns how many. */
+    int64_t taps(int64_t phase, AxisTap *out) const {
+        int64_t count = 0;
+        for (int64_t i = 0; i < kernel; ++i) {
+            const int64_t r = transposed ? kernel - 1 - i : i;
+            const int64_t reach = transposed ? phase + pad - r * dilation : r * dilation - pad;
+            if (reach % out_stride == 0) out[count++] = {reach / out_stride, r};
+        }
+        return count;
+    }
+    /* Bounds of the offsets of all phases. */
+    int64_t lowest() const { return transposed ? -((kernel - 1) * dilation - pad + out_stride - 1) / out_stride : -pad; }
+    int64_t highest() const { return transposed ? (out_stride - 1 + pad) / out_stride : (kernel - 1) * dilation - pad; }
+};
+
+struct Shape {
+    Axis y, x;
+    int64_t in_channels, groups, in_group, out_group; /* channels per group */
+    int64_t group_width, units_per_group, units;      /* channels of a group rounded up to vectors */
+    bool depthwise;
+
+    explicit Shape(const sb_conv2d &c)
+        : y(c.kernel_h, c.stride_h, c.pad_h, c.dilation_h, c.transposed), x(c.kernel_w, c.stride_w, c.pad_w, c.dilation_w, c.transposed) {
+        in_channels = c.in_channels;
+        depthwise = c.groups > 1 && c.groups == c.in_channels && c.groups == c.out_channels;
+        groups = depthwise ? 1 : c.groups;
+        in_group = c.in_channels / c.groups;
+        out_group = c.out_channels / groups;
+        group_width = ceil_div(out_group, W) * W;
+        units_per_group = ceil_div(group_width, UNIT);
+        units = groups * units_per_group;
+    }
+    int64_t packed_size() const { return y.kernel * x.kernel * in_group * groups * group_width; }
+};
+
+/* An output phase with its runs, for one layout of the input. */
+struct Phase {
+    int64_t y, x, weight, steps; /* weight: where its packed weights begin; steps: taps * channels of a group */
+    int64_t panels, panel_steps;
+    Run *runs[2];         /* 0: plane, 1: window */
+    int32_t *panel_start[2]; /* [panels + 1], into runs */
+};
+
+/* Runs of the phase's taps, cut where panels end. */
+void build_runs(Phase &phase, int layout, const AxisTap *rows, int64_t n_rows, const AxisTap *cols, int64_t n_cols,
+                int64_t channels, int64_t stride_y, int64_t stride_x) {
+    Run *runs = phase.runs[layout];
+    int32_t *start = phase.panel_start[layout];
+    int64_t filled = 0;
+    int32_t n = 0;
+    *start = 0;
+    for (int64_t tap = 0; tap < n_rows * n_cols; ++tap) {
+        int64_t offset = rows[tap / n_cols].offset * stride_y + cols[tap % n_cols].offset * stride_x;
+        for (int64_t left = channels; left;) {
+            const int64_t length = minimum(left, phase.panel_steps - filled);
+            if (n > *start && runs[n - 1].offset + runs[n - 1].length == offset) runs[n - 1].length += length;
+            else runs[n++] = {offset, length};
+            offset += length;
+            left -= length;
+            filled += length;
+            if (filled == phase.panel_steps) {
+                *++start = n;
+                filled = 0;
+            }
+        }
+    }
+    if (filled || !phase.steps) *++start = n;
+}
+
+struct Run2d {
+    const Shape &shape;
+    const sb_epilogue &epilogue;
+    const sb_plane &x, *residual, &out;
+    const Regions regions;
+    const float *weight;
+    Phase *phases;
+    int64_t n_phases;
+    int64_t strips; /* per chunk */
+    int64_t window_h, window_w;
+
+    void item(int64_t chunk, int64_t first_unit, int64_t last_unit) const;
+    int64_t locate(const Phase &phase, int64_t chunk, const float **in, const float **res, float **dst, bool &windows) const;
+    void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const float *const *res,
+             float *const *dst) const;
+};
+
+/* Base pointers of the chunk's pixels of one phase; returns how many. `windows`: they point into scratch. */
+int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const float **res, float **dst, bool &windows) const {
+    const Axis &ay = shape.y, &ax = shape.x;
+    const int64_t begin = chunk * strips, end = minimum(begin + strips, regions.count);
+    const int64_t low_y = ay.lowest(), low_x = ax.lowest(), high_y = ay.highest(), high_x = ax.highest();
+    auto phase_region = [&](int64_t i) {
+        Region r = regions[i];
+        r.y0 = ceil_div(r.y0 - phase.y, ay.out_stride);
+        r.x0 = ceil_div(r.x0 - phase.x, ax.out_stride);
+        r.y1 = ceil_div(r.y1 - phase.y, ay.out_stride);
+        r.x1 = ceil_div(r.x1 - phase.x, ax.out_stride);
+        return r;
+    };
+    windows = false;
+    for (int64_t i = begin; i < end && !windows; ++i) {
+        const Region r = phase_region(i);
+        windows = r.y0 < r.y1 && r.x0 < r.x1 &&
+                  (r.y0 * ay.in_stride + low_y < -x.border || (r.y1 - 1) * ay.in_stride + high_y >= x.h + x.border ||
+                   r.x0 * ax.in_stride + low_x < -x.border || (r.x1 - 1) * ax.in_stride + high_x >= x.w + x.border);
+    }
+    const int64_t channels = shape.in_channels, window_row = window_w * channels;
+    float *window = nullptr;
+    if (windows) window = (float *)scratch(SCRATCH_WINDOW, sizeof(float) * strips * window_h * window_row);
+
+    int64_t count = 0;
+    for (int64_t i = begin; i < end; ++i) {
+        const Region r = phase_region(i);
+        if (r.y0 >= r.y1 || r.x0 >= r.x1) continue;
+        const float *base;
+        int64_t step_y, step_x;
+        if (windows) {
+            const int64_t top = r.y0 * ay.in_stride + low_y, left = r.x0 * ax.in_stride + low_x;
+            const int64_t from = minimum(maximum(-left, 0), window_w), to = maximum(minimum(x.w - left, window_w), from);
+            for (int64_t wy = 0; wy < window_h; ++wy) {
+                float *row = window + wy * window_row;
+                if (top + wy < 0 || top + wy >= x.h) {
+                    memset(row, 0, sizeof(float) * window_row);
+                    continue;
+                }
+                memset(row, 0, sizeof(float) * from * channels);
+                const float *source = pixel(x, r.n, top + wy, left);
+                if (x.stride_x == channels) {
+                    memcpy(row + from * channels, source + from * channels, sizeof(float) * (to - from) * channels);
+                } else {
+                    for (int64_t wx = from; wx < to; ++wx)
+                        memcpy(row + wx * channels, source + wx * x.stride_x, sizeof(float) * channels);
+                }
+                memset(row + to * channels, 0, sizeof(float) * (window_w - to) * channels);
+            }
+            base = window - low_y * window_row - low_x * channels;
+            step_y = ay.in_stride * window_row;
+            step_x = ax.in_stride * channels;
+            window += window_h * window_row;
+        } else {
+            base = pixel(x, r.n, r.y0 * ay.in_stride, r.x0 * ax.in_stride);
+            step_y = ay.in_stride * x.stride_y;
+            step_x = ax.in_stride * x.stride_x;
+        }
+        for (int64_t qy = r.y0; qy < r.y1; ++qy) {
+            for (int64_t qx = r.x0; qx < r.x1; ++qx, ++count) {
+                const int64_t oy = qy * ay.out_stride + phase.y, ox = qx * ax.out_stride + phase.x;
+                in[count] = base + (qy - r.y0) * step_y + (qx - r.x0) * step_x;
+                dst[count] = pixel(out, r.n, oy, ox);
+                if (residual) res[count] = pixel(*residual, r.n, oy, ox);
+            }
+        }
+    }
+    return count;
+}
+
+/* All pixels of a chunk, one unit of output channels. */
+void Run2d::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const float *const *res,
+                float *const *dst) const {
+    const int64_t group = unit / shape.units_per_group, first = unit % shape.units_per_group * UNIT;
+    const int lanes = (int)minimum(UNIT, shape.out_group - first);
+    const EpilogueParams<UNIT> params(epilogue, group * shape.out_group + first, lanes);
+    Tile tile;
+    tile.epilogue = &params;
+    tile.out_channel = group * shape.out_group + first;
+    tile.channel = shape.depthwise ? first : group * shape.in_group;
+    tile.vectors = (int)ceil_div(lanes, W);
+    const float *weights = weight + phase.weight + phase.steps * (group * shape.group_width + first);
+    float *sums = phase.panels > 1 ? (float *)scratch(SCRATCH_SUMS, sizeof(float) * pixels * UNIT) : nullptr;
+    /* Tiles of nearly equal size rather than full ones and a rest: small tiles are the slow ones. */
+    const int64_t tiles = ceil_div(pixels, TILE_P);
+    for (int64_t panel = 0; panel < phase.panels; ++panel) {
+        tile.first = panel == 0;
+        tile.last = panel == phase.panels - 1;
+        tile.weight = weights + panel * phase.panel_steps * tile.vectors * W;
+        tile.runs = phase.runs[windows] + phase.panel_start[windows][panel];
+        tile.runs_end = phase.runs[windows] + phase.panel_start[windows][panel + 1];
+        for (int64_t i = 0; i < tiles; ++i) {
+            const int64_t begin = i * pixels / tiles;
+            tile.pixels = (int)((i + 1) * pixels / tiles - begin);
+            tile.x = in + begin;
+            tile.residual = residual ? res + begin : nullptr;
+            tile.out = dst + begin;
+            tile.sums = sums + begin * UNIT;
+            if (shape.depthwise) conv2d_depthwise_tile(tile);
+            else conv2d_tile(tile);
+        }
+    }
+}
+
+void Run2d::item(int64_t chunk, int64_t first_unit, int64_t last_unit) const {
+    const int64_t most = strips * regions.strip_h * regions.strip_w;
+    float **pointers = (float **)scratch(SCRATCH_PIXELS, sizeof(float *) * 3 * most);
+    const float **in = (const float **)pointers, **res = in + most;
+    float **dst = pointers + 2 * most;
+    for (int64_t i = 0; i < n_phases; ++i) {
+        bool windows;
+        const int64_t pixels = locate(phases[i], chunk, in, res, dst, windows);
+        if (!pixels) continue;
+        for (int64_t unit = first_unit; unit < last_unit; ++unit) sum(phases[i], unit, windows, pixels, in, res, dst);
+    }
+}
+
+} // namespace
+
+int64_t conv2d_packed_size(const sb_conv2d &conv) { return Shape(conv).packed_size(); }
+
+void conv2d_pack(const sb_conv2d &conv, const float *weight, float *packed) {
+    const Shape s(conv);
+    const int64_t taps = s.y.kernel * s.x.kernel;
+    AxisTap *rows = (AxisTap *)scratch(SCRATCH_RUNS, sizeof(AxisTap) * (s.y.kernel + s.x.kernel)), *cols = rows + s.y.kernel;
+    for (int64_t py = 0; py < s.y.out_stride; ++py) {
+        const int64_t n_rows = s.y.taps(py, rows);
+        for (int64_t px = 0; px < s.x.out_stride; ++px) {
+            const int64_t n_cols = s.x.taps(px, cols);
+            for (int64_t unit = 0; unit < s.units; ++unit) {
+                const int64_t group = unit / s.units_per_group, first = unit % s.units_per_group * UNIT;
+                const int64_t lanes = minimum(UNIT, s.out_group - first), width = ceil_div(lanes, W) * W;
+                for (int64_t tap = 0; tap < n_rows * n_cols; ++tap) {
+                    const int64_t place = rows[tap / n_cols].index * s.x.kernel + cols[tap % n_cols].index;
+                    for (int64_t c = 0; c < s.in_group; ++c, packed += width) {
+                        for (int64_t lane = 0; lane < width; ++lane) {
+                            const int64_t k = first + lane;
+                            /* [k, c/groups, r, s]; transposed [c, k/groups, r, s], alike where a group is one channel. */
+                            const int64_t row = conv.transposed && !s.depthwise
+                                                    ? (group * s.in_group + c) * s.out_group + k
+                                                    : (group * s.out_group + k) * s.in_group + c;
+                            packed[lane] = lane < lanes ? weight[row * taps + place] : 0.0f;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+void conv2d_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x,
+                const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out, int threads) {
+    const Shape shape(conv);
+    const Axis &ay = shape.y, &ax = shape.x;
+    const int64_t phases_count = ay.out_stride * ax.out_stride, taps = ay.kernel * ax.kernel;
+
+    /* Pixels of a chunk so that its input, with a margin of one half for the halo, stays in the cache. */
+    const int64_t floats_per_pixel = maximum(ay.in_stride * ax.in_stride * shape.in_channels * 3 / 2, 1);
+    const int64_t chunk = maximum(minimum(CHUNK_PIXELS, CHUNK_FLOATS / floats_per_pixel), 4 * TILE_P) * phases_count;
+    const Regions regions(blocks, out, chunk, STRIP_COLUMNS);
+    if (!regions.count) return;
+
+    const int64_t panel_limit = PANEL_FLOATS / UNIT;
+    const int64_t max_panels = ceil_div(taps * shape.in_group, panel_limit) + phases_count;
+    const size_t bytes = sizeof(Phase) * phases_count + 2 * sizeof(Run) * (taps + max_panels) +
+                         2 * sizeof(int32_t) * (max_panels + phases_count) + sizeof(AxisTap) * (ay.kernel + ax.kernel);
+    Phase *phases = (Phase *)scratch(SCRATCH_RUNS, bytes);
+    AxisTap *rows = (AxisTap *)(phases + phases_count), *cols = rows + ay.kernel;
+    Run *runs = (Run *)(cols + ax.kernel);
+    int32_t *starts = (int32_t *)(runs + 2 * (taps + max_panels));
+
+    Run2d run{shape, epilogue, x, residual, out, regions, packed, phases, phases_count, 0, 0, 0};
+    run.strips = maximum(chunk / (regions.strip_h * regions.strip_w), 1);
+    run.window_h = (ceil_div(regions.strip_h, ay.out_stride) - 1) * ay.in_stride + ay.highest() - ay.lowest() + 1;
+    run.window_w = (ceil_div(regions.strip_w, ax.out_stride) - 1) * ax.in_stride + ax.highest() - ax.lowest() + 1;
+
+    int64_t weight = 0;
+    for (int64_t i = 0; i < phases_count; ++i) {
+        Phase &phase = phases[i];
+        phase.y = i / ax.out_stride;
+        phase.x = i % ax.out_stride;
+        const int64_t n_rows = ay.taps(phase.y, rows), n_cols = ax.taps(phase.x, cols);
+        phase.weight = weight;
+        phase.steps = n_rows * n_cols * shape.in_group;
+        phase.panels = maximum(ceil_div(phase.steps, panel_limit), 1);
+        phase.panel_steps = ceil_div(phase.steps, phase.panels);
+        for (int layout = 0; layout < 2; ++layout) {
+            phase.runs[layout] = runs;
+            phase.panel_start[layout] = starts;
+            build_runs(phase, layout, rows, n_rows, cols, n_cols, shape.in_group,
+                       layout ? run.window_w * shape.in_channels : x.stride_y, layout ? shape.in_channels : x.stride_x);
+            runs += n_rows * n_cols + phase.panels;
+            starts += phase.panels + 1;
+        }
+        weight += phase.steps * shape.groups * shape.group_width;
+    }
+
+    const int64_t chunks = ceil_div(regions.count, run.strips);
+    int64_t shares = 1;
+    if (threads > 1) shares = minimum(ceil_div(ITEMS_PER_THREAD * threads, chunks), shape.units);
+    const int64_t items = chunks * shares;
+    threads = (int)minimum(threads, items);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < items; ++i) {
+        const int64_t share = i / chunks;
+        run.item(i % chunks, share * shape.units / shares, (share + 1) * shape.units / shares);
+    }
+}
+
+} // namespace sb::SB_ISA

@@ -1,0 +1,101 @@
+/* What the convolution driver (conv2d.cpp) and its microkernels (conv2d_tile.cpp, conv2d_depthwise.cpp) share. */
+#pragma once
+
+#include "epilogue.h"
+#include "sparseblock.h"
+#include "vec.h"
+
+namespace sb::SB_ISA {
+
+/* The register tile: at most TILE_P pixels x TILE_V vectors of output channels. */
+#if SB_WIDTH == 16
+constexpr int TILE_P = 12, TILE_V = 2;
+#elif SB_WIDTH == 8
+constexpr int TILE_P = 6, TILE_V = 2;
+#elif defined(__aarch64__)
+constexpr int TILE_P = 6, TILE_V = 4;
+#else
+constexpr int TILE_P = 6, TILE_V = 2;
+#endif
+constexpr int UNIT = TILE_V * W; /* output channels of one unit of packed weights; the last unit of a group may be narrower */
+
+/* `length` consecutive floats of every pixel's input, `offset` floats from the pixel's base pointer. */
+struct Run {
+    int64_t offset, length;
+};
+
+/* One register tile: sums over runs of w * x for `pixels` pixels and one unit of output channels. */
+struct Tile {
+    const float *const *x;        /* [pixels] base pointers; runs start at x[p] + channel + run.offset */
+    const float *const *residual; /* [pixels], or NULL; channel 0 of the pixel */
+    float *const *out;            /* [pixels] channel 0 of the pixel */
+    float *sums;                  /* [pixels][UNIT]: partial sums between panels */
+    const Run *runs, *runs_end;
+    const float *weight; /* [sum of run lengths][vectors * W] */
+    const EpilogueParams<UNIT> *epilogue;
+    int64_t channel, out_channel; /* first input and output channel */
+    int pixels, vectors;
+    bool first, last; /* panel: start from the bias, or from sums; finish and store to out, or to sums */
+};
+
+void conv2d_tile(const Tile &tile);
+void conv2d_depthwise_tile(const Tile &tile);
+
+/* Sums to start from, and where sums go at the end; one code for every tile shape. */
+template <int P, int V>
+SB_INLINE void start_sums(const Tile &t, vec (&acc)[P][V]) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[p][v] = load((t.first ? t.epilogue->bias : t.sums + p * UNIT) + v * W);
+}
+
+template <int P, int V>
+SB_INLINE void finish_sums(const Tile &t, vec (&acc)[P][V]) {
+    if (!t.last) {
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) store(t.sums + p * UNIT + v * W, acc[p][v]);
+        return;
+    }
+    const EpilogueParams<UNIT> &e = *t.epilogue;
+    const bool whole = e.lanes == V * W;
+    const int tail = e.lanes - (V - 1) * W;
+    if (t.residual) {
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) {
+            const float *residual = t.residual[p] + t.out_channel;
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v)
+                acc[p][v] += v + 1 < V || whole ? load(residual + v * W) : load(residual + v * W, tail);
+        }
+    }
+    if (e.affine) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            const vec scale = load(e.scale + v * W), shift = load(e.shift + v * W);
+#pragma GCC unroll 16
+            for (int p = 0; p < P; ++p) acc[p][v] = fma(acc[p][v], scale, shift);
+        }
+    }
+    if (e.activation != SB_IDENTITY) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            const vec slope = load(e.slope + v * W);
+#pragma GCC unroll 16
+            for (int p = 0; p < P; ++p) acc[p][v] = activate(acc[p][v], e.activation, slope);
+        }
+    }
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+        float *out = t.out[p] + t.out_channel;
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            if (v + 1 < V || whole) store(out + v * W, acc[p][v]);
+            else store(out + v * W, acc[p][v], tail);
+        }
+    }
+}
+
+} // namespace sb::SB_ISA

@@ -1,0 +1,131 @@
+/* Which instruction set runs. Decided once: the best that the processor has, or the one that SPARSEBLOCK_ISA names. */
+#include "kernels.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#define SB_FOR_EACH_ISA(X) X(avx512) X(avx2) X(generic)
+#else
+#define SB_FOR_EACH_ISA(X) X(generic)
+#endif
+
+#define SB_NAMESPACE(isa)  \
+    namespace sb::isa {    \
+    SB_DECLARE_KERNELS     \
+    }
+SB_FOR_EACH_ISA(SB_NAMESPACE)
+
+namespace {
+
+struct Kernels {
+    const char *name;
+    bool (*supported)();
+    decltype(&sb::generic::conv2d_packed_size) conv2d_packed_size;
+    decltype(&sb::generic::conv2d_pack) conv2d_pack;
+    decltype(&sb::generic::conv2d_run) conv2d_run;
+    decltype(&sb::generic::pool2d_run) pool2d_run;
+    decltype(&sb::generic::interpolate_run) interpolate_run;
+    decltype(&sb::generic::pointwise_run) pointwise_run;
+};
+
+#if defined(__x86_64__)
+bool has_avx512() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
+}
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#endif
+bool has_generic() { return true; }
+
+/* Best first. */
+#define SB_ROW(isa)                                                                                               \
+    {#isa,                      has_##isa,           sb::isa::conv2d_packed_size, sb::isa::conv2d_pack,           \
+     sb::isa::conv2d_run,       sb::isa::pool2d_run, sb::isa::interpolate_run,    sb::isa::pointwise_run},
+const Kernels table[] = {SB_FOR_EACH_ISA(SB_ROW)};
+constexpr int table_size = sizeof(table) / sizeof(table[0]);
+
+const Kernels *find(const char *name) {
+    for (const Kernels &k : table)
+        if ((!name || !strcmp(name, k.name)) && k.supported()) return &k;
+    return nullptr;
+}
+
+struct Choice {
+    const Kernels *kernels;
+    char problem[256] = "";
+
+    Choice() {
+        const char *name = getenv("SPARSEBLOCK_ISA");
+        if (name && !*name) name = nullptr;
+        kernels = find(name);
+        if (kernels) return;
+        char available[64] = "";
+        for (const Kernels &k : table)
+            if (k.supported()) {
+                if (*available) strcat(available, ", ");
+                strcat(available, k.name);
+            }
+        snprintf(problem, sizeof(problem), "SPARSEBLOCK_ISA is %.32s; this processor and build have %s; set one of these, or unset it",
+                 name, available);
+    }
+};
+
+Choice &choice() {
+    static Choice c;
+    return c;
+}
+
+const Kernels &current() {
+    const Choice &c = choice();
+    if (!c.kernels) {
+        fprintf(stderr, "sparseblock: %s\n", c.problem);
+        abort();
+    }
+    return *c.kernels;
+}
+
+/* Packed weights begin with the number of the instruction set that packed them, and run on that one: choosing another
+ * later leaves them valid. */
+constexpr int64_t HEADER = 16;
+
+} // namespace
+
+const char *sb_isa(void) { return choice().kernels ? choice().kernels->name : nullptr; }
+
+const char *sb_isa_problem(void) { return choice().kernels ? nullptr : choice().problem; }
+
+int sb_set_isa(const char *name) {
+    const Kernels *kernels = find(name);
+    if (!kernels) return -1;
+    choice().kernels = kernels;
+    return 0;
+}
+
+int64_t sb_conv2d_packed_size(const sb_conv2d *conv) { return HEADER + current().conv2d_packed_size(*conv); }
+
+void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *packed) {
+    memset(packed, 0, sizeof(float) * HEADER);
+    packed[0] = (float)(&current() - table);
+    current().conv2d_pack(*conv, weight, packed + HEADER);
+}
+
+void sb_conv2d_run(const sb_conv2d *conv, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual,
+                   const sb_blocks *blocks, const sb_plane *out, int threads) {
+    const Kernels &kernels = table[(int)conv->packed_weight[0]];
+    kernels.conv2d_run(*conv, conv->packed_weight + HEADER, *epilogue, *x, residual, blocks, *out, threads);
+}
+
+void sb_pool2d_run(const sb_pool2d *pool, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {
+    current().pool2d_run(*pool, *x, blocks, *out, threads);
+}
+
+void sb_interpolate_run(const sb_interpolate *resize, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {
+    current().interpolate_run(*resize, *x, blocks, *out, threads);
+}
+
+void sb_pointwise_run(const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual, const sb_blocks *blocks,
+                      const sb_plane *out, int threads) {
+    current().pointwise_run(*epilogue, *x, residual, blocks, *out, threads);
+}

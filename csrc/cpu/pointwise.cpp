@@ -1,0 +1,92 @@
+/* out = epilogue(x): activation((x + bias + residual) * scale + shift). Copies, adds, lone batch norms, activations.
+ *
+ * NHWC planes: vectors along the channels. Where x has a channel stride (an NCHW frame), pixels are gathered channel by
+ * channel along the row. `residual` and x may be `out`. The frame only; borders are neither read nor written. */
+#include "epilogue.h"
+#include "kernels.h"
+#include "regions.h"
+
+namespace sb::SB_ISA {
+namespace {
+
+constexpr int64_t STRIP_PIXELS = 512, STRIP_COLUMNS = 512;
+
+/* `count` vectors' worth of one row: pixels of `channels` floats at their strides, parameters of the same W channels. */
+SB_INLINE void vector_column(const EpilogueParams<W> &e, const float *x, int64_t step_x, const float *residual, int64_t step_r,
+                             float *out, int64_t step_out, int64_t pixels, int lanes) {
+    const vec bias = load(e.bias), scale = load(e.scale), shift = load(e.shift), slope = load(e.slope);
+    for (int64_t i = 0; i < pixels; ++i, x += step_x, out += step_out) {
+        vec v = (lanes == W ? load(x) : load(x, lanes)) + bias;
+        if (residual) {
+            v += lanes == W ? load(residual) : load(residual, lanes);
+            residual += step_r;
+        }
+        if (e.affine) v = fma(v, scale, shift);
+        v = activate(v, e.activation, slope);
+        if (lanes == W) store(out, v);
+        else store(out, v, lanes);
+    }
+}
+
+/* A strip of NHWC pixels. */
+void strip_channels_last(const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual, const Region &region,
+                         const sb_plane &out) {
+    for (int64_t c = 0; c < out.c; c += W) {
+        const int lanes = (int)minimum(W, out.c - c);
+        const EpilogueParams<W> params(epilogue, c, lanes);
+        for (int64_t y = region.y0; y < region.y1; ++y) {
+            const float *r = residual ? pixel(*residual, region.n, y, region.x0) + c : nullptr;
+            vector_column(params, pixel(x, region.n, y, region.x0) + c, x.stride_x, r, residual ? residual->stride_x : 0,
+                          pixel(out, region.n, y, region.x0) + c, out.stride_x, region.x1 - region.x0, lanes);
+        }
+    }
+}
+
+/* A strip whose input has a channel stride. One channel of one row at a time; the output's row stays in the cache. */
+void strip_strided(const sb_epilogue &e, const sb_plane &x, const sb_plane *residual, const Region &region, const sb_plane &out) {
+    for (int64_t y = region.y0; y < region.y1; ++y) {
+        for (int64_t c = 0; c < out.c; ++c) {
+            const EpilogueParams<1> p(e, c, 1);
+            const float *src = pixel(x, region.n, y, region.x0) + c * x.stride_c;
+            const float *res = residual ? pixel(*residual, region.n, y, region.x0) + c : nullptr;
+            float *dst = pixel(out, region.n, y, region.x0) + c;
+            for (int64_t i = 0; i < region.x1 - region.x0; ++i) {
+                float v = src[i * x.stride_x] + p.bias[0];
+                if (res) v += res[i * residual->stride_x];
+                if (p.affine) v = fma(splat(v), splat(p.scale[0]), splat(p.shift[0]))[0];
+                dst[i * out.stride_x] = activate(splat(v), p.activation, splat(p.slope[0]))[0];
+            }
+        }
+    }
+}
+
+/* The common case of the above: an NCHW image of three channels to NHWC, nothing else to do. */
+void strip_image(const sb_plane &x, const Region &region, const sb_plane &out) {
+    for (int64_t y = region.y0; y < region.y1; ++y) {
+        const float *red = pixel(x, region.n, y, region.x0), *green = red + x.stride_c, *blue = green + x.stride_c;
+        float *dst = pixel(out, region.n, y, region.x0);
+        for (int64_t i = 0; i < region.x1 - region.x0; ++i) {
+            dst[3 * i] = red[i];
+            dst[3 * i + 1] = green[i];
+            dst[3 * i + 2] = blue[i];
+        }
+    }
+}
+
+} // namespace
+
+void pointwise_run(const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual, const sb_blocks *blocks,
+                   const sb_plane &out, int threads) {
+    const bool copy = !epilogue.bias && !epilogue.scale && !epilogue.shift && !residual && epilogue.activation == SB_IDENTITY;
+    const bool image = copy && x.stride_c != 1 && x.stride_x == 1 && out.c == 3 && out.stride_x == 3;
+    const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
+    threads = (int)minimum(threads, maximum(regions.count, 1));
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < regions.count; ++i) {
+        if (image) strip_image(x, regions[i], out);
+        else if (x.stride_c != 1) strip_strided(epilogue, x, residual, regions[i], out);
+        else strip_channels_last(epilogue, x, residual, regions[i], out);
+    }
+}
+
+} // namespace sb::SB_ISA

@@ -1,0 +1,87 @@
+/* Maximum and average pooling: out[n, y, x, c] over the window of input pixels at y*stride - pad + r*dilation that lie in the
+ * frame (the border is not read: for a maximum its zeros would count). Planes NHWC, vectors along the channels, rows of
+ * the window outermost. Sums and maxima go through the window in one fixed order. */
+#include "kernels.h"
+#include "regions.h"
+#include "vec.h"
+
+namespace sb::SB_ISA {
+namespace {
+
+constexpr int64_t STRIP_PIXELS = 128, STRIP_COLUMNS = 128;
+
+/* Indices [first, last) of a window's taps that lie in [0, size). */
+struct Taps {
+    int64_t first, last;
+    Taps(int64_t origin, int64_t kernel, int64_t dilation, int64_t size) {
+        first = origin < 0 ? ceil_div(-origin, dilation) : 0;
+        last = origin < size ? minimum(kernel, ceil_div(size - origin, dilation)) : 0;
+        last = maximum(first, last);
+    }
+};
+
+struct Window {
+    const float *origin; /* first tap inside of the frame */
+    int64_t rows, cols, step_y, step_x;
+    float divisor;
+};
+
+SB_INLINE vec read(const float *p, int lanes) { return lanes == W ? load(p) : load(p, lanes); }
+
+template <int KIND>
+SB_INLINE vec reduce(const Window &window, int64_t channel, int lanes) {
+    vec acc = splat(KIND == SB_POOL_MAX ? -__builtin_inff() : 0.0f);
+    for (int64_t r = 0; r < window.rows; ++r) {
+        const float *p = window.origin + r * window.step_y + channel;
+        for (int64_t s = 0; s < window.cols; ++s, p += window.step_x) {
+            const vec v = read(p, lanes);
+            if constexpr (KIND == SB_POOL_MAX) {
+                acc = v > acc ? v : acc;
+                acc = v == v ? acc : v; /* NaN wins, as in PyTorch */
+            } else {
+                acc += v;
+            }
+        }
+    }
+    return KIND == SB_POOL_MAX ? acc : acc / window.divisor;
+}
+
+template <int KIND>
+void pool_strip(const sb_pool2d &pool, const sb_plane &x, const Region &region, const sb_plane &out) {
+    for (int64_t y = region.y0; y < region.y1; ++y) {
+        const int64_t top = y * pool.stride_h - pool.pad_h;
+        const Taps ty(top, pool.kernel_h, pool.dilation_h, x.h);
+        for (int64_t ox = region.x0; ox < region.x1; ++ox) {
+            const int64_t left = ox * pool.stride_w - pool.pad_w;
+            const Taps tx(left, pool.kernel_w, pool.dilation_w, x.w);
+            Window window;
+            window.rows = ty.last - ty.first;
+            window.cols = tx.last - tx.first;
+            window.origin = pixel(x, region.n, top + ty.first * pool.dilation_h, left + tx.first * pool.dilation_w);
+            window.step_y = pool.dilation_h * x.stride_y;
+            window.step_x = pool.dilation_w * x.stride_x;
+            int64_t divisor = pool.divisor ? pool.divisor : window.rows * window.cols;
+            if (!pool.divisor && pool.count_include_pad)
+                divisor = (minimum(top + pool.kernel_h, x.h + pool.pad_h) - top) * (minimum(left + pool.kernel_w, x.w + pool.pad_w) - left);
+            window.divisor = (float)maximum(divisor, 1);
+            float *dst = pixel(out, region.n, y, ox);
+            int64_t c = 0;
+            for (; c + W <= out.c; c += W) store(dst + c, reduce<KIND>(window, c, W));
+            if (c < out.c) store(dst + c, reduce<KIND>(window, c, (int)(out.c - c)), (int)(out.c - c));
+        }
+    }
+}
+
+} // namespace
+
+void pool2d_run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
+    const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
+    threads = (int)minimum(threads, maximum(regions.count, 1));
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < regions.count; ++i) {
+        if (pool.kind == SB_POOL_MAX) pool_strip<SB_POOL_MAX>(pool, x, regions[i], out);
+        else pool_strip<SB_POOL_AVG>(pool, x, regions[i], out);
+    }
+}
+
+} // namespace sb::SB_ISA

@@ -1,0 +1,31 @@
+/* A frame: the steps of a plan, one after the other. */
+#include <chrono>
+
+#include "sparseblock.h"
+
+void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const int32_t *index, const int32_t *count, int threads,
+            double *seconds) {
+    for (int i = 0; i < n_steps; ++i) {
+        const sb_step &step = steps[i];
+        const sb_blocks list = {index, count, step.block_h, step.block_w};
+        const sb_blocks *blocks = step.dense ? nullptr : &list;
+        const sb_plane *x = &planes[step.x], *out = &planes[step.out];
+        const sb_plane *residual = step.residual >= 0 ? &planes[step.residual] : nullptr;
+        const auto start = std::chrono::steady_clock::now();
+        switch (step.op) {
+        case SB_OP_CONV2D:
+            sb_conv2d_run(&step.u.conv2d, &step.epilogue, x, residual, blocks, out, threads);
+            break;
+        case SB_OP_POOL2D:
+            sb_pool2d_run(&step.u.pool2d, x, blocks, out, threads);
+            break;
+        case SB_OP_INTERPOLATE:
+            sb_interpolate_run(&step.u.interpolate, x, blocks, out, threads);
+            break;
+        case SB_OP_POINTWISE:
+            sb_pointwise_run(&step.epilogue, x, residual, blocks, out, threads);
+            break;
+        }
+        if (seconds) seconds[i] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+}

@@ -1,0 +1,12 @@
+/* Memory of the calling thread, grown on first use and kept; one buffer per slot. */
+#pragma once
+
+#include <stddef.h>
+
+namespace sb {
+
+enum ScratchSlot { SCRATCH_RUNS, SCRATCH_PIXELS, SCRATCH_SUMS, SCRATCH_WINDOW, SCRATCH_SLOTS };
+
+void *scratch(ScratchSlot slot, size_t bytes);
+
+} // namespace sb
