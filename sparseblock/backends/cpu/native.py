@@ -136,6 +136,7 @@ STRUCTS = {
 
 _FUNCTIONS = {
     "sb_isa": (c_char_p, []),
+    "sb_isa_problem": (c_char_p, []),
     "sb_set_isa": (c_int, [c_char_p]),
     "sb_conv2d_packed_size": (c_int64, [POINTER(Conv2d)]),
     "sb_conv2d_pack": (None, [POINTER(Conv2d), c_void_p, c_void_p]),
@@ -164,7 +165,8 @@ def lib() -> ctypes.CDLL:
     """The kernels' shared library with every signature set, loaded on the first call.
 
     Raises:
-        SparseBlockError: no library lies beside the package, or the one there does not load.
+        SparseBlockError: no library lies beside the package, the one there does not load, or SPARSEBLOCK_ISA names an
+            instruction set that the processor or the build lacks.
     """
     # A list: an editable install has the Python files in the source tree and the library in site-packages.
     for folder in sparseblock.__path__:
@@ -186,6 +188,9 @@ def _load(path: Path) -> ctypes.CDLL:
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
+    problem = library.sb_isa_problem()
+    if problem:
+        raise SparseBlockError(problem.decode())
     return library
 
 
