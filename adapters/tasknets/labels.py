@@ -1,0 +1,47 @@
+"""Class names and colours of the segmentation networks, in class order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class LabelClass(NamedTuple):
+    name: str
+    color: tuple[int, int, int]  # RGB, 0 to 255
+
+
+# The 19 training classes of Cityscapes (Cordts et al., CVPR 2016) in its colours.
+CITYSCAPES = (
+    LabelClass("road", (128, 64, 128)),
+    LabelClass("sidewalk", (244, 35, 232)),
+    LabelClass("building", (70, 70, 70)),
+    LabelClass("wall", (102, 102, 156)),
+    LabelClass("fence", (190, 153, 153)),
+    LabelClass("pole", (153, 153, 153)),
+    LabelClass("traffic light", (250, 170, 30)),
+    LabelClass("traffic sign", (220, 220, 0)),
+    LabelClass("vegetation", (107, 142, 35)),
+    LabelClass("terrain", (152, 251, 152)),
+    LabelClass("sky", (70, 130, 180)),
+    LabelClass("person", (220, 20, 60)),
+    LabelClass("rider", (255, 0, 0)),
+    LabelClass("car", (0, 0, 142)),
+    LabelClass("truck", (0, 0, 70)),
+    LabelClass("bus", (0, 60, 100)),
+    LabelClass("train", (0, 80, 100)),
+    LabelClass("motorcycle", (0, 0, 230)),
+    LabelClass("bicycle", (119, 11, 32)),
+)
+VOID = LabelClass("void", (0, 0, 0))
+
+# The classes of `tasknets.scenes`.
+STREETS = (
+    LabelClass("sky", (70, 130, 180)),
+    LabelClass("building", (70, 70, 70)),
+    LabelClass("vegetation", (107, 142, 35)),
+    LabelClass("pavement", (244, 35, 232)),
+    LabelClass("road", (128, 64, 128)),
+    LabelClass("pole", (153, 153, 153)),
+    LabelClass("car", (0, 0, 142)),
+    LabelClass("person", (220, 20, 60)),
+)
