@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from sparseblock import ops
+from sparseblock.backends import backend
 from sparseblock.blocks import BlockSet
 from sparseblock.cache import FeatureCache
 from sparseblock.errors import SparseBlockError
@@ -11,7 +13,7 @@ from sparseblock.grid import BlockGrid
 
 __version__ = "0.1.0"
 
-__all__ = ["BlockGrid", "BlockSet", "FeatureCache", "Plan", "SparseBlockError", "compile", "testing"]
+__all__ = ["BlockGrid", "BlockSet", "FeatureCache", "Plan", "SparseBlockError", "backend", "compile", "ops", "testing"]
 
 # Loaded on first use: the planner brings in torch.export, testing needs hypothesis.
 _LAZY = {"compile": "sparseblock.plan", "Plan": "sparseblock.plan", "testing": None}

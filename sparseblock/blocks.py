@@ -47,13 +47,13 @@ class BlockSet:
                 f"BlockSet.from_mask: mask is {_describe(mask)}; it must be a bool tensor [n, rows, cols]"
             )
         if mask.device.type == "cpu":
-            index = mask.nonzero().to(torch.int32)
+            index = mask.nonzero().to(torch.int32).contiguous()  # nonzero's result is column-major
             count = torch.tensor([len(index)], dtype=torch.int32)
             return BlockSet(index, count, tuple(mask.shape), _as_block(block))
         # nonzero would wait for the device. argsort of the negated mask puts active blocks first, in order.
         flat = mask.flatten()
         order = torch.argsort(flat.logical_not().to(torch.uint8), stable=True)
-        index = torch.stack(torch.unravel_index(order, mask.shape), dim=1).to(torch.int32)
+        index = torch.stack(torch.unravel_index(order, mask.shape), dim=1).to(torch.int32).contiguous()
         return BlockSet(index, flat.sum(dtype=torch.int32).reshape(1), tuple(mask.shape), _as_block(block))
 
     @staticmethod

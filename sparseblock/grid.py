@@ -18,6 +18,33 @@ def conv_transpose_extent(size: int, kernel: int, stride: int, padding: int, dil
     return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1
 
 
+def pool_extent(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    """Output pixels of a pooling window along one axis of `size` pixels.
+
+    Ceil mode lets the last window hang over the end, but not start past the frame and its left padding, as PyTorch.
+    """
+    if not ceil_mode:
+        return conv_extent(size, kernel, stride, padding, dilation)
+    extent = conv_extent(size + stride - 1, kernel, stride, padding, dilation)
+    return extent - 1 if (extent - 1) * stride >= size + padding else extent
+
+
+def interpolate_extent(size: int, scale_factor: float) -> int:
+    """Output pixels of a resize by `scale_factor` along one axis of `size` pixels."""
+    return math.floor(size * scale_factor)
+
+
+def interpolate_scale(size: int, out_size: int, align_corners: bool, scale_factor: float | None) -> float:
+    """Input pixels per output pixel of a resize along one axis, as PyTorch computes it.
+
+    A scale factor that is given counts, even where `size * scale_factor` is no whole number; aligned corners ignore it.
+    PyTorch holds the result in the precision of the tensor; rounding this double to float32 gives the same bits.
+    """
+    if align_corners:
+        return (size - 1) / (out_size - 1) if out_size > 1 else 0.0
+    return size / out_size if scale_factor is None else 1.0 / scale_factor
+
+
 @dataclass(frozen=True)
 class BlockGrid:
     """The grid of blocks over a frame.

@@ -1,0 +1,75 @@
+"""Which backend computes an op: `reference`, the oracle, or `cpu`, the native kernels.
+
+The environment variable SPARSEBLOCK_BACKEND, or `sparseblock.backend(name)` for a stretch of code, forces one; else the
+device of the tensors decides. A forced backend runs, or the op raises: there is no silent fallback.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+from sparseblock.errors import SparseBlockError
+
+# What each backend computes in.
+DTYPES = {"cpu": (torch.float32,), "reference": (torch.float32, torch.float64)}
+_DEVICES = {"cpu": ("cpu",), "reference": None}
+_OF_DEVICE = {"cpu": "cpu"}
+
+_forced: ContextVar[str | None] = ContextVar("sparseblock_backend", default=None)
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Lets `name`, "reference" or "cpu", compute every op inside of a `with` block (of this thread).
+
+    Raises:
+        SparseBlockError: there is no such backend.
+
+    Example:
+        >>> with sparseblock.backend("reference"):
+        ...     sparseblock.ops.add(x, y, blocks, out)
+    """
+    token = _forced.set(_known(name))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def selected(device: torch.device) -> str:
+    """The name of the backend that computes on tensors of `device` now.
+
+    Raises:
+        SparseBlockError: SPARSEBLOCK_BACKEND names no backend, or no backend, or not the forced one, computes there.
+    """
+    name = _forced.get() or os.environ.get("SPARSEBLOCK_BACKEND")
+    if not name:
+        name = _OF_DEVICE.get(device.type)
+        if name is None:
+            raise SparseBlockError(
+                f"no backend is the default on {device}; "
+                "move the tensors to cpu, or use sparseblock.backend('reference')"
+            )
+    devices = _DEVICES[_known(name)]
+    if devices is not None and device.type not in devices:
+        raise SparseBlockError(f"the {name} backend does not compute on {device}; move the tensors to {devices[0]}")
+    return name
+
+
+@functools.cache
+def implementation(name: str, op: str) -> Callable[..., None]:
+    """The function `op` of backend `name`; its arguments are those of the op's schema."""
+    return getattr(importlib.import_module(f"sparseblock.backends.{name}.{op}"), op)
+
+
+def _known(name: str) -> str:
+    if name not in DTYPES:
+        raise SparseBlockError(f"there is no backend {name!r}; the backends are {', '.join(sorted(DTYPES))}")
+    return name

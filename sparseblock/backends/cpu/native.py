@@ -8,16 +8,17 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
 
 import torch  # first: its OpenMP runtime must be in the process before the kernels' library asks for one
 
 import sparseblock
-from sparseblock.blocks import BlockSet
 from sparseblock.errors import SparseBlockError
 
 IDENTITY, RELU, RELU6, PRELU = range(4)  # sb_activation
+ACTIVATIONS = {None: IDENTITY, "relu": RELU, "relu6": RELU6, "prelu": PRELU}
 POOL_MAX, POOL_AVG = range(2)  # sb_pool
 NEAREST, BILINEAR = range(2)  # sb_resize
 OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE = range(4)  # sb_op
@@ -202,6 +203,21 @@ def plane_of(tensor: torch.Tensor, border: int = 0) -> Plane:
     return Plane(tensor.data_ptr(), stride_n, stride_y, stride_x, stride_c if c > 1 else 1, n, h, w, c, border)
 
 
-def blocks_of(blocks: BlockSet) -> Blocks:
-    """The list of active blocks; `blocks` must outlive it."""
-    return Blocks(blocks.index.data_ptr(), blocks.count.data_ptr(), *blocks.block)
+def blocks_of(index: torch.Tensor, count: torch.Tensor, block: Sequence[int]) -> Blocks:
+    """The list of active blocks in these tensors (`BlockSet.index`, `.count`), which must outlive it."""
+    return Blocks(index.data_ptr(), count.data_ptr(), *block)
+
+
+def epilogue_of(
+    *,
+    bias: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
+    shift: torch.Tensor | None = None,
+    activation: str | None = None,
+    slope: torch.Tensor | None = None,
+) -> Epilogue:
+    """The epilogue with these parameters, each [c] in float32; it keeps alive what it points to."""
+    vectors = [None if vector is None else vector.contiguous() for vector in (bias, scale, shift, slope)]
+    epilogue = Epilogue(*(None if vector is None else vector.data_ptr() for vector in vectors), ACTIVATIONS[activation])
+    epilogue.vectors = vectors
+    return epilogue

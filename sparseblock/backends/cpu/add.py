@@ -1,0 +1,9 @@
+"""add of the cpu backend: csrc/cpu/pointwise.cpp."""
+
+from __future__ import annotations
+
+from sparseblock.backends.cpu import native, pointwise
+
+
+def add(x, y, index, count, block, out, activation, slope) -> None:
+    pointwise.run(native.epilogue_of(activation=activation, slope=slope), x, y, index, count, block, out)

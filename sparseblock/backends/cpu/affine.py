@@ -1,0 +1,10 @@
+"""affine of the cpu backend: csrc/cpu/pointwise.cpp."""
+
+from __future__ import annotations
+
+from sparseblock.backends.cpu import native, pointwise
+
+
+def affine(x, scale, shift, index, count, block, out, activation, slope) -> None:
+    epilogue = native.epilogue_of(scale=scale, shift=shift, activation=activation, slope=slope)
+    pointwise.run(epilogue, x, None, index, count, block, out)

@@ -1,0 +1,33 @@
+"""conv2d of the cpu backend: csrc/cpu/conv2d.cpp."""
+
+from __future__ import annotations
+
+from ctypes import byref
+
+import torch
+
+from sparseblock.backends.cpu import native, packed_weight
+
+
+def conv2d(
+    x, weight, bias, index, count, block, out, stride, padding, dilation, groups, activation, slope, residual
+) -> None:
+    conv = native.Conv2d(
+        x.shape[1], out.shape[1], groups, *weight.shape[2:], *stride, *padding, *dilation, transposed=0
+    )
+    run(conv, x, weight, bias, index, count, block, out, activation, slope, residual)
+
+
+def run(conv, x, weight, bias, index, count, block, out, activation, slope, residual) -> None:
+    """`conv`, transposed or not, on the planes of these tensors."""
+    packed = packed_weight.kept(conv, weight)
+    conv.packed_weight = packed.data_ptr()
+    native.lib().sb_conv2d_run(
+        byref(conv),
+        byref(native.epilogue_of(bias=bias, activation=activation, slope=slope)),
+        byref(native.plane_of(x)),
+        None if residual is None else byref(native.plane_of(residual)),
+        byref(native.blocks_of(index, count, block)),
+        byref(native.plane_of(out)),
+        torch.get_num_threads(),
+    )

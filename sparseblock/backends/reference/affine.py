@@ -1,0 +1,10 @@
+"""affine of the reference backend."""
+
+from __future__ import annotations
+
+from sparseblock.backends.reference.masked import activate, store
+
+
+def affine(x, scale, shift, index, count, block, out, activation, slope) -> None:
+    dense = x * scale[:, None, None] + shift[:, None, None]
+    store(activate(dense, activation, slope), index, count, block, out)

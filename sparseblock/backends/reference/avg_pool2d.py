@@ -1,0 +1,14 @@
+"""avg_pool2d of the reference backend."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from sparseblock.backends.reference.masked import store
+
+
+def avg_pool2d(
+    x, index, count, block, out, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+) -> None:
+    dense = F.avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    store(dense, index, count, block, out)

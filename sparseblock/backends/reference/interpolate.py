@@ -1,0 +1,14 @@
+"""interpolate of the reference backend."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from sparseblock.backends.reference.masked import store
+
+
+def interpolate(x, index, count, block, out, mode, align_corners, scale_factor) -> None:
+    size = None if scale_factor else tuple(out.shape[2:])
+    corners = align_corners if mode == "bilinear" else None
+    dense = F.interpolate(x, size, tuple(scale_factor) if scale_factor else None, mode, corners)
+    store(dense, index, count, block, out)

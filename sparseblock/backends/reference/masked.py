@@ -1,0 +1,24 @@
+"""What every reference op shares: the contract itself, and the activations."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def store(dense: torch.Tensor, index: torch.Tensor, count: torch.Tensor, block: list[int], out: torch.Tensor) -> None:
+    """out = where(active, dense, out)."""
+    active = torch.zeros_like(out, dtype=torch.bool)
+    height, width = block
+    for image, y, x in index[: int(count)].tolist():
+        active[image, :, y * height : (y + 1) * height, x * width : (x + 1) * width] = True
+    out.copy_(torch.where(active, dense, out))
+
+
+def activate(value: torch.Tensor, activation: str | None, slope: torch.Tensor | None) -> torch.Tensor:
+    """The activation of that name; PReLU with a slope per channel."""
+    if activation is None:
+        return value
+    if activation == "prelu":
+        return F.prelu(value, slope)
+    return {"relu": F.relu, "relu6": F.relu6}[activation](value)

@@ -1,0 +1,38 @@
+"""The operators. Each computes active blocks of `out` in place and leaves every other element as it was:
+
+    op(x, blocks, out)  ==  where(active, dense_op(x), out)
+
+A block's value depends neither on which other blocks are active, nor on their order, nor on the number of threads.
+Tensors are [n, c, h, w] in shape and channels-last in memory (slices of images, rows, columns or channels are fine);
+image i of `out` takes blocks of image i of `blocks`. Every op is registered with torch.library as
+`torch.ops.sparseblock.<name>`, unchecked there; the functions here validate first.
+"""
+
+from __future__ import annotations
+
+from sparseblock.ops.activation import activation
+from sparseblock.ops.add import add
+from sparseblock.ops.affine import affine
+from sparseblock.ops.avg_pool2d import avg_pool2d
+from sparseblock.ops.cat import cat, cat_slices
+from sparseblock.ops.conv2d import conv2d
+from sparseblock.ops.conv_transpose2d import conv_transpose2d
+from sparseblock.ops.gather import gather
+from sparseblock.ops.interpolate import interpolate
+from sparseblock.ops.max_pool2d import max_pool2d
+from sparseblock.ops.scatter import scatter
+
+__all__ = [
+    "activation",
+    "add",
+    "affine",
+    "avg_pool2d",
+    "cat",
+    "cat_slices",
+    "conv2d",
+    "conv_transpose2d",
+    "gather",
+    "interpolate",
+    "max_pool2d",
+    "scatter",
+]

@@ -1,0 +1,285 @@
+"""Validation of what users pass to an op. Each failure is one line: what, values, rule, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from sparseblock import backends
+from sparseblock.blocks import BlockSet
+from sparseblock.errors import SparseBlockError
+from sparseblock.grid import pool_extent
+
+LIMIT = 2**31  # sizes are int32 in the kernels
+ACTIVATIONS = (None, "relu", "relu6", "leaky_relu", "prelu")
+
+
+def shape(tensor: torch.Tensor) -> str:
+    """`[n=2 c=4 h=64 w=64]`."""
+    return shape_of(tensor.shape)
+
+
+def shape_of(sizes: Sequence[int]) -> str:
+    return "[" + " ".join(f"{axis}={size}" for axis, size in zip("nchw", sizes, strict=True)) + "]"
+
+
+def pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
+    """`value` for both axes, (vertical, horizontal)."""
+    sides = (value, value) if isinstance(value, int) else tuple(value)
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
+        raise SparseBlockError(f"{op}: {name} is {value!r}; it must be an integer or two (vertical, horizontal)")
+    if min(sides) < least or max(sides) >= LIMIT:
+        raise SparseBlockError(f"{op}: {name} is {value!r}; it must be at least {least} and below 2**31")
+    return sides
+
+
+def planes(op: str, out: torch.Tensor, **inputs: torch.Tensor) -> None:
+    """Every feature map is [n, c, h, w], not empty, channels-last; `out` has no element twice."""
+    for name, tensor in {**inputs, "out": out}.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise SparseBlockError(f"{op}: {name} is a {type(tensor).__name__}; it must be a torch.Tensor [n, c, h, w]")
+        if tensor.dim() != 4:
+            raise SparseBlockError(
+                f"{op}: {name} has {tensor.dim()} axes {list(tensor.shape)}; it must have 4: [n, c, h, w]"
+            )
+        if min(tensor.shape) < 1 or max(tensor.shape) >= LIMIT:
+            raise SparseBlockError(f"{op}: {name} is {shape(tensor)}; every axis must be at least 1 and below 2**31")
+        if tensor.shape[1] > 1 and tensor.stride(1) != 1:
+            raise SparseBlockError(
+                f"{op}: {name} has strides {tensor.stride()}; it must be channels-last (stride 1 over channels): "
+                f"{name}.contiguous(memory_format=torch.channels_last)"
+            )
+    dense = 1
+    for axis in (1, 3, 2, 0):
+        if out.shape[axis] > 1 and out.stride(axis) < dense:
+            raise SparseBlockError(
+                f"{op}: out {shape(out)} has strides {out.stride()}; elements must lie apart in the order n, h, w, c: "
+                "allocate it with memory_format=torch.channels_last"
+            )
+        dense += (out.shape[axis] - 1) * out.stride(axis) if out.shape[axis] > 1 else 0
+
+
+def tensors(op: str, out: torch.Tensor, **inputs: torch.Tensor | None) -> None:
+    """One device, one dtype that the backend computes in, nothing to differentiate. `inputs`: x first."""
+    given = {name: tensor for name, tensor in inputs.items() if tensor is not None}
+    for name, tensor in given.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise SparseBlockError(f"{op}: {name} is a {type(tensor).__name__}; it must be a torch.Tensor")
+    try:
+        backend = backends.selected(out.device)
+    except SparseBlockError as error:
+        raise SparseBlockError(f"{op}: {error}") from None
+    if out.dtype not in backends.DTYPES[backend]:
+        known = " or ".join(str(dtype) for dtype in backends.DTYPES[backend])
+        raise SparseBlockError(
+            f"{op}: out is {out.dtype}; the {backend} backend computes in {known}: convert the tensors"
+        )
+    for name, tensor in given.items():
+        if tensor.device != out.device:
+            raise SparseBlockError(
+                f"{op}: {name} is on {tensor.device} but out is on {out.device}; all tensors must be on one device"
+            )
+        if tensor.dtype != out.dtype:
+            raise SparseBlockError(
+                f"{op}: {name} is {tensor.dtype} but out is {out.dtype}; all tensors must have one dtype"
+            )
+    if torch.is_grad_enabled():
+        for name, tensor in {**given, "out": out}.items():
+            if tensor.requires_grad:
+                raise SparseBlockError(
+                    f"{op}: {name} requires grad, but the op has no gradient; call it under torch.no_grad()"
+                )
+
+
+def out_shape(op: str, out: torch.Tensor, expected: Sequence[int], **inputs: torch.Tensor) -> None:
+    """`out` has the shape that the dense op gives."""
+    if tuple(out.shape) != tuple(expected):
+        given = ", ".join(f"{name}: {shape(tensor)}" for name, tensor in inputs.items())
+        raise SparseBlockError(
+            f"{op}: out is {shape(out)} but the dense op gives {shape_of(expected)} ({given}); "
+            "allocate out with that shape"
+        )
+
+
+def same_shape(op: str, out: torch.Tensor, **inputs: torch.Tensor) -> None:
+    """Each input has the shape of `out`."""
+    for name, tensor in inputs.items():
+        if tensor.shape != out.shape:
+            raise SparseBlockError(f"{op}: {name} is {shape(tensor)} but out is {shape(out)}; both must have one shape")
+
+
+def blocks(op: str, active: BlockSet, out: torch.Tensor, name: str = "out") -> None:
+    """`active` is a grid that covers `out` exactly: no block missing, none outside."""
+    if not isinstance(active, BlockSet):
+        raise SparseBlockError(
+            f"{op}: blocks is a {type(active).__name__}; it must be a BlockSet: BlockSet.from_mask(mask, block)"
+        )
+    if active.index.dtype != torch.int32 or not active.index.is_contiguous() or active.count.dtype != torch.int32:
+        raise SparseBlockError(
+            f"{op}: blocks have index {active.index.dtype} with strides {active.index.stride()} and count "
+            f"{active.count.dtype}; both must be torch.int32 and contiguous: BlockSet.from_index makes them so"
+        )
+    if active.index.device != out.device:
+        raise SparseBlockError(
+            f"{op}: blocks are on {active.index.device} but {name} is on {out.device}; they must be on one device"
+        )
+    n, _, h, w = out.shape
+    block_h, block_w = active.block
+    needed = (n, -(-h // block_h), -(-w // block_w))
+    if active.grid != needed:
+        raise SparseBlockError(
+            f"{op}: blocks are a grid of {list(active.grid)} blocks of {block_h}x{block_w} px, but {name} {shape(out)} "
+            f"takes {list(needed)}; [n, rows, cols] must cover {name} exactly"
+        )
+
+
+def apart(op: str, out: torch.Tensor, place: torch.Tensor | None = None, **inputs: torch.Tensor | None) -> None:
+    """No element of an input is an element of `out`; but an input may be exactly `place`, where it is written to."""
+    for name, tensor in inputs.items():
+        if tensor is None or (place is not None and _same(tensor, place)) or not _overlap(tensor, out):
+            continue
+        rule = "they must lie apart" if place is None else "they must lie apart or be the same elements"
+        raise SparseBlockError(f"{op}: {name} and out share memory; {rule}: pass {name}.clone()")
+
+
+def packed(op: str, name: str, tensor: torch.Tensor, active: BlockSet, channels: int, halo: int) -> None:
+    """`tensor` holds packed blocks of `active` with `halo`, [capacity, c, h, w], channels-last without gaps."""
+    height, width = (side + 2 * halo for side in active.block)
+    expected = (len(active.index), channels, height, width)
+    if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != expected:
+        described = list(tensor.shape) if isinstance(tensor, torch.Tensor) else f"a {type(tensor).__name__}"
+        raise SparseBlockError(
+            f"{op}: {name} is {described} for {expected[0]} blocks of {active.block[0]}x{active.block[1]} px with halo "
+            f"{halo} and {channels} channels; it must be {list(expected)}"
+        )
+    if not tensor.is_contiguous(memory_format=torch.channels_last):
+        raise SparseBlockError(
+            f"{op}: {name} has strides {tensor.stride()}; it must be channels-last without gaps: "
+            f"{name}.contiguous(memory_format=torch.channels_last)"
+        )
+
+
+def window(
+    op: str,
+    x: torch.Tensor,
+    out: torch.Tensor,
+    active: BlockSet,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    ceil_mode: bool,
+) -> tuple[tuple[int, int], ...]:
+    """Everything that a pooling op takes; returns kernel size, stride, padding and dilation as pairs."""
+    planes(op, out, x=x)
+    tensors(op, out, x=x)
+    kernel = pair(op, "kernel_size", kernel_size, 1)
+    stride = kernel if stride is None else pair(op, "stride", stride, 1)
+    padding, dilation = pair(op, "padding", padding, 0), pair(op, "dilation", dilation, 1)
+    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
+        raise SparseBlockError(f"{op}: padding is {padding} for kernel_size {kernel}; it must be at most half of it")
+    axes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
+    extent = [pool_extent(*sizes, ceil_mode) for sizes in axes]
+    if min(extent) < 1:
+        raise SparseBlockError(
+            f"{op}: a window of {kernel[0]}x{kernel[1]} (dilation {dilation}) does not fit into x {shape(x)} "
+            f"with padding {padding}; pad more or pass a larger x"
+        )
+    out_shape(op, out, (*x.shape[:2], *extent), x=x)
+    blocks(op, active, out)
+    apart(op, out, x=x)
+    return kernel, stride, padding, dilation
+
+
+def channel_vector(op: str, name: str, vector: torch.Tensor | None, channels: int) -> None:
+    """One value per output channel."""
+    if vector is not None and tuple(vector.shape) != (channels,):
+        raise SparseBlockError(
+            f"{op}: {name} is {list(vector.shape)} for {channels} output channels; it must be [{channels}]"
+        )
+
+
+def activation(
+    op: str, name: str | None, slope: float | torch.Tensor | None, out: torch.Tensor
+) -> tuple[str | None, torch.Tensor | None]:
+    """The activation as backends know it: None, "relu", "relu6", or "prelu" with a slope per channel."""
+    if name not in ACTIVATIONS:
+        known = ", ".join(repr(known) for known in ACTIVATIONS)
+        raise SparseBlockError(f"{op}: activation is {name!r}; it must be one of {known}")
+    if name not in ("leaky_relu", "prelu"):
+        if slope is not None:
+            raise SparseBlockError(f"{op}: slope is given, but activation {name!r} has none; leave it out")
+        return name, None
+    channels = out.shape[1]
+    if slope is None and name == "leaky_relu":
+        slope = 0.01  # torch.nn.functional.leaky_relu's
+    if isinstance(slope, (int, float)):
+        return "prelu", torch.full((channels,), slope, dtype=out.dtype, device=out.device)
+    if not isinstance(slope, torch.Tensor) or tuple(slope.shape) not in ((channels,), (1,)):
+        described = list(slope.shape) if isinstance(slope, torch.Tensor) else repr(slope)
+        raise SparseBlockError(
+            f"{op}: slope of {name!r} is {described}; it must be a number or a tensor [{channels}] or [1]"
+        )
+    return "prelu", slope.expand(channels)
+
+
+def pointwise(
+    op: str,
+    active: BlockSet,
+    out: torch.Tensor,
+    name: str | None,
+    slope: float | torch.Tensor | None,
+    **inputs: torch.Tensor,
+) -> tuple[str | None, torch.Tensor | None]:
+    """Everything that an element-wise op takes; returns the activation and its slope as backends know them."""
+    planes(op, out, **inputs)
+    tensors(op, out, **inputs)
+    same_shape(op, out, **inputs)
+    name, slope = activation(op, name, slope, out)
+    tensors(op, out, slope=slope)
+    blocks(op, active, out)
+    apart(op, out, place=out, **inputs)
+    return name, slope
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return (
+        _address(a) == _address(b)
+        and a.shape == b.shape
+        and all(
+            size == 1 or stride_a == stride_b
+            for size, stride_a, stride_b in zip(a.shape, a.stride(), b.stride(), strict=True)
+        )
+    )
+
+
+def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors may share an element. Exact for boxes of one plane: images, rows, columns, channels."""
+    (memory_a, start_a), (memory_b, start_b) = _address(a), _address(b)
+    ends_first = start_a + _span(a, range(a.dim())) <= start_b or start_b + _span(b, range(b.dim())) <= start_a
+    if memory_a != memory_b or ends_first:
+        return False
+    if a.dim() != 4 or a.stride() != b.stride():
+        return True
+    # Both boxes repeat with the period of a pixel, a row and an image: apart within one of these is apart.
+    order = sorted(range(4), key=a.stride)
+    for inner in range(1, 4):
+        period = a.stride(order[inner])
+        if period and not any(a.stride(axis) % period for axis in order[inner:]):
+            ahead = (start_b - start_a) % period
+            if ahead >= _span(a, order[:inner]) and ahead + _span(b, order[:inner]) <= period:
+                return False
+    return True
+
+
+def _span(tensor: torch.Tensor, axes: Sequence[int]) -> int:
+    """Elements from the first to the last along `axes`."""
+    return 1 + sum((tensor.shape[axis] - 1) * tensor.stride(axis) for axis in axes)
+
+
+def _address(tensor: torch.Tensor) -> tuple[int, int]:
+    """(memory, first element in it). Two storages over the same memory, as from numpy, count as one memory."""
+    if torch.compiler.is_compiling() or isinstance(tensor, torch._subclasses.FakeTensor):
+        return tensor.untyped_storage()._cdata, tensor.storage_offset()
+    return 0, tensor.data_ptr() // tensor.element_size()

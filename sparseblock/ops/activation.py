@@ -1,0 +1,47 @@
+"""activation: an activation function on active blocks."""
+
+from __future__ import annotations
+
+import torch
+
+from sparseblock.blocks import BlockSet
+from sparseblock.ops import _check
+from sparseblock.ops._register import register
+
+_activation = register(
+    "activation(Tensor x, Tensor index, Tensor count, int[2] block, Tensor(a!) out, "
+    "str? activation, Tensor? slope) -> ()"
+)
+
+
+def activation(
+    x: torch.Tensor,
+    blocks: BlockSet,
+    out: torch.Tensor,
+    *,
+    activation: str | None = "relu",
+    slope: float | torch.Tensor | None = None,
+) -> torch.Tensor:
+    """out = activation(x) in the active blocks, bit for bit; the rest keeps its bits. Activation None copies.
+
+    Args:
+        x: [n, c, h, w], channels-last; may be `out` itself.
+        blocks: grid over `out`; a block is `blocks.block` pixels.
+        out: [n, c, h, w], channels-last; written in place.
+        activation, slope: as in `conv2d`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SparseBlockError: as `add`.
+
+    Example:
+        >>> x = torch.randn(1, 8, 30, 40).contiguous(memory_format=torch.channels_last)
+        >>> blocks = BlockSet.all(n=1, rows=2, cols=3, block=16)
+        >>> sparseblock.ops.activation(x, blocks, x, activation="leaky_relu", slope=0.1).shape
+        torch.Size([1, 8, 30, 40])
+    """
+    activation, slope = _check.pointwise("activation", blocks, out, activation, slope, x=x)
+    _activation(x, blocks.index, blocks.count, blocks.block, out, activation, slope)
+    return out

@@ -1,0 +1,49 @@
+"""add: element-wise sum with fused activation, on active blocks."""
+
+from __future__ import annotations
+
+import torch
+
+from sparseblock.blocks import BlockSet
+from sparseblock.ops import _check
+from sparseblock.ops._register import register
+
+_add = register(
+    "add(Tensor x, Tensor y, Tensor index, Tensor count, int[2] block, Tensor(a!) out, "
+    "str? activation, Tensor? slope) -> ()"
+)
+
+
+def add(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    blocks: BlockSet,
+    out: torch.Tensor,
+    *,
+    activation: str | None = None,
+    slope: float | torch.Tensor | None = None,
+) -> torch.Tensor:
+    """out = activation(x + y) in the active blocks; the rest keeps its bits.
+
+    Args:
+        x, y: [n, c, h, w], channels-last; either may be `out` itself.
+        blocks: grid over `out`; a block is `blocks.block` pixels.
+        out: [n, c, h, w], channels-last; written in place.
+        activation, slope: as in `conv2d`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SparseBlockError: shapes, dtypes (float32; float64 too on the reference backend), devices, layouts or block grid
+            do not fit; memory is shared in part; or an input requires grad in grad mode.
+
+    Example:
+        >>> x = torch.randn(1, 8, 30, 40).contiguous(memory_format=torch.channels_last)
+        >>> blocks = BlockSet.all(n=1, rows=2, cols=3, block=16)
+        >>> sparseblock.ops.add(x, x.clone(), blocks, x, activation="relu").shape
+        torch.Size([1, 8, 30, 40])
+    """
+    activation, slope = _check.pointwise("add", blocks, out, activation, slope, x=x, y=y)
+    _add(x, y, blocks.index, blocks.count, blocks.block, out, activation, slope)
+    return out

@@ -1,0 +1,102 @@
+"""conv2d: convolution with fused bias, residual and activation, on active blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from sparseblock.blocks import BlockSet
+from sparseblock.errors import SparseBlockError
+from sparseblock.grid import conv_extent
+from sparseblock.ops import _check
+from sparseblock.ops._register import register
+
+_conv2d = register(
+    "conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor index, Tensor count, int[2] block, Tensor(a!) out, "
+    "int[2] stride, int[2] padding, int[2] dilation, int groups, str? activation, Tensor? slope, Tensor? residual)"
+    " -> ()"
+)
+
+
+def conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    blocks: BlockSet,
+    out: torch.Tensor,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    slope: float | torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """out = activation(torch.conv2d(x, weight, bias) + residual) in the active blocks; the rest keeps its bits.
+
+    Args:
+        x: [n, c, h, w], channels-last. Zeros count outside of it.
+        weight: [k, c / groups, r, s], any layout. The cpu backend keeps a packed copy with this tensor, and packs again
+            when the tensor was changed in place; it does not see changes behind torch's back (`weight.data`, numpy).
+        bias: [k] or None.
+        blocks: grid over `out`; a block is `blocks.block` pixels of `out`.
+        out: [n, k, oh, ow], channels-last; written in place, shares no memory with `x`.
+        stride, padding, dilation: pixels, one number or (vertical, horizontal).
+        activation: None, "relu", "relu6", "leaky_relu" or "prelu".
+        slope: of "leaky_relu" a number (0.01 where None), of "prelu" a number or a tensor [k] or [1].
+        residual: [n, k, oh, ow], channels-last, or None; may be `out` itself.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SparseBlockError: shapes, dtypes (float32; float64 too on the reference backend), devices, layouts or block grid
+            do not fit; memory is shared; or an input requires grad in grad mode.
+
+    Example:
+        >>> x = torch.randn(1, 3, 30, 40).contiguous(memory_format=torch.channels_last)
+        >>> out = torch.zeros(1, 8, 30, 40).contiguous(memory_format=torch.channels_last)
+        >>> blocks = BlockSet.all(n=1, rows=2, cols=3, block=16)
+        >>> sparseblock.ops.conv2d(x, torch.randn(8, 3, 3, 3), None, blocks, out, padding=1, activation="relu").shape
+        torch.Size([1, 8, 30, 40])
+    """
+    op = "conv2d"
+    planes = {"x": x} if residual is None else {"x": x, "residual": residual}
+    _check.planes(op, out, **planes)
+    _check.tensors(op, out, x=x, weight=weight, bias=bias, residual=residual)
+    stride, padding = _check.pair(op, "stride", stride, 1), _check.pair(op, "padding", padding, 0)
+    dilation = _check.pair(op, "dilation", dilation, 1)
+    if weight.dim() != 4 or min(weight.shape) < 1:
+        raise SparseBlockError(f"{op}: weight is {list(weight.shape)}; it must be [k, c / groups, r, s], none empty")
+    k, per_group, *kernel = weight.shape
+    if not isinstance(groups, int) or groups < 1 or k % groups:
+        raise SparseBlockError(
+            f"{op}: groups is {groups!r} for {k} output channels; it must be a positive divisor of weight.shape[0]"
+        )
+    if per_group * groups != x.shape[1]:
+        raise SparseBlockError(
+            f"{op}: weight has {per_group} input channels but x has {x.shape[1]} "
+            f"(x: {_check.shape(x)}, groups={groups}); weight.shape[1]*groups must equal c"
+        )
+    extent = [conv_extent(*sizes) for sizes in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)]
+    if min(extent) < 1:
+        raise SparseBlockError(
+            f"{op}: a kernel of {kernel[0]}x{kernel[1]} (dilation {dilation}) does not fit into x {_check.shape(x)} "
+            f"with padding {padding}; pad more or pass a larger x"
+        )
+    _check.out_shape(op, out, (x.shape[0], k, *extent), x=x)
+    if residual is not None:
+        _check.same_shape(op, out, residual=residual)
+    _check.channel_vector(op, "bias", bias, k)
+    activation, slope = _check.activation(op, activation, slope, out)
+    _check.tensors(op, out, slope=slope)
+    _check.blocks(op, blocks, out)
+    _check.apart(op, out, x=x, weight=weight, bias=bias)
+    _check.apart(op, out, place=out, residual=residual)
+    _conv2d(
+        x, weight, bias, blocks.index, blocks.count, blocks.block, out,
+        stride, padding, dilation, groups, activation, slope, residual,
+    )  # fmt: skip
+    return out
