@@ -1,0 +1,265 @@
+"""One run: a video through a network under a policy, to a video, a report and a policy file."""
+
+from __future__ import annotations
+
+import copy
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tasknets
+import torch
+from blockcopy import BlockCopy, overlay
+from blockcopy.report import PSNR_LIMIT, Comparison, FrameRecord, Report, plot_path
+from blockcopy.video_io import Frame, VideoReader, VideoWriter, check_writable
+from tasknets import scores
+
+from sparseblock import SparseBlockError
+
+SMOOTHING = 0.9
+"""Weight of the past in the frames/s that is drawn into the video."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `blockcopy run` takes; see there. Paths are None where nothing is to be read or written."""
+
+    video: str
+    network: str
+    weights: Path | None = None
+    target: float = 0.3
+    block_size: int = 128
+    policy: str = "blockcopy"
+    output: Path | None = None
+    report: Path | None = None
+    frames: int | None = None
+    compare_every: int = 10
+    seed: int = 0
+    max_age: int | None = None
+    threads: int | None = None
+    save_policy: Path | None = None
+    load_policy: Path | None = None
+    freeze: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: its report, and why it ended early (an error of the video, or an interrupt), if it did."""
+
+    report: Report
+    problem: SparseBlockError | None
+    interrupted: bool
+
+
+class StopSignal:
+    """Turns the first Ctrl-C (or SIGTERM) into a flag, so that the frame in work and the outputs are finished.
+
+    The second one interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, *_: object) -> None:
+        self.stopped = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class DenseNetwork:
+    """The network as PyTorch runs it, dense, in channels-last: what a run is compared with."""
+
+    def __init__(self, network: tasknets.TaskNetwork):
+        self._model = copy.deepcopy(network.model).to(memory_format=torch.channels_last)
+        self._warm = False
+
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """(output, milliseconds) for the input `x`, [1, c, h, w]."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            if not self._warm:
+                self._model(x)
+                self._warm = True
+            begin = time.perf_counter()
+            output = self._model(x)
+            return output, 1e3 * (time.perf_counter() - begin)
+
+
+def compare(
+    network: tasknets.TaskNetwork, prediction: torch.Tensor, dense: torch.Tensor, dense_ms: float
+) -> Comparison:
+    """`prediction` against the dense network's prediction `dense`, both as `network.predict` returns them."""
+    if network.task == "restoration":
+        return Comparison(dense_ms, psnr_db=min(float(scores.psnr(prediction, dense)), PSNR_LIMIT))
+    return Comparison(
+        dense_ms,
+        pixel_agreement=float(scores.pixel_agreement(prediction, dense)),
+        mean_iou=float(scores.mean_iou(prediction, dense, len(network.class_names))),
+    )
+
+
+def run(settings: Settings, on_start: Callable[[VideoReader], None], on_frame: Callable[[Report], None]) -> Outcome:
+    """Run `settings`; outputs are finished and valid also where the video breaks off or the run is interrupted.
+
+    Args:
+        on_start: called with the opened video before the first frame; `on_frame` with the report so far after each.
+
+    Raises:
+        SparseBlockError: before any work, and without leaving a file, for bad settings; when not one frame was good.
+    """
+    _check_outputs(settings)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    network = tasknets.load(settings.network, settings.weights)
+    video = _video_of(settings, network)
+    described = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
+    report = Report({**described, "task": network.task}, settings.target)
+    problem = None
+    with ExitStack() as outputs:
+        reader = outputs.enter_context(VideoReader(settings.video, settings.frames))
+        writer = outputs.enter_context(VideoWriter(settings.output, reader.rate)) if settings.output else None
+        stop = outputs.enter_context(StopSignal())
+        worker = _Worker(settings, network, video, reader, writer, report)
+        on_start(reader)
+        try:
+            while not stop.stopped and (frame := _next(reader, stop)) is not None:
+                worker.process(frame)
+                on_frame(report)
+        except SparseBlockError as error:
+            if not report.frames:
+                raise
+            problem = error
+            report.status = f"stopped: {error}"
+        if stop.stopped:
+            report.status = "interrupted"
+        if report.frames:
+            # While the signals are still held: what was done gets written.
+            if writer is not None:
+                writer.close()
+            if settings.report is not None:
+                report.run["dropped_frames"] = reader.dropped
+                report.write(settings.report)
+            if settings.save_policy is not None:
+                video.save(settings.save_policy)
+    return Outcome(report, problem, stop.stopped)
+
+
+class _Worker:
+    """What happens to one frame: the network, alone on the cores, then drawing while the next frame decodes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        network: tasknets.TaskNetwork,
+        video: BlockCopy,
+        reader: VideoReader,
+        writer: VideoWriter | None,
+        report: Report,
+    ):
+        self.settings, self.network, self.video = settings, network, video
+        self.reader, self.writer, self.report = reader, writer, report
+        self.dense = DenseNetwork(network) if settings.compare_every else None
+        self._ms: float | None = None
+
+    def process(self, frame: Frame) -> None:
+        size = tuple(frame.rgb.shape[:2])
+        begin = time.perf_counter()
+        x = self.network.preprocess(frame.rgb)
+        prepare = time.perf_counter() - begin
+        output = self.video(x)
+        stats = self.video.stats
+        begin = time.perf_counter()
+        prediction = self.network.predict(output, size)
+        prepare += time.perf_counter() - begin
+        comparison = None
+        every = self.settings.compare_every
+        if self.dense is not None and frame.index % every == every - 1:
+            dense, dense_ms = self.dense(x)
+            comparison = compare(self.network, prediction, self.network.predict(dense, size), dense_ms)
+        self.reader.prefetch()
+        begin = time.perf_counter()
+        if self.writer is not None:
+            self.writer.write(self._draw(frame.rgb, x, prediction, stats), frame.time)
+        write = time.perf_counter() - begin
+        record = FrameRecord(
+            frame=frame.index,
+            time_s=frame.time,
+            reason=stats.reason,
+            active_fraction=stats.active_fraction,
+            macs=stats.macs,
+            policy_macs=stats.policy_macs,
+            policy_ms=stats.policy_ms,
+            train_ms=stats.train_ms,
+            network_ms=stats.network_ms,
+            prepare_ms=1e3 * prepare,
+            io_ms=frame.decode_ms + 1e3 * write,
+            dense=comparison,
+        )
+        self.report.add(record, self.video.plan.macs)
+
+    def _draw(self, rgb: torch.Tensor, x: torch.Tensor, prediction: torch.Tensor, stats) -> np.ndarray:
+        ms = stats.policy_ms + stats.train_ms + stats.network_ms
+        # The first frame makes the plan; its time says nothing about those to come.
+        self._ms = ms if self._ms is None or stats.frame == 1 else SMOOTHING * self._ms + (1 - SMOOTHING) * ms
+        text = f"frame {stats.frame}   active {100 * stats.active_fraction:.0f} %   {1e3 / self._ms:.0f} frames/s"
+        return overlay.draw(rgb, x, prediction, self.video.active, self.video.plan.grid, self.network, text)
+
+
+def _next(reader: VideoReader, stop: StopSignal) -> Frame | None:
+    """The next frame; None at the end, or where a stop is wanted while a live source says nothing."""
+    while not stop.stopped:
+        try:
+            return reader.read(timeout=0.2)
+        except queue.Empty:
+            continue
+    return None
+
+
+def _video_of(settings: Settings, network: tasknets.TaskNetwork) -> BlockCopy:
+    options = {} if settings.max_age is None else {"max_age": settings.max_age}
+    video = BlockCopy(
+        network.model,
+        task=network.task,
+        target=settings.target,
+        block_size=settings.block_size,
+        policy=settings.policy,
+        seed=settings.seed,
+        **options,
+    )
+    if settings.load_policy is not None:
+        video.load(settings.load_policy)
+    if settings.freeze:
+        video.freeze()
+    return video
+
+
+def _check_outputs(settings: Settings) -> None:
+    """SparseBlockError unless every output can be written, and none over another or over an input."""
+    named = {"--output": settings.output, "--report": settings.report, "--save-policy": settings.save_policy}
+    if settings.report is not None:
+        check_writable(settings.report, (".json",))
+        named["the plot of --report"] = plot_path(settings.report)
+    taken = {Path(p).resolve(): n for n, p in (("VIDEO", settings.video), ("--weights", settings.weights)) if p}
+    for name, path in named.items():
+        if path is None:
+            continue
+        check_writable(path)
+        other = taken.setdefault(path.resolve(), name)
+        if other != name:
+            raise SparseBlockError(f"output {path}: {name} and {other} are the same file; give two paths")
