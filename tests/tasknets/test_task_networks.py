@@ -155,9 +155,10 @@ def test_swiftnet_skips_before_and_after_relu(name):
         up.bottleneck.norm.bias.fill_(1)
     assert not torch.equal(*both())
     for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
-        last = stage[-1]
-        (last.bn2 if name == "swiftnet-rn18" else last.bn3).bias.fill_(1000)
-    # With sums so large that no ReLU cuts anything, the two are one network.
+        last = stage[-1].bn2 if name == "swiftnet-rn18" else stage[-1].bn3
+        last.weight.fill_(0.001)
+        last.bias.fill_(1000)
+    # With every last sum above zero no ReLU cuts anything, and the two are one network.
     assert torch.equal(*both())
 
 
