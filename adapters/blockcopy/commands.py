@@ -12,7 +12,7 @@ import tasknets
 import typer
 from blockcopy import session
 from blockcopy.policies import names as policy_names
-from blockcopy.report import Report, plot_path
+from blockcopy.report import Report
 from blockcopy.video_io import VideoReader
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -76,9 +76,8 @@ def run(
     if outcome is None:
         _leave("interrupted before the first frame was done; nothing is written", INTERRUPTED)
     Console().print(_summary(outcome.report))
-    written = [p for p in (output, report, report and plot_path(report), save_policy) if p]
-    if written:
-        Console(soft_wrap=True, highlight=False).print("wrote " + ", ".join(map(str, written)), markup=False)
+    if outcome.written:
+        print("wrote " + ", ".join(map(str, outcome.written)))
     count = len(outcome.report.frames)
     if outcome.problem is not None:
         _leave(str(outcome.problem), STOPPED)
@@ -114,9 +113,8 @@ def demo(
             result = None
     if result is None:
         _leave("interrupted; nothing is written", INTERRUPTED)
-    console = Console()
-    console.print(scene_demo.table(result))
-    Console(soft_wrap=True, highlight=False).print(f"wrote {result.video}, {result.picture}", markup=False)
+    Console().print(scene_demo.table(result))
+    print(f"wrote {result.video}, {result.picture}")
 
 
 @app.command()

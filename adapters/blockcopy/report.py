@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import sparseblock
+from sparseblock import SparseBlockError
 
 SCHEMA = "blockcopy-report/1"
 """Version of the JSON. Within a version keys are added, never renamed, removed or changed in meaning."""
@@ -156,7 +157,7 @@ class Report:
         rows = 3 if compared else 2
         figure = Figure(figsize=(10, 2.2 * rows + 0.4), dpi=110, layout="constrained")
         axes = figure.subplots(rows, 1, sharex=True)
-        figure.suptitle(_title(self.run), fontsize=10)
+        figure.suptitle(_title(self.run), fontsize=10, x=0.01, ha="left")
         self._plot_activity(axes[0])
         self._plot_time(axes[1], compared)
         if compared:
@@ -178,7 +179,7 @@ class Report:
         if cuts:
             axis.plot(cuts, [1.0] * len(cuts), "v", color="#b3261e", ms=5, label="scene cut")
         axis.set(ylabel="active blocks", ylim=(0, 1.05))
-        axis.legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
+        _legend_above(axis)
 
     def _plot_time(self, axis, compared: list[FrameRecord]) -> None:
         numbers = [f.frame for f in self.frames]
@@ -197,7 +198,7 @@ class Report:
             top = max(top, dense_ms)
         # The first frame includes the making of the plan: it may run out of the picture.
         axis.set(ylabel="ms", ylim=(0, 1.25 * top))
-        axis.legend(loc="upper right", fontsize=8, frameon=False, ncols=4)
+        _legend_above(axis)
 
 
 def plot_path(report: Path) -> Path:
@@ -211,6 +212,8 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         part.write_bytes(data)
         os.replace(part, path)
+    except OSError as error:
+        raise SparseBlockError(f"output {path}: {error.strerror}; make room or give another path") from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -256,8 +259,12 @@ def _plot_agreement(axis, compared: list[FrameRecord]) -> None:
     axis.plot(numbers, [f.dense.pixel_agreement for f in compared], ".-", color="#54a24b", label="pixel agreement")
     axis.plot(numbers, [f.dense.mean_iou for f in compared], ".-", color="#9467bd", label="mean IoU")
     axis.set_ylabel("against dense")
-    axis.set_ylim(top=1.01)
-    axis.legend(loc="lower right", fontsize=8, frameon=False, ncols=2)
+    axis.set_ylim(min(0.9, min(f.dense.mean_iou for f in compared) - 0.02), 1.01)
+    _legend_above(axis)
+
+
+def _legend_above(axis) -> None:
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 0.98), fontsize=8, frameon=False, ncols=4)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -50,9 +50,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: its report, and why it ended early (an error of the video, or an interrupt), if it did."""
+    """What came of a run: its report, the files written, and why it ended early, if it did."""
 
     report: Report
+    written: list[Path]
     problem: SparseBlockError | None
     interrupted: bool
 
@@ -130,7 +131,7 @@ def run(settings: Settings, on_start: Callable[[VideoReader], None], on_frame: C
     video = _video_of(settings, network)
     described = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
     report = Report({**described, "task": network.task}, settings.target)
-    problem = None
+    problem, written = None, []
     with ExitStack() as outputs:
         reader = outputs.enter_context(VideoReader(settings.video, settings.frames))
         writer = outputs.enter_context(VideoWriter(settings.output, reader.rate)) if settings.output else None
@@ -147,17 +148,23 @@ def run(settings: Settings, on_start: Callable[[VideoReader], None], on_frame: C
             problem = error
             report.status = f"stopped: {error}"
         if stop.stopped:
+            if not report.frames:
+                raise KeyboardInterrupt
             report.status = "interrupted"
-        if report.frames:
-            # While the signals are still held: what was done gets written.
-            if writer is not None:
-                writer.close()
-            if settings.report is not None:
-                report.run["dropped_frames"] = reader.dropped
-                report.write(settings.report)
-            if settings.save_policy is not None:
-                video.save(settings.save_policy)
-    return Outcome(report, problem, stop.stopped)
+        # While the signals are still held: what was done gets written, each output whatever became of the others.
+        report.run["dropped_frames"] = reader.dropped
+        finish = {
+            settings.output: writer and writer.close,
+            settings.report: lambda: report.write(settings.report),
+            settings.save_policy: lambda: video.save(settings.save_policy),
+        }
+        for path in filter(None, finish):
+            try:
+                finish[path]()
+                written.append(path)
+            except SparseBlockError as error:
+                problem = problem or error
+    return Outcome(report, written, problem, stop.stopped)
 
 
 class _Worker:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -61,7 +62,9 @@ class VideoReader:
 
     def __init__(self, source: str, limit: int | None = None):
         self.source, self.limit, self.dropped = source, limit, 0
-        self._container, self.live = _open(source)
+        self._container = _open(source)
+        # What has no end comes at its own pace; a file behind a URL can wait.
+        self.live = source.isdigit() or (_is_remote(source) and self._container.duration is None)
         if not self._container.streams.video:
             self._container.close()
             raise SparseBlockError(f"video {source}: it has no video stream; give a file or stream with pictures")
@@ -166,7 +169,7 @@ class VideoReader:
                 if packet.stream is not self._stream:
                     continue
                 packets += packet.size > 0
-                if packet.is_corrupt and damage is None:
+                if packet.is_corrupt and damage is None and not self.live:
                     damage = f"data lost near frame {count}"
                 try:
                     pictures = packet.decode()
@@ -185,12 +188,12 @@ class VideoReader:
             for picture in self._remaining():
                 count += 1
                 yield picture
+        if count == 0:
+            raise SparseBlockError(f"video {self.source}: no frame of it can be decoded ({damage or 'it is empty'})")
         if self.live:
             if damage is not None:
                 raise SparseBlockError(f"video {self.source}: the stream broke off after {count} frames ({damage})")
             return
-        if count == 0:
-            raise SparseBlockError(f"video {self.source}: no frame of it can be decoded ({damage or 'it is empty'})")
         damage = damage or self._missing(packets, end)
         if damage is not None:
             raise SparseBlockError(
@@ -212,16 +215,13 @@ class VideoReader:
             return f"its header states {stated} frames" if packets < stated else None
         stream = self._stream
         if stream.duration:
-            stated, start = (
-                float(stream.duration * stream.time_base),
-                float((stream.start_time or 0) * stream.time_base),
-            )
+            stated, start = float(stream.duration * stream.time_base), (stream.start_time or 0) * stream.time_base
         elif "matroska" in self._container.format.name and self._container.duration:
-            stated, start = self._container.duration / av.time_base, 0.0
+            stated, start = self._container.duration / av.time_base, 0
         else:
             return None
         # mpegts and raw streams state no duration: there the libraries estimate it from what is in the file.
-        gap = stated - (end - min(start, 0.0))
+        gap = stated - (end - min(float(start), 0.0))
         return f"its header states {stated:.2f} s" if gap > 0.05 + 1.5 / self.rate else None
 
 
@@ -244,11 +244,14 @@ class VideoWriter:
             self._container = av.open(str(self._part), "w", options={"movflags": "faststart"} if _is_mov(path) else {})
         except av.error.FFmpegError as error:
             raise SparseBlockError(f"output {self.path}: {error.strerror}; give a path that can be written") from None
-        self._stream, self._last = None, -1
+        self._stream: av.VideoStream | None = None
+        self._error: SparseBlockError | None = None
+        self._finished = False
         # Ticks fine enough for a source of variable rate (0.1 ms), in which a constant rate is still exact.
         fine = -(-10_000 // self.rate.numerator)
         self._time_base = Fraction(1, self.rate.numerator * fine)
         self._period = self.rate.denominator * fine
+        self._last = -self._period
 
     def write(self, rgb: np.ndarray, time: float | None = None) -> None:
         """Append a frame, uint8 [h, w, 3]. `time` in seconds from the first frame; None: one period after the last."""
@@ -257,33 +260,52 @@ class VideoWriter:
             rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._stream is None:
             self._stream = self._add_stream(rgb.shape[0], rgb.shape[1])
-        following = self._last + self._period if self._last >= 0 else 0
-        pts = following if time is None else max(round(time / self._time_base), self._last + 1)
-        self._last = pts
+        if time is None:
+            self._last += self._period
+        else:
+            self._last = max(round(time / self._time_base), self._last + 1)
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
-        frame.pts, frame.time_base, frame.duration = pts, self._time_base, self._period
-        self._container.mux(self._stream.encode(frame))
+        frame.pts, frame.time_base, frame.duration = self._last, self._time_base, self._period
+        with self._told():
+            self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
-        if self._container is None:
+        """Finish the file and give it its name. Raises SparseBlockError where that fails, or a write did before."""
+        if self._error is not None:
+            raise self._error
+        if self._finished:
             return
-        container, self._container = self._container, None
-        try:
+        self._finished = True
+        with self._told():
             if self._stream is not None:
-                container.mux(self._stream.encode())
-            container.close()
+                self._container.mux(self._stream.encode())
+            self._container.close()
             if self._stream is not None:
                 os.replace(self._part, self.path)
-        finally:
+        self._part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What goes wrong outside, such as a full disk, as SparseBlockError; the unfinished file is removed."""
+        try:
+            yield
+        except (OSError, av.error.FFmpegError) as error:
+            self._finished = True
+            with suppress(OSError, av.error.FFmpegError):
+                self._container.close()
             self._part.unlink(missing_ok=True)
+            self._error = SparseBlockError(
+                f"output {self.path}: {error.strerror}; the video is lost, make room or give another path"
+            )
+            raise self._error from None
 
     def __enter__(self) -> VideoWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if not self._finished:
+            self.close()
 
     def _add_stream(self, height: int, width: int) -> av.VideoStream:
         stream = self._container.add_stream("libx264", rate=self.rate)
@@ -326,21 +348,25 @@ def _upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
     return np.rot90(rgb, round(rotation / 90) % 4)
 
 
-def _open(source: str) -> tuple[av.container.InputContainer, bool]:
-    """(container, whether it is live) of a file, camera index or URL."""
+def _is_remote(source: str) -> bool:
+    return "://" in source and not source.startswith("file://")
+
+
+def _open(source: str) -> av.container.InputContainer:
+    """The container of a file, camera index or URL."""
     av.logging.set_level(av.logging.PANIC)
-    live = source.isdigit() or ("://" in source and not source.startswith("file://"))
     kind, advice = "video", "give a video file, a camera index or a stream URL"
     try:
         if source.isdigit():
             kind, advice = "camera", "check that it is plugged in and that you may read it"
-            return _open_camera(int(source)), True
-        if not live:
-            path = Path(source.removeprefix("file://"))
-            # A pattern such as frames/%05d.jpg is no file, yet ffmpeg reads it.
-            if "%" not in source and path.is_file() and path.stat().st_size == 0:
-                raise SparseBlockError(f"video {source}: the file is empty (0 bytes); {advice}")
-        return av.open(source, timeout=(OPEN_TIMEOUT, READ_TIMEOUT) if live else None), live
+            return _open_camera(int(source))
+        if _is_remote(source):
+            return av.open(source, timeout=(OPEN_TIMEOUT, READ_TIMEOUT))
+        path = Path(source.removeprefix("file://"))
+        # A pattern such as frames/%05d.jpg is no file, yet ffmpeg reads it.
+        if path.is_file() and path.stat().st_size == 0:
+            raise SparseBlockError(f"video {source}: the file is empty (0 bytes); {advice}")
+        return av.open(source)
     except av.error.InvalidDataError:
         raise SparseBlockError(f"{kind} {source}: not a video, or damaged beyond reading; {advice}") from None
     except av.error.FFmpegError as error:

@@ -1,0 +1,37 @@
+"""`blockcopy demo` compares its contenders on one scene and leaves a video and a picture."""
+
+from __future__ import annotations
+
+import av
+from conftest import decode
+
+TINY = ("--frames", 6, "--height", 96, "--width", 192, "--block-size", 32)
+
+
+def test_contenders_side_by_side(blockcopy_command, out):
+    code, printed, complained = blockcopy_command("demo", *TINY, "--output-dir", out / "new")
+    assert (code, complained) == (0, "")
+    for name in ("dense", "lower frame rate", "random", "difference", "BlockCopy"):
+        assert name in printed
+    for title in ("mIoU", "active", "MAC", "frames/s"):
+        assert title in printed
+    assert sorted(p.name for p in (out / "new").iterdir()) == ["demo.mp4", "demo.png"]
+    frames, rate = decode(out / "new" / "demo.mp4")
+    assert (len(frames), rate, frames[0].shape) == (6, 25, (192, 384, 3))
+    with av.open(str(out / "new" / "demo.png")) as picture:
+        assert next(picture.decode(video=0)).width > 600
+
+
+def test_bad_settings_leave_nothing(blockcopy_command, out):
+    for arguments in (("--target", 0), ("--camera", "flying"), ("--height", 3), ("--frames", 1), ("--block-size", 0)):
+        code, printed, complained = blockcopy_command("demo", *TINY, "--output-dir", out, *arguments)
+        assert (code, printed) == (2, "")
+        assert complained.count("\n") == 1
+        assert list(out.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_made(blockcopy_command, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, complained = blockcopy_command("demo", *TINY, "--output-dir", tmp_path / "file" / "sub")
+    assert code == 2
+    assert complained == f"blockcopy: output {tmp_path / 'file' / 'sub'}: Not a directory; give another directory\n"

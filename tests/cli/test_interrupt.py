@@ -1,0 +1,107 @@
+"""Ctrl-C: the outputs are whole up to the last frame, and the exit code says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from blockcopy import session
+from conftest import decode, encode, street
+from test_bad_input import environment
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_a_signal_in_the_middle(tmp_path, out, number):
+    clip = encode(tmp_path / "long.mp4", street(3000, 64, 96))
+    terminal, screen = pty.openpty()
+    command = [sys.executable, "-m", "blockcopy.cli", "run", str(clip), "--network", "streets", "--block-size", "32"]
+    command += ["--output", str(out / "v.mp4"), "--report", str(out / "r.json"), "--compare-every", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=screen, env=environment())
+    os.close(screen)
+    seen = wait_for(terminal, rb"\b[1-9]\d*/3000")
+    process.send_signal(number)
+    seen += read_all(terminal)
+    assert process.wait(timeout=60) == 130
+    frames, _ = decode(out / "v.mp4")
+    report = json.loads((out / "r.json").read_text())
+    assert 0 < len(frames) == report["totals"]["frames"] < 3000
+    assert report["status"] == "interrupted"
+    told = f"blockcopy: interrupted after {len(frames)} frames; what is written is complete up to there"
+    assert seen.decode().rstrip().endswith(told)
+    assert "Traceback" not in seen.decode()
+    assert sorted(p.name for p in out.iterdir()) == ["r.json", "r.png", "v.mp4"]
+
+
+def test_the_frame_in_work_is_finished(clip, out):
+    settings = session.Settings(
+        video=str(clip), network="streets", block_size=32, compare_every=0, output=out / "v.mp4", report=out / "r.json"
+    )
+
+    def on_frame(report):
+        if len(report.frames) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = session.run(settings, lambda reader: None, on_frame)
+    assert outcome.interrupted
+    assert outcome.problem is None
+    assert outcome.written == [out / "v.mp4", out / "r.json"]
+    assert len(outcome.report.frames) == len(decode(out / "v.mp4")[0]) == 5
+
+
+def test_a_second_signal_does_not_wait():
+    with pytest.raises(KeyboardInterrupt), session.StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.stopped
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_before_the_first_frame_leaves_nothing(blockcopy_command, clip, out, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session.tasknets, "load", interrupted)
+    code, printed, complained = blockcopy_command("run", clip, "--network", "streets", "--output", out / "v.mp4")
+    assert (code, printed) == (130, "")
+    assert complained == "blockcopy: interrupted before the first frame was done; nothing is written\n"
+    assert list(out.iterdir()) == []
+
+
+def test_a_fault_of_the_program_is_not_hidden_and_still_closes_the_video(clip, out, monkeypatch):
+    settings = session.Settings(
+        video=str(clip), network="streets", block_size=32, compare_every=0, output=out / "v.mp4"
+    )
+
+    def on_frame(report):
+        if len(report.frames) == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        session.run(settings, lambda reader: None, on_frame)
+    assert len(decode(out / "v.mp4")[0]) == 3
+    assert [p.name for p in out.iterdir()] == ["v.mp4"]
+
+
+def wait_for(terminal: int, pattern: bytes) -> bytes:
+    seen = b""
+    while not re.search(pattern, seen):
+        seen += os.read(terminal, 4096)
+    return seen
+
+
+def read_all(terminal: int) -> bytes:
+    seen = b""
+    while True:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:
+            return seen
+        if not data:
+            return seen
+        seen += data
