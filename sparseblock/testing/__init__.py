@@ -1,0 +1,33 @@
+"""What the library is tested with, for kernels of your own: strategies, oracle comparison, poison, the contract.
+
+Needs hypothesis; `import sparseblock` does not load it.
+
+    @given(sparseblock.testing.strategies.conv2d())
+    def test_conv2d(case):
+        sparseblock.testing.check_contract(dataclasses.replace(case, call=my_conv2d))
+"""
+
+from __future__ import annotations
+
+from sparseblock.testing import strategies
+from sparseblock.testing.case import Case, channels_last
+from sparseblock.testing.compare import assert_identical, assert_matches, tolerance
+from sparseblock.testing.contract import check_contract, check_in_place, check_independence
+from sparseblock.testing.poison import NAN, Guard, Guarded, guarded, poisoned
+
+__all__ = [
+    "NAN",
+    "Case",
+    "Guard",
+    "Guarded",
+    "assert_identical",
+    "assert_matches",
+    "channels_last",
+    "check_contract",
+    "check_in_place",
+    "check_independence",
+    "guarded",
+    "poisoned",
+    "strategies",
+    "tolerance",
+]

@@ -1,0 +1,73 @@
+"""Comparison: one rule for tolerances, and messages that say how many, where first, and both values."""
+
+from __future__ import annotations
+
+import torch
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def tolerance(terms: int, *factors: torch.Tensor, addends: tuple[torch.Tensor | None, ...] = ()) -> float:
+    """How far a float32 sum of `terms` products of `factors`, plus `addends`, may lie from the exact one.
+
+    2 eps (terms + 1) (max|f1| max|f2| ... + max|a1| + ...), eps of float32: each of the additions and products rounds
+    once, relative to a sum whose terms are random in sign. Activations with slopes of at most 1 do not widen it.
+    """
+    product = 1.0
+    for factor in factors:
+        product *= float(factor.abs().max())
+    added = sum(float(addend.abs().max()) for addend in addends if addend is not None)
+    return 2 * torch.finfo(torch.float32).eps * (terms + 1) * (product + added)
+
+
+def assert_matches(
+    actual: torch.Tensor, expected: torch.Tensor, tolerance: float, where: torch.Tensor | None = None
+) -> None:
+    """|actual - expected| <= `tolerance`; NaN only where NaN is expected. A tolerance of 0 compares values exactly.
+
+    Args:
+        expected: the shape of `actual`; of any float dtype.
+        where: bool, broadcast to `actual`: the elements to compare; None for all.
+
+    Raises:
+        AssertionError: how many elements differ, the first one's coordinates, and both values.
+    """
+    _same_shape(actual, expected)
+    wide, exact = actual.double(), expected.double()
+    close = (wide == exact) | ((wide - exact).abs() <= tolerance) | (wide.isnan() & exact.isnan())
+    _report(actual, expected, _chosen(~close, where), f"differ by more than {tolerance:.3g}")
+
+
+def assert_identical(actual: torch.Tensor, expected: torch.Tensor, where: torch.Tensor | None = None) -> None:
+    """The same bits: zeros of the same sign, NaN with the same payload.
+
+    Args:
+        expected: of the shape and dtype of `actual`.
+        where: bool, broadcast to `actual`: the elements to compare; None for all.
+
+    Raises:
+        AssertionError: how many elements differ, the first one's coordinates, and both values.
+    """
+    _same_shape(actual, expected)
+    assert actual.dtype == expected.dtype, f"dtypes differ: {actual.dtype} and {expected.dtype}"
+    bits = _BITS[actual.element_size()]
+    differ = actual.contiguous().view(bits) != expected.contiguous().view(bits)
+    _report(actual, expected, _chosen(differ, where), "differ in their bits")
+
+
+def _same_shape(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    assert actual.shape == expected.shape, f"shapes differ: {list(actual.shape)} and {list(expected.shape)}"
+
+
+def _chosen(differ: torch.Tensor, where: torch.Tensor | None) -> torch.Tensor:
+    return differ if where is None else differ & where
+
+
+def _report(actual: torch.Tensor, expected: torch.Tensor, differ: torch.Tensor, how: str) -> None:
+    places = differ.nonzero()
+    if len(places):
+        first = tuple(places[0].tolist())
+        raise AssertionError(
+            f"{len(places)} of {differ.numel()} elements {how}; first at {list(first)}: "
+            f"{actual[first].item()!r} instead of {expected[first].item()!r}"
+        )
