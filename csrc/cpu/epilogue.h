@@ -19,7 +19,7 @@ struct EpilogueParams {
         affine = e.scale || e.shift;
         for (int i = 0; i < N; ++i) {
             bool real = i < lanes_;
-            bias[i] = real && e.bias ? e.bias[channel + i] : 0.0f;
+            bias[i] = real && e.bias ? e.bias[channel + i] : -0.0f; /* adds nothing, not even to -0 */
             scale[i] = real && e.scale ? e.scale[channel + i] : 1.0f;
             shift[i] = real && e.shift ? e.shift[channel + i] : 0.0f;
             slope[i] = real && e.slope ? e.slope[channel + i] : 0.0f;
