@@ -11,16 +11,16 @@ from statistics import fmean
 import numpy as np
 import tasknets
 import torch
-from blockcopy import BlockCopy, overlay
-from blockcopy.report import write_figure
-from blockcopy.session import DenseNetwork
-from blockcopy.video_io import VideoWriter, check_writable
 from matplotlib.figure import Figure
 from rich.table import Table
 from tasknets import scores
 from tasknets.scenes import SceneGenerator
 
 import sparseblock
+from blockcopy import BlockCopy, overlay
+from blockcopy.report import write_figure
+from blockcopy.session import DenseNetwork
+from blockcopy.video_io import VideoWriter, check_writable
 from sparseblock import BlockGrid, SparseBlockError
 
 RATE = Fraction(25)
@@ -208,15 +208,16 @@ def _contenders(
 ) -> tuple[dict[str, Callable[[int, torch.Tensor, tuple[int, int]], Step]], BlockGrid, int]:
     """(contenders by name, grid of the blocks, MACs of a dense frame)."""
     plan = sparseblock.compile(network.model, x, settings.block_size)
-    period = round(1 / settings.target)
-    contenders = {
-        "dense": _Dense(network, plan.macs, plan.grid),
-        "lower frame rate": _Dense(network, plan.macs, plan.grid, period),
+    sparse = {
         "random": _Sparse(network, settings, "random"),
         "difference": _Sparse(network, settings, "difference"),
         "BlockCopy": _Sparse(network, settings, "blockcopy"),
     }
-    return contenders, plan.grid, plan.macs
+    dense = {
+        "dense": _Dense(network, plan.macs, plan.grid),
+        "lower frame rate": _Dense(network, plan.macs, plan.grid, period=round(1 / settings.target)),
+    }
+    return dense | sparse, plan.grid, plan.macs
 
 
 def _plot(path: Path, rows: list[dict], tallies: dict[str, Tally], target: float) -> None:

@@ -51,7 +51,7 @@ class FrameRecord:
     Attributes:
         frame: number from 0. time_s: presentation time in seconds from the first frame, or None.
         reason: why these blocks ran: "policy", or one of FORCED.
-        active_fraction: active blocks / all blocks.
+        active_fraction: active blocks / all blocks. aged: blocks that are active only because of their age.
         macs: multiply-accumulates of the task network on this frame. policy_macs: those of the policy network.
         policy_ms, train_ms, network_ms: milliseconds of deciding, of training the policy, of the task network.
         prepare_ms: frame to network input, and network output to prediction.
@@ -63,6 +63,7 @@ class FrameRecord:
     time_s: float | None
     reason: str
     active_fraction: float
+    aged: int
     macs: int
     policy_macs: int
     policy_ms: float

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import tasknets
 import torch
+from tasknets import scores
+
 from blockcopy import BlockCopy, overlay
 from blockcopy.report import PSNR_LIMIT, Comparison, FrameRecord, Report, plot_path
 from blockcopy.video_io import Frame, VideoReader, VideoWriter, check_writable
-from tasknets import scores
-
 from sparseblock import SparseBlockError
 
 SMOOTHING = 0.9
@@ -209,6 +209,7 @@ class _Worker:
             time_s=frame.time,
             reason=stats.reason,
             active_fraction=stats.active_fraction,
+            aged=stats.aged,
             macs=stats.macs,
             policy_macs=stats.policy_macs,
             policy_ms=stats.policy_ms,

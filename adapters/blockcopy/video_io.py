@@ -69,6 +69,9 @@ class VideoReader:
             self._container.close()
             raise SparseBlockError(f"video {source}: it has no video stream; give a file or stream with pictures")
         self._stream = self._container.streams.video[0]
+        if self._stream.codec_context is None:
+            self._container.close()
+            raise SparseBlockError(f"video {source}: nothing here decodes its pictures; re-encode it, to H.264 say")
         self._stream.codec_context.thread_count = 1
         if not self.live:
             # Broken pictures of a file are an error that says where; a live stream conceals them and goes on.

@@ -61,10 +61,11 @@ def test_not_a_video(refused, tmp_path, content):
     assert message == f"video {path}: not a video, or damaged beyond reading; {ADVICE}"
 
 
-def test_a_truncated_file_whose_index_is_lost(refused, clip, tmp_path):
+@pytest.mark.parametrize("length", [40, 100, 200, 400, 800])
+def test_a_file_cut_off_within_its_index(refused, clip, tmp_path, length):
     path = tmp_path / "cut.mp4"
-    path.write_bytes(clip.read_bytes()[:400])
-    assert refused(video=path) == f"video {path}: not a video, or damaged beyond reading; {ADVICE}"
+    path.write_bytes(clip.read_bytes()[:length])
+    assert refused(video=path).startswith(f"video {path}: ")
 
 
 def test_no_such_camera(refused):
@@ -121,8 +122,9 @@ def test_a_block_that_is_no_size(refused, block):
 def test_a_policy_file_that_is_missing_or_no_policy(refused, tmp_path):
     path = tmp_path / "p.pt"
     assert str(path) in refused("--load-policy", path)
-    path.write_bytes(b"nothing")
-    assert str(path) in refused("--load-policy", path)
+    for content in (b"nothing", b"root:x:0:0:root:/root:/bin/sh", b"PK\x03\x04"):
+        path.write_bytes(content)
+        assert str(path) in refused("--load-policy", path)
 
 
 @pytest.mark.parametrize("option", ["--output", "--report", "--save-policy"])

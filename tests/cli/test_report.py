@@ -23,6 +23,7 @@ def record(frame: int, active: float, reason: str = "policy", dense: Comparison 
         time_s=frame / 25,
         reason=reason,
         active_fraction=active,
+        aged=0,
         macs=int(1000 * active),
         policy_macs=20,
         policy_ms=1.0,
