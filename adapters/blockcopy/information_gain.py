@@ -1,0 +1,175 @@
+"""Information gain: how much executing a block changed the network's output. The reward of BlockCopy.
+
+Verelst and Tuytelaars, "BlockCopy: High-Resolution Video Processing with Block-Sparse Feature Propagation and Online
+Policies", ICCV 2021, section 3.2. The network's own previous output is the reference: no labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from blockcopy.view import block_max, block_mean
+
+from sparseblock import SparseBlockError
+
+
+def segmentation_gain(previous: torch.Tensor, new: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Largest mean_c[ p_c (log p_c - log q_c) ] in each block: the divergence KL(p || q) over the number of classes.
+
+    Args:
+        previous: log p, log-probabilities before the frame, [1, k, rows * s, cols * s].
+        new: log q, after it.
+        grid: (rows, cols).
+
+    Returns:
+        Gain [rows, cols], not negative but for rounding; 0 where nothing changed.
+    """
+    return block_max((previous.exp() * (previous - new)).mean(1)[0], grid)
+
+
+def restoration_gain(previous: torch.Tensor, new: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Mean absolute change of the output in each block.
+
+    Args:
+        previous, new: outputs before and after the frame, [1, k, rows * s, cols * s].
+        grid: (rows, cols).
+
+    Returns:
+        Gain [rows, cols], in units of the output.
+    """
+    return block_mean((new - previous).abs().mean(1)[0], grid)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Detected objects of one frame.
+
+    Attributes:
+        boxes: float [n, 4]: x0, y0, x1, y1 in pixels of the frame.
+        scores: float [n].
+        labels: int64 [n].
+        masks: bool [n, h, w] at the frame's size, or None: boxes then stand for the objects' areas.
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    labels: torch.Tensor
+    masks: torch.Tensor | None = None
+
+
+def detection_gain(previous: Objects, new: Objects, grid: tuple[int, int], block_size: int) -> torch.Tensor:
+    """Largest change in each block by an object that moved, appeared or vanished.
+
+    Each new object is matched with the previous object of its class of largest intersection over union. It paints its
+    area, and its match's, with (1 - IoU) * score. New objects that overlap none of their class, and previous objects that
+    nobody matched, paint theirs with their score. Of several paints the largest stays. With masks, areas and intersections
+    are those of the masks (instance segmentation); the method is the same.
+
+    Args:
+        previous, new: objects before and after the frame; masks in both or in neither.
+        grid: (rows, cols).
+        block_size: pixels of the frame.
+
+    Returns:
+        Gain [rows, cols], in [0, 1] where scores are.
+    """
+    overlap = _overlap(previous, new)  # [new, previous]
+    overlap = torch.where(new.labels[:, None] == previous.labels[None], overlap, overlap.new_zeros(()))
+    value_new = new.scores.clone()
+    value_previous = previous.scores.clone()
+    if overlap.numel():
+        best, match = overlap.max(1)
+        value_new = (1 - best) * new.scores
+        found = best > 0
+        painted = torch.full_like(previous.scores, -math.inf)
+        painted.scatter_reduce_(0, match[found], value_new[found], "amax")
+        value_previous = torch.where(painted.isinf(), previous.scores, painted)
+    value = torch.cat([value_new, value_previous])
+    touched = torch.cat([_touched(new, grid, block_size), _touched(previous, grid, block_size)])  # [n, rows, cols]
+    if not len(value):
+        return torch.zeros(grid)
+    return (value[:, None, None] * touched).amax(0)
+
+
+def _overlap(previous: Objects, new: Objects) -> torch.Tensor:
+    """Intersection over union of every new with every previous object: [new, previous]."""
+    if new.masks is not None and previous.masks is not None:
+        a, b = new.masks.flatten(1).float(), previous.masks.flatten(1).float()
+        intersection = a @ b.T
+        area_new, area_previous = a.sum(1), b.sum(1)
+    else:
+        a, b = new.boxes[:, None], previous.boxes[None]
+        size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+        intersection = size[..., 0] * size[..., 1]
+        area_new, area_previous = ((o.boxes[:, 2:] - o.boxes[:, :2]).clamp(min=0).prod(1) for o in (new, previous))
+    union = area_new[:, None] + area_previous[None] - intersection
+    return torch.where(union > 0, intersection / union, torch.zeros_like(union))
+
+
+def _touched(objects: Objects, grid: tuple[int, int], block_size: int) -> torch.Tensor:
+    """Which blocks each object's area reaches into: bool [n, rows, cols]."""
+    rows, cols = grid
+    if objects.masks is not None:
+        below = rows * block_size - objects.masks.shape[1]
+        right = cols * block_size - objects.masks.shape[2]
+        return block_max(F.pad(objects.masks.to(torch.uint8), (0, right, 0, below)), grid).bool()
+    x0, y0, x1, y1 = (side[:, None] for side in objects.boxes.unbind(1))
+    top = torch.arange(rows) * block_size
+    left = torch.arange(cols) * block_size
+    in_rows = (y0 < top + block_size) & (y1 > top)
+    in_cols = (x0 < left + block_size) & (x1 > left)
+    return in_rows[:, :, None] & in_cols[:, None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the policy makes of a network's output.
+
+    Attributes:
+        name: as BlockCopy's `task`.
+        features: output samples [1, k, y, x] to what is remembered of them from frame to frame, [1, k', y, x].
+        centred: features to the map that the policy network reads, [1, k', y, x], about [-0.5, 0.5].
+        uncertainty: features to [y, x] in [0, 1], or None where the output does not say.
+        gain: (features before, features after, grid) to the information gain [rows, cols].
+    """
+
+    name: str
+    features: Callable[[torch.Tensor], torch.Tensor]
+    centred: Callable[[torch.Tensor], torch.Tensor]
+    uncertainty: Callable[[torch.Tensor], torch.Tensor] | None
+    gain: Callable[[torch.Tensor, torch.Tensor, tuple[int, int]], torch.Tensor]
+
+
+def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    if logits.shape[1] == 1:  # foreground or not: a sigmoid is the softmax of (0, x)
+        logits = F.pad(logits, (0, 0, 0, 0, 1, 0))
+    return logits.log_softmax(1)
+
+
+def _entropy(log_probabilities: torch.Tensor) -> torch.Tensor:
+    k = log_probabilities.shape[1]
+    return -(log_probabilities.exp() * log_probabilities).sum(1)[0] / math.log(k)
+
+
+_TASKS = {
+    task.name: task
+    for task in (
+        Task("segmentation", _log_probabilities, lambda x: x.exp() - 0.5, _entropy, segmentation_gain),
+        Task("restoration", lambda x: x, lambda x: x - 0.5, None, restoration_gain),
+    )
+}
+
+
+def task_named(name: str) -> Task:
+    """The task `name`.
+
+    Raises:
+        SparseBlockError: there is none of that name.
+    """
+    if name not in _TASKS:
+        raise SparseBlockError(f"BlockCopy: no task is named {name!r}; the tasks are {', '.join(_TASKS)}")
+    return _TASKS[name]

@@ -1,0 +1,85 @@
+"""Policy: what every way to choose blocks has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known of a stream before a frame's blocks are chosen.
+
+    Attributes:
+        frame: the frame, small and standardised, float32 [1, c, rows * 8, cols * 8] (see PolicyView.frame).
+        executed: each block's pixels of `frame` when it was last executed; same shape.
+        output: features of the network's previous output, [1, k, rows * s, cols * s] (see Task.features); None for
+            policies that do not ask for them.
+        active: bool [rows, cols], the blocks of the previous frame.
+        age: int64 [rows, cols], frames since the block was executed: 0 when the previous frame did.
+    """
+
+    frame: torch.Tensor
+    executed: torch.Tensor
+    output: torch.Tensor | None
+    active: torch.Tensor
+    age: torch.Tensor
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, cols)."""
+        return tuple(self.active.shape)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a decision.
+
+    Attributes:
+        executed: bool [rows, cols], the blocks that ran: the decision, and blocks past their maximum age.
+        forced: bool [rows, cols]: executed only because of their age.
+        gain: computes the information gain, float [rows, cols]; a call, since only frames that train need it.
+    """
+
+    executed: torch.Tensor
+    forced: torch.Tensor
+    gain: Callable[[], torch.Tensor]
+
+
+class Policy(ABC):
+    """Chooses blocks. Sees only frames on which there is a choice: first frames and scene cuts pass it by.
+
+    Attributes:
+        needs_output: whether `Context.output` and `Outcome.gain` are asked for.
+        refreshes: whether scene cuts and the maximum age apply.
+        macs: multiply-adds that the last frame's decision and training cost.
+    """
+
+    needs_output = False
+    refreshes = True
+    macs = 0
+
+    def __init__(self, target: float, seed: int) -> None:
+        self.target = target
+        self.seed = seed
+        self.frozen = False
+
+    @abstractmethod
+    def decide(self, context: Context) -> torch.Tensor:
+        """The blocks to execute, bool [rows, cols]."""
+
+    def observe(self, outcome: Outcome) -> None:  # noqa: B027
+        """Learns from what came of the last decision. Does nothing by default."""
+
+    def reset(self) -> None:  # noqa: B027
+        """Forgets the stream, not what was learned. Does nothing by default."""
+
+    def state_dict(self) -> dict:
+        """What was learned, of plain numbers and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:  # noqa: B027
+        """Takes up what `state_dict` gave."""

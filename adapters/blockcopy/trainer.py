@@ -1,0 +1,126 @@
+"""Online training of the policy network: REINFORCE on one frame at a time, RMSprop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from blockcopy.policy import Outcome
+from blockcopy.policy_network import PolicyNetwork
+from blockcopy.reward import GainScale, MovingShare, TargetControl, cost_reward, policy_loss
+from sparseblock import SparseBlockError
+
+REWARDS = ("balanced", "paper")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the policy learns.
+
+    Attributes:
+        reward: "paper": R_b = IG_b + gamma R_c, as published; it overshoots the target, since IG_b is never negative.
+            "balanced": R_b = IG_b / scale - baseline + gamma R_c for executed blocks and gamma R_c for the others, with
+            integral control of the target (see reward.py and docs/design/0004-policy.md).
+        interval: an update every so many frames, on that frame alone.
+        gamma: weight of R_c.
+        lr: learning rate of the network's body.
+        summary_lr: learning rate of its linear part.
+        weight_decay: of RMSprop.
+    """
+
+    reward: str = "balanced"
+    interval: int = 4
+    gamma: float = 5.0
+    lr: float = 1e-4
+    summary_lr: float = 3e-2
+    weight_decay: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.reward not in REWARDS:
+            raise SparseBlockError(f"BlockCopy: no reward is named {self.reward!r}; the rewards are {', '.join(REWARDS)}")
+        if not isinstance(self.interval, int) or self.interval < 1:
+            raise SparseBlockError(
+                f"BlockCopy: train_interval is {self.interval!r}; it must be a positive integer (frames between updates)"
+            )
+
+
+class Trainer:
+    """Holds everything that changes while the policy learns: network, optimizer, running means, level."""
+
+    def __init__(self, network: PolicyNetwork, target: float, training: Training) -> None:
+        self.network = network
+        self.training = training
+        self.share = MovingShare(target)
+        self.control = TargetControl(target)
+        self.gains = GainScale()
+        self.frames = 0
+        self.optimizer = torch.optim.RMSprop(
+            [
+                {"params": [*network.body.parameters(), *network.value.parameters()]},
+                {"params": list(network.summary.parameters()), "lr": training.summary_lr},
+            ],
+            lr=training.lr,
+            weight_decay=training.weight_decay,
+        )
+
+    @property
+    def balanced(self) -> bool:
+        return self.training.reward == "balanced"
+
+    @property
+    def due(self) -> bool:
+        """Whether the frame that comes next trains."""
+        return (self.frames + 1) % self.training.interval == 0
+
+    def logits(self, pixels: torch.Tensor, summary: torch.Tensor) -> torch.Tensor:
+        """The network's logits and the level that keeps the target, [rows, cols]; with a graph where the frame trains."""
+        logits = self.network(pixels, summary)
+        return logits + self.control.level if self.balanced else logits
+
+    def observe(self, logits: torch.Tensor, outcome: Outcome) -> bool:
+        """Takes in the outcome of a frame; updates the network where the frame was due. Returns whether it did."""
+        due = self.due
+        self.frames += 1
+        share = outcome.executed.float().mean().item()
+        self.share.update(share)
+        if due:
+            self._update(logits, outcome)
+        self.control.update(share)
+        return due
+
+    def _update(self, logits: torch.Tensor, outcome: Outcome) -> None:
+        reward = self.reward(outcome.gain(), logits.detach().sigmoid(), outcome)
+        with torch.enable_grad():
+            loss = policy_loss(logits, outcome.executed, reward, ~outcome.forced)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def reward(self, gain: torch.Tensor, probability: torch.Tensor, outcome: Outcome) -> torch.Tensor:
+        """R_b, float [rows, cols], of the information gains and the probabilities of execution, both [rows, cols]."""
+        cost = self.training.gamma * cost_reward(self.share.value, self.share.target)
+        if not self.balanced:
+            return gain + cost
+        chosen = outcome.executed & ~outcome.forced
+        self.gains.update(gain[chosen], probability[chosen])
+        advantage = self.gains.scaled(gain) - self.gains.baseline
+        return torch.where(outcome.executed, advantage, advantage.new_zeros(())) + cost
+
+    def state_dict(self) -> dict:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "share": self.share.value,
+            "level": self.control.level,
+            "gains": self.gains.state_dict(),
+            "frames": self.frames,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.share.value = state["share"]
+        self.control.level = state["level"]
+        self.gains.load_state_dict(state["gains"])
+        self.frames = state["frames"]

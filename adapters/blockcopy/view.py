@@ -1,0 +1,124 @@
+"""What the policy sees: frame and output, small, on a raster that lies the same way in every block."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from sparseblock import BlockGrid, SparseBlockError
+
+PIXELS = 8
+"""Policy pixels along the side of a block, whatever the block's size."""
+
+SAMPLE_STEP = 16
+"""Pixels of the frame between two samples of the output (BlockCopy: information gain at 1/16 of the frame)."""
+
+MOMENTUM = 0.99
+"""Weight of the past in the moments by which frames are standardised."""
+
+
+class PolicyView:
+    """Shrinks frames and outputs of one size to the policy's raster.
+
+    Attributes:
+        grid: the blocks over the frame.
+        samples: samples of the output along the side of a block: block_size / 16, as a power of two from 1 to 8.
+    """
+
+    def __init__(self, grid: BlockGrid) -> None:
+        self.grid = grid
+        self.samples = 1 << min(max(grid.block_size // SAMPLE_STEP, 1), PIXELS).bit_length() - 1
+        # A block that is no multiple of 8 pixels is averaged on the finest raster that fits it, then repeated.
+        self._fit = math.gcd(grid.block_size, PIXELS)
+        self._rasters: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def frame(self, frame: torch.Tensor) -> torch.Tensor:
+        """Area averages of a frame [1, c, h, w]: [1, c, rows * 8, cols * 8].
+
+        Every pixel enters exactly one average, so a NaN or an infinity anywhere in the frame shows in the result. Past the
+        frame, in partial blocks, the nearest average is repeated.
+        """
+        small = F.avg_pool2d(frame, self.grid.block_size // self._fit, ceil_mode=True)
+        below = self.grid.rows * self._fit - small.shape[2]
+        right = self.grid.cols * self._fit - small.shape[3]
+        return enlarge(F.pad(small, (0, right, 0, below), mode="replicate"), PIXELS // self._fit)
+
+    def output(self, output: torch.Tensor) -> torch.Tensor:
+        """Single pixels of an output [1, k, h', w'] of any stride: a copy, [1, k, rows * samples, cols * samples].
+
+        A sample of a block lies in that block of the output. The copy costs a few thousand reads; the output is a live view
+        of the network's cache that the next frame overwrites.
+
+        Raises:
+            SparseBlockError: the output is no map over the frame.
+        """
+        if not isinstance(output, torch.Tensor) or output.dim() != 4 or output.shape[0] != 1:
+            what = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+            raise SparseBlockError(
+                f"BlockCopy: the network's output is {what}; the policy learns from one tensor [1, k, h, w]; wrap the network "
+                "so that it returns that, or choose another policy"
+            )
+        height, width = output.shape[-2:]
+        if (height, width) not in self._rasters:
+            y = self._positions(self.grid.rows, self.grid.height, height)
+            x = self._positions(self.grid.cols, self.grid.width, width)
+            self._rasters[height, width] = (y[:, None].to(output.device), x.to(output.device))
+        y, x = self._rasters[height, width]
+        return output[:, :, y, x]
+
+    def _positions(self, blocks: int, frame: int, output: int) -> torch.Tensor:
+        """Where the samples lie along one axis, in pixels of the output."""
+        stride = max(1, round(frame / output))
+        place = torch.arange(self.samples) * 2 + 1
+        place = torch.div(place * self.grid.block_size, 2 * self.samples, rounding_mode="floor")
+        place = (torch.arange(blocks)[:, None] * self.grid.block_size + place).flatten().clamp(max=frame - 1)
+        return torch.div(place, stride, rounding_mode="floor").clamp(max=output - 1)
+
+
+class Standardise:
+    """Scales small frames [1, c, y, x] to mean 0 and variance 1 per channel, by running moments over the frames.
+
+    So the policy sees the same numbers whether the network takes [0, 1], [0, 255] or anything else.
+    """
+
+    def __init__(self) -> None:
+        self.mean: torch.Tensor | None = None
+        self.variance: torch.Tensor | None = None
+
+    def update(self, small: torch.Tensor) -> None:
+        variance, mean = torch.var_mean(small, (0, 2, 3), correction=0, keepdim=True)
+        first = self.mean is None
+        self.mean = mean if first else torch.lerp(self.mean, mean, 1 - MOMENTUM)
+        self.variance = variance if first else torch.lerp(self.variance, variance, 1 - MOMENTUM)
+
+    def __call__(self, small: torch.Tensor) -> torch.Tensor:
+        deviation = self.variance.sqrt()
+        return (small - self.mean) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+
+    def state_dict(self) -> dict:
+        return {"mean": self.mean, "variance": self.variance}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.mean, self.variance = state["mean"], state["variance"]
+
+
+def enlarge(x: torch.Tensor, times: int) -> torch.Tensor:
+    """Nearest-neighbour enlargement of the last two axes."""
+    return x if times == 1 else x.repeat_interleave(times, -2).repeat_interleave(times, -1)
+
+
+def block_mean(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Mean over each block of a map [..., rows * s, cols * s]: [..., rows, cols]."""
+    return _by_block(x, grid).mean((-3, -1))
+
+
+def block_max(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Maximum over each block of a map [..., rows * s, cols * s]: [..., rows, cols]."""
+    return _by_block(x, grid).amax((-3, -1))
+
+
+def _by_block(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    rows, cols = grid
+    return x.reshape(*x.shape[:-2], rows, x.shape[-2] // rows, cols, x.shape[-1] // cols)
