@@ -1,0 +1,70 @@
+"""Pointwise work moved into the node before it: batch norm into weights, add, affine and activation into the epilogue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from sparseblock.plan.ir import Conv2d, Epilogue, Node, Pointwise
+
+
+def absorb(producer: Node, pointwise: Node) -> Node | None:
+    """One node that does what `pointwise` does after `producer`, or None where no node can.
+
+    A node computes activation((sum + residual) * scale + shift), each part once and in this order; what comes later cannot
+    be followed by what comes earlier. An affine map right after a convolution goes into its weights instead.
+    """
+    op, before, after = producer.op, producer.epilogue, pointwise.epilogue
+    if not isinstance(op, (Conv2d, Pointwise)) or not isinstance(pointwise.op, Pointwise):
+        return None
+    inputs = producer.inputs
+    if before.activation is not None and (pointwise.residual or after.is_affine or after.activation is not None):
+        return None
+    if pointwise.residual is not None:
+        others = [name for name in pointwise.inputs if name != producer.output]
+        if producer.residual is not None or before.is_affine or len(others) != 1:
+            return None
+        inputs = (inputs[0], others[0])
+    elif isinstance(op, Conv2d) and producer.residual is None and not before.is_affine and after.is_affine:
+        op, after = _fold(op, after), replace(after, scale=None, shift=None)
+    epilogue = Epilogue(*_compose(before, after), after.activation or before.activation, _slope(before, after))
+    origin = producer.origin or pointwise.origin
+    return Node(op, inputs, pointwise.output, epilogue, origin)
+
+
+def _compose(first: Epilogue, second: Epilogue) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Scale and shift of v -> (v * first.scale + first.shift) * second.scale + second.shift."""
+    if not second.is_affine:
+        return first.scale, first.shift
+    if not first.is_affine:
+        return second.scale, second.shift
+    scale = _product(first.scale, second.scale)
+    shift = _product(first.shift, second.scale) if first.shift is not None else None
+    if second.shift is not None:
+        shift = second.shift if shift is None else shift + second.shift
+    return scale, shift
+
+
+def _product(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+    return a if b is None else b if a is None else (a.double() * b.double()).float()
+
+
+def _slope(first: Epilogue, second: Epilogue) -> torch.Tensor | None:
+    return second.slope if second.activation is not None else first.slope
+
+
+def _fold(conv: Conv2d, affine: Epilogue) -> Conv2d:
+    """The convolution followed by the affine map, in double precision and rounded once."""
+    weight, bias = conv.weight, conv.bias
+    if affine.scale is not None:
+        scale = affine.scale.double()
+        if conv.transposed:  # [c, k / groups, r, s]: the rows of a group all reach its k / groups channels
+            rows = scale.reshape(conv.groups, 1, -1).expand(-1, weight.shape[0] // conv.groups, -1)
+            weight = (weight.double() * rows.reshape(weight.shape[0], -1, 1, 1)).float()
+        else:
+            weight = (weight.double() * scale.reshape(-1, 1, 1, 1)).float()
+        bias = None if bias is None else (bias.double() * scale).float()
+    if affine.shift is not None:
+        bias = affine.shift if bias is None else bias + affine.shift
+    return replace(conv, weight=weight, bias=bias)

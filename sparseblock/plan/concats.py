@@ -1,0 +1,39 @@
+"""Which inputs of a concatenation are written straight into its plane by the node that makes them."""
+
+from __future__ import annotations
+
+from sparseblock.grid import BlockGrid
+from sparseblock.plan.ir import Concat, Conv2d, Graph, Interpolate, Node, Pointwise, Pool2d
+from sparseblock.plan.placement import place
+
+_WRITERS = (Conv2d, Pool2d, Interpolate, Pointwise, Concat)
+
+
+def straight_inputs(graph: Graph, grid: BlockGrid) -> dict[str, list[bool]]:
+    """For every concatenation, by its output: which of its inputs need no copy.
+
+    A value lives in one place. It goes to the first concatenation that reads it, those first whose plane is read by more than
+    one pointwise node, since the others may be split (`passes/split_concat.py`). A value made dense stays out of a sparse
+    concatenation: it changes everywhere, the concatenation only in active blocks.
+    """
+    producers, placements = graph.producers(), place(graph, grid)
+    concats = [node for node in graph.nodes if isinstance(node.op, Concat)]
+    straight: dict[str, list[bool]] = {}
+    taken: set[str] = set()
+    for node in sorted(concats, key=lambda node: only_reader(graph, node) is not None):
+        flags = straight[node.output] = []
+        for name in node.inputs:
+            maker = producers.get(name)
+            fits = maker is not None and isinstance(maker.op, _WRITERS) and name not in taken
+            flags.append(fits and placements[name].kind == placements[node.output].kind)
+            if flags[-1]:
+                taken.add(name)
+    return straight
+
+
+def only_reader(graph: Graph, concat: Node) -> Node | None:
+    """The pointwise node that alone reads a concatenation as its x, if there is one."""
+    readers = graph.readers()[concat.output]
+    if concat.output in graph.output_names() or len(readers) != 1 or not isinstance(readers[0].op, Pointwise):
+        return None
+    return readers[0]

@@ -1,0 +1,228 @@
+"""The planner's intermediate representation: a network as plain frozen data.
+
+A `Graph` is a list of nodes in an order in which they can run. Each node makes one value. Passes take a graph and return
+another; nothing is changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+Pair = tuple[int, int]  # vertical, horizontal
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a node makes.
+
+    Attributes:
+        name: unique in its graph.
+        shape: of one image, [1, c, h, w] for a feature map; None for what is no tensor.
+        dtype: None for what is no tensor.
+        stride: pixels of the frame per element along both axes, below 1 where the map is larger than the frame; None
+            where the two axes differ or nothing says.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None
+    dtype: torch.dtype | None
+    stride: Fraction | None = None
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it is a float32 feature map [1, c, h, w], the one kind that has block-sparse rules."""
+        shape = self.shape or ()
+        return self.dtype == torch.float32 and len(shape) == 4 and shape[0] == 1 and min(shape) > 0
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A value among the arguments of a torch call or the outputs of a graph."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Epilogue:
+    """What is done to a sum before it is stored: activation((v + residual) * scale[c] + shift[c]).
+
+    The residual is the node's second input. Vectors are float32 [c]; `slope` belongs to "prelu", which leaky ReLU is too.
+    """
+
+    scale: torch.Tensor | None = None
+    shift: torch.Tensor | None = None
+    activation: str | None = None  # "relu", "relu6", "prelu"
+    slope: torch.Tensor | None = None
+
+    @property
+    def is_affine(self) -> bool:
+        return self.scale is not None or self.shift is not None
+
+    def channels(self, start: int, stop: int) -> Epilogue:
+        """The part for channels [start, stop)."""
+        vectors = (None if v is None else v[start:stop].clone() for v in (self.scale, self.shift, self.slope))
+        scale, shift, slope = vectors
+        return Epilogue(scale, shift, self.activation, slope)
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2d:
+    """A convolution, weight [k, c / groups, r, s], or a transposed one, weight [c, k / groups, r, s]; bias [k]."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Pool2d:
+    """Maximum ("max") or average ("avg") over a window; `divisor` 0 counts the elements."""
+
+    kind: str
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair = (1, 1)
+    count_include_pad: bool = True
+    divisor: int = 0
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """Resize, "nearest" or "bilinear"; `factors` are output per input pixels where the network gives them."""
+
+    mode: str
+    align_corners: bool
+    factors: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """The epilogue alone: copy, add, affine, activation."""
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Inputs side by side along the channels. Its inputs are written straight into its plane."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Channels from `start` on, as many as the value has. A view."""
+
+    start: int
+
+
+@dataclass(frozen=True, eq=False)
+class Torch:
+    """A call to torch on whole planes, for what has no block-sparse rule; `args` and `kwargs` hold `Ref`s."""
+
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    reason: str
+
+
+Op = Conv2d | Pool2d | Interpolate | Pointwise | Concat | Slice | Torch
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operator.
+
+    Attributes:
+        op: what it computes.
+        inputs: names of values; those of a convolution or pointwise node are (x,) or (x, residual).
+        output: name of the value it makes, which also names the node.
+        epilogue: of a convolution or pointwise node.
+        origin: path of the module it comes from, "" where there is none.
+    """
+
+    op: Op
+    inputs: tuple[str, ...]
+    output: str
+    epilogue: Epilogue = Epilogue()
+    origin: str = ""
+
+    @property
+    def residual(self) -> str | None:
+        return self.inputs[1] if isinstance(self.op, (Conv2d, Pointwise)) and len(self.inputs) > 1 else None
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it moves no data."""
+        return isinstance(self.op, (Concat, Slice))
+
+    @property
+    def label(self) -> str:
+        """What it computes, in words: "conv2d+add+affine+relu"."""
+        match self.op:
+            case Torch(target=target):
+                return _target_name(target)
+            case Conv2d(transposed=transposed):
+                parts = ["conv_transpose2d" if transposed else "conv2d"]
+            case Pool2d(kind=kind):
+                parts = [f"{kind}_pool2d"]
+            case Interpolate(mode=mode):
+                parts = [mode]
+            case Pointwise():
+                parts = []
+            case _:
+                parts = [type(self.op).__name__.lower()]
+        if self.residual is not None:
+            parts.append("add")
+        if self.epilogue.is_affine:
+            parts.append("affine")
+        if self.epilogue.activation is not None:
+            parts.append(self.epilogue.activation)
+        return "+".join(parts) or "copy"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network on one frame.
+
+    Attributes:
+        nodes: in an order in which they can run.
+        values: every value by name, the input's too.
+        input: name of the frame's value.
+        outputs: the leaves of what the network returns: `Ref`s, and constants as they are.
+    """
+
+    nodes: tuple[Node, ...]
+    values: Mapping[str, Value]
+    input: str
+    outputs: tuple[Any, ...]
+
+    def producers(self) -> dict[str, Node]:
+        return {node.output: node for node in self.nodes}
+
+    def readers(self) -> dict[str, list[Node]]:
+        """The nodes that read each value, once per reading."""
+        readers: dict[str, list[Node]] = {name: [] for name in self.values}
+        for node in self.nodes:
+            for name in node.inputs:
+                readers[name].append(node)
+        return readers
+
+    def output_names(self) -> set[str]:
+        return {leaf.name for leaf in self.outputs if isinstance(leaf, Ref)}
+
+    def with_nodes(self, nodes: list[Node], new_values: Iterator[Value] | list[Value] = ()) -> Graph:
+        """The same network as `nodes`; values that nothing makes any more are dropped."""
+        known = {**self.values, **{value.name: value for value in new_values}}
+        kept = [self.input, *(node.output for node in nodes)]
+        return replace(self, nodes=tuple(nodes), values={name: known[name] for name in kept})
+
+
+def _target_name(target: Callable[..., Any]) -> str:
+    return str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))

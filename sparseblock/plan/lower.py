@@ -1,0 +1,224 @@
+"""From an ATen graph to the planner's own: constants evaluated, in-place operators made functional, rules applied.
+
+What has a rule (`rules.py`) becomes nodes of the IR; everything else becomes a `Torch` node that says why.
+"""
+
+from __future__ import annotations
+
+import operator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from sparseblock.errors import SparseBlockError
+from sparseblock.plan.ir import Epilogue, Graph, Node, Op, Pointwise, Ref, Torch, Value
+from sparseblock.plan.rules import RULES, Unsupported
+
+
+def lower(module: fx.GraphModule) -> Graph:
+    """The graph of a captured module that takes one frame.
+
+    Raises:
+        SparseBlockError: it holds what a plan cannot run: sizes that depend on values, changes to its own buffers,
+            changes to a part of a tensor, submodules that are called as a whole.
+    """
+    return _Lowering(module).run()
+
+
+class _Lowering:
+    def __init__(self, module: fx.GraphModule) -> None:
+        self.module = module
+        self.order = {node: i for i, node in enumerate(module.graph.nodes)}
+        self.env: dict[fx.Node, Any] = {}  # Ref, constant, or a tuple of these
+        self.nodes: list[Node] = []
+        self.values: dict[str, Value] = {}
+        self.current: fx.Node | None = None
+
+    def run(self) -> Graph:
+        frame, outputs = None, ()
+        for node in self.module.graph.nodes:
+            self.current = node
+            match node.op:
+                case "placeholder" if frame is None:
+                    frame = self._frame(node)
+                case "get_attr":
+                    self.env[node] = self._attribute(node)
+                case "call_function":
+                    self._call(node)
+                case "output":
+                    outputs = tuple(self._lookup(leaf) for leaf in pytree.tree_leaves(node.args[0]))
+                case "call_module" if node.target == "_guards_fn":
+                    pass  # checks of the example's size; a plan has its own
+                case _:
+                    raise SparseBlockError(
+                        f"compile: {node.name} is a {node.op} of {node.target}, which a plan cannot run; "
+                        "the module must take one frame and be captured whole"
+                    )
+        return Graph(tuple(self.nodes), self.values, frame, outputs)
+
+    # What rules use.
+
+    def value(self, ref: Any, what: str = "its input") -> Value:
+        """The feature map that `ref` names; anything else has no rule."""
+        if not isinstance(ref, Ref):
+            raise Unsupported(f"{what} is a constant")
+        value = self.values[ref.name]
+        if not value.is_map:
+            raise Unsupported(f"{what} is no float32 map [1, c, h, w]")
+        return value
+
+    def emit(self, op: Op, inputs: list[Any], shape: tuple[int, ...] | None = None, **epilogue: Any) -> Ref:
+        """Adds a node of maps; `shape` is that of the captured node unless given."""
+        node, result = self.current, self.current.meta.get("val")
+        shape = tuple(result.shape) if shape is None else shape
+        name = node.name if node.name not in self.values else f"{node.name}__{len(self.nodes)}"
+        self._add(op, tuple(ref.name for ref in inputs), Value(name, shape, torch.float32), Epilogue(**epilogue))
+        return Ref(name)
+
+    # One captured node.
+
+    def _frame(self, node: fx.Node) -> str:
+        frame = Value(node.name, tuple(node.meta["val"].shape), torch.float32)
+        self.values[frame.name] = frame
+        # The frame is copied into a plane block by block, so that what is not active stays as the last frame left it.
+        copy = Value(f"{node.name}__copy", frame.shape, frame.dtype)
+        self._add(Pointwise(), (frame.name,), copy, Epilogue())
+        self.env[node] = Ref(copy.name)
+        return frame.name
+
+    def _attribute(self, node: fx.Node) -> torch.Tensor:
+        owner: Any = self.module
+        for part in node.target.split("."):
+            owner = getattr(owner, part)
+        if not isinstance(owner, torch.Tensor):
+            raise SparseBlockError(
+                f"compile: {node.name} is a {type(owner).__name__} inside of the module's graph (control flow); "
+                "a plan runs straight graphs: move the branch out of the module"
+            )
+        return owner.detach().clone()  # later changes to the module do not reach the plan
+
+    def _call(self, node: fx.Node) -> None:
+        self._check_sizes(node)
+        args, kwargs = pytree.tree_map_only(fx.Node, self._lookup, (node.args, dict(node.kwargs)))
+        target, in_place = _functional(node)
+        if target is operator.getitem and isinstance(args[0], (tuple, list)):
+            result = args[0][args[1]]
+        elif not _refs((args, kwargs)) and not _is_random(target):
+            result = target(*args, **kwargs)
+        else:
+            result = self._apply(target, args, kwargs)
+        self.env[node] = result
+        if in_place:
+            self._overwrite(node, node.args[0], result)
+
+    def _apply(self, target: Any, args: tuple, kwargs: dict) -> Any:
+        rule, result = RULES.get(_name(target)), self.current.meta.get("val")
+        reason = f"no block-sparse rule for {target}"
+        if rule is not None:
+            try:
+                if any(leaf.dtype != torch.float32 for leaf in pytree.tree_leaves(result)):
+                    raise Unsupported("its result is not float32")
+                return rule(self, _bind(target, args, kwargs))
+            except Unsupported as unsupported:
+                reason = str(unsupported)
+        is_tensor = isinstance(result, torch.Tensor)
+        value = Value(
+            self.current.name, tuple(result.shape) if is_tensor else None, result.dtype if is_tensor else None
+        )
+        self._add(Torch(target, args, kwargs, reason), tuple(_refs((args, kwargs))), value, Epilogue())
+        return Ref(value.name)
+
+    def _add(self, op: Op, inputs: tuple[str, ...], value: Value, epilogue: Epilogue) -> None:
+        stack = list(self.current.meta.get("nn_module_stack", {}).values())
+        self.values[value.name] = value
+        self.nodes.append(Node(op, inputs, value.name, epilogue, stack[-1][0] if stack else ""))
+
+    def _lookup(self, item: Any) -> Any:
+        return self.env[item] if isinstance(item, fx.Node) else item
+
+    def _overwrite(self, node: fx.Node, target: fx.Node, result: Any) -> None:
+        """After an in-place operator every name of the same memory means the new value."""
+        changed = target.meta["val"]
+        for other, at in self.order.items():
+            if at >= self.order[node]:
+                break
+            shown = [view for view in pytree.tree_leaves(other.meta.get("val")) if _overlap(view, changed)]
+            if not shown:
+                continue
+            if other.op == "get_attr":
+                raise SparseBlockError(
+                    f"compile: {node.name} changes {other.target} in place; a plan's constants cannot change: "
+                    "do not update buffers in eval mode"
+                )
+            if other.meta["val"] is shown[0] and _same_view(shown[0], changed):
+                self.env[other] = result
+            elif any(self.order[user] > self.order[node] for user in other.users):
+                raise SparseBlockError(
+                    f"compile: {node.name} changes in place what {other.name} shows in part; "
+                    f"write it out of place ({_name(node.target).rstrip('_')} and concatenation)"
+                )
+
+    def _check_sizes(self, node: fx.Node) -> None:
+        for leaf in pytree.tree_leaves(node.meta.get("val")):
+            sizes = leaf.shape if isinstance(leaf, torch.Tensor) else (leaf,)
+            if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in sizes):
+                raise SparseBlockError(
+                    f"compile: the size of {node.name} ({node.target}) depends on values of the frame; "
+                    "plans have fixed sizes: keep such operators (nonzero, nms) out of the module"
+                )
+
+
+def _functional(node: fx.Node) -> tuple[Any, bool]:
+    """The call without side effect that computes what `node` does, and whether `node` does it in place."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
+        return target, False
+    name, packet = target._schema.name.split("::")[1], None
+    if name.endswith("_") and not name.endswith("__"):
+        packet = getattr(getattr(torch.ops, target.namespace), name[:-1], None)
+    if packet is None or target._overloadname not in packet.overloads():
+        raise SparseBlockError(
+            f"compile: {node.name} ({target}) changes its arguments and has no functional form; write it out of place"
+        )
+    return getattr(packet, target._overloadname), True
+
+
+def _is_random(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
+
+
+def _name(target: Any) -> str:
+    return target._schema.name.removeprefix("aten::") if isinstance(target, torch._ops.OpOverload) else ""
+
+
+def _bind(target: Any, args: tuple, kwargs: dict) -> SimpleNamespace:
+    """The arguments by the names of the operator's schema, defaults filled in."""
+    bound = SimpleNamespace()
+    for i, argument in enumerate(target._schema.arguments):
+        value = args[i] if i < len(args) else kwargs.get(argument.name, argument.default_value)
+        setattr(bound, "input" if argument.name == "self" else argument.name, value)
+    return bound
+
+
+def _refs(tree: Any) -> list[str]:
+    return [leaf.name for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Ref)]
+
+
+def _overlap(a: Any, b: torch.Tensor) -> bool:
+    """Whether two values of the capture may have memory in common; they are fake tensors that know their storage."""
+    if not isinstance(a, torch.Tensor) or a.untyped_storage()._cdata != b.untyped_storage()._cdata:
+        return False
+    (a_first, a_last), (b_first, b_last) = _extent(a), _extent(b)
+    return a_first <= b_last and b_first <= a_last
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.storage_offset(), tensor.storage_offset() + reach
+
+
+def _same_view(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return (a.dtype, a.shape, a.stride(), a.storage_offset()) == (b.dtype, b.shape, b.stride(), b.storage_offset())

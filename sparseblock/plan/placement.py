@@ -1,0 +1,82 @@
+"""Where each node runs: on the active blocks, or on whole planes, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from sparseblock.errors import SparseBlockError
+from sparseblock.grid import BlockGrid
+from sparseblock.plan.ir import Conv2d, Graph, Interpolate, Node, Pointwise, Pool2d, Slice, Torch, Value
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a node runs.
+
+    Attributes:
+        kind: "sparse", on the active blocks; "incremental", on all of them from partial sums of the active ones; "dense",
+            on whole planes.
+        reason: why it is not sparse, or what is to be said of it; "" where there is nothing to say.
+        block: pixels of a block on the map that the node makes; 0 unless sparse.
+    """
+
+    kind: str
+    reason: str
+    block: int = 0
+
+
+def place(graph: Graph, grid: BlockGrid) -> dict[str, Placement]:
+    """The placement of every node, by the name of its output."""
+    placements: dict[str, Placement] = {}
+    for node in graph.nodes:
+        source = placements.get(node.inputs[0]) if node.inputs else None
+        if isinstance(node.op, Slice) and source is not None:
+            placements[node.output] = source  # a view of what its producer left
+        elif isinstance(node.op, Torch):
+            placements[node.output] = Placement("dense", node.op.reason)
+        else:
+            placements[node.output] = _on_grid(graph.values[node.output], grid)
+    return placements
+
+
+def block_of(value: Value, grid: BlockGrid) -> int | None:
+    """Pixels of a block on the map `value`; None where the grid does not carry over."""
+    return _on_grid(value, grid).block or None
+
+
+def _on_grid(value: Value, grid: BlockGrid) -> Placement:
+    if value.stride is None:
+        return Placement("dense", "its rows and columns are not the same whole part of the frame's")
+    try:
+        return Placement("sparse", "", grid.block_at(value.stride, *value.shape[2:]))
+    except SparseBlockError as error:
+        return Placement("dense", str(error))
+
+
+def reads_within_block(node: Node, name: str, graph: Graph, grid: BlockGrid) -> bool:
+    """Whether a sparse `node` reads of its input `name` only what lies in the block that it writes.
+
+    Then nothing outside of the active blocks is needed of that input.
+    """
+    block_in = block_of(graph.values[name], grid)
+    block_out = block_of(graph.values[node.output], grid)
+    if block_in is None or block_out is None:
+        return False
+    op = node.op
+    if isinstance(op, Pointwise) or (isinstance(op, Conv2d) and name == node.residual and name != node.inputs[0]):
+        return block_in == block_out
+    if isinstance(op, Interpolate):
+        factor = Fraction(block_out, block_in)
+        # Powers of two: the source's place, output * scale, is then exact in float32.
+        exact = factor.denominator == 1 and factor.numerator & (factor.numerator - 1) == 0
+        sizes = zip(graph.values[name].shape[2:], graph.values[node.output].shape[2:], strict=True)
+        return op.mode == "nearest" and exact and all(a * factor == b for a, b in sizes)
+    if not isinstance(op, (Conv2d, Pool2d)) or op.padding != (0, 0):
+        return False
+    kernel = op.weight.shape[2:] if isinstance(op, Conv2d) else op.kernel
+    reach = max(d * (k - 1) + 1 for k, d in zip(kernel, op.dilation, strict=True))
+    stride = min(op.stride)
+    if isinstance(op, Conv2d) and op.transposed:
+        return reach <= stride and block_out == block_in * stride
+    return reach <= stride and block_in == block_out * stride

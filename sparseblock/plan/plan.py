@@ -1,0 +1,269 @@
+"""Plan: a compiled network, and how a frame runs through it."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from sparseblock.backends import selected
+from sparseblock.backends.cpu import native
+from sparseblock.blocks import BlockSet
+from sparseblock.cache import FeatureCache, PlaneSpec
+from sparseblock.errors import SparseBlockError
+from sparseblock.grid import BlockGrid
+from sparseblock.plan.ir import Conv2d, Graph, Node, Ref, Torch
+from sparseblock.plan.macs import block_macs, node_macs
+from sparseblock.plan.placement import place
+from sparseblock.plan.planes import assign_planes
+from sparseblock.plan.report import NodeReport, Report
+from sparseblock.plan.steps import Steps
+from sparseblock.plan.torch_call import Locals, TorchCall
+
+FLOAT = torch.finfo(torch.float32).bits // 8
+
+
+class Plan:
+    """A network compiled for one frame size. Made by `sparseblock.compile`; nothing in it changes.
+
+    Attributes:
+        grid: the blocks of a frame.
+        macs: multiply-accumulates of the dense network on one frame.
+        dense_macs: the part of them that runs whatever is active.
+        block_macs: int64 [rows, cols]: those of each block, clipped to the frame. A frame with `mask` active takes
+            dense_macs + block_macs[mask].sum().
+        captured, graph: the network before and after the passes, for tests and tools.
+    """
+
+    def __init__(self, captured: Graph, graph: Graph, out_spec: pytree.TreeSpec, grid: BlockGrid) -> None:
+        self.grid = grid
+        self.captured = captured
+        self.graph = graph
+        self._out_spec = out_spec
+        self._placements = place(graph, grid)
+        self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, grid, self._placements)
+        self._with_plane = {spec.name for spec in self._specs}
+        self._segments = self._build_segments()
+        self._isa = native.lib().sb_isa()
+        self._node_macs = {node.output: node_macs(node, graph) for node in graph.nodes}
+        self.block_macs = self._sum_block_macs()
+        self.macs = sum(self._node_macs.values())
+        self.dense_macs = self.macs - int(self.block_macs.sum())
+        self._all_blocks: dict[int, BlockSet] = {}
+        # A frame without active blocks leaves every plane as it is; only values outside of planes must then be made.
+        self._always_run = bool(graph.output_names() - self._with_plane)
+
+    def new_state(self, streams: int = 1) -> FeatureCache:
+        """Planes for `streams` videos that have seen nothing yet.
+
+        Raises:
+            SparseBlockError: `streams` is no positive integer, or the network has an output without a batch axis, which
+                several streams cannot share.
+        """
+        if streams != 1:
+            for name in self.graph.output_names() - self._with_plane:
+                value = self.graph.values[name]
+                if value.shape is None or value.shape[:1] != (1,):
+                    raise SparseBlockError(
+                        f"new_state: output {name} is {list(value.shape or ())} for one frame, without an axis for "
+                        f"{streams} streams; use one state per stream"
+                    )
+        return FeatureCache(self._specs, streams)
+
+    @torch.no_grad()
+    def __call__(self, frame: torch.Tensor, blocks: BlockSet | torch.Tensor | None, state: FeatureCache) -> Any:
+        """Runs one frame of every stream and returns what the network returns.
+
+        Args:
+            frame: float32 [n, c, h, w] with any strides, n being the streams of `state`.
+            blocks: what to recompute: a BlockSet or a bool mask [n, rows, cols] over `grid`, or None for everything. A
+                stream's first frame takes all of its blocks.
+            state: from `new_state`; updated in place.
+
+        Returns:
+            The network's outputs in its own structure. Tensors [n, c, h, w] are views of the state's planes: they are
+            what they are until the state's next frame; clone what is to last.
+
+        Raises:
+            SparseBlockError: frame, blocks or state do not fit this plan, or a stream's first frame is not whole.
+        """
+        return self._run(frame, blocks, state, None)
+
+    @torch.no_grad()
+    def profile(
+        self, frame: torch.Tensor, blocks: BlockSet | torch.Tensor | None, state: FeatureCache
+    ) -> list[tuple[str, float]]:
+        """Runs one frame as a call does; returns (node, seconds) for every node that has something to do, in order."""
+        times: list[tuple[str, float]] = []
+        self._run(frame, blocks, state, times)
+        return times
+
+    def report(self) -> Report:
+        """What runs sparse, what does not and why, MACs and memory."""
+        specs = {spec.name: spec for spec in self._specs}
+        nodes = []
+        for node in self.graph.nodes:
+            value, placement = self.graph.values[node.output], self._placements[node.output]
+            nodes.append(
+                NodeReport(
+                    name=node.origin or node.output,
+                    op=node.label,
+                    placement=placement.kind,
+                    reason=placement.reason or ("written in place by its inputs' nodes" if _is_concat(node) else ""),
+                    kernel=_kernel(node, self._isa.decode()),
+                    shape=value.shape[1:] if value.is_map else None,
+                    macs=self._node_macs[node.output],
+                    bytes=_bytes(specs.get(node.output)),
+                )
+            )
+        shared = sum(_bytes(spec) for spec in self._specs if spec.name.startswith("shared."))
+        return Report(
+            grid=(self.grid.rows, self.grid.cols, self.grid.block_size),
+            nodes=tuple(nodes),
+            macs=self.macs,
+            dense_macs=self.dense_macs,
+            plane_bytes=sum(map(_bytes, self._specs)) - shared,
+            shared_bytes=shared,
+        )
+
+    def _build_segments(self) -> tuple[Steps | TorchCall, ...]:
+        """Nodes that move data, native ones together in runs as long as can be."""
+        segments: list[Steps | TorchCall] = []
+        run: list[Node] = []
+        for node in [*self.graph.nodes, None]:
+            if node is not None and node.is_view:
+                continue
+            if node is not None and not isinstance(node.op, Torch):
+                run.append(node)
+                continue
+            if run:
+                segments.append(Steps(run, self.graph, self._placements, self._specs))
+                run = []
+            if node is not None:
+                segments.append(TorchCall(node, self._with_plane))
+        return tuple(segments)
+
+    def _sum_block_macs(self) -> torch.Tensor:
+        total = torch.zeros(self.grid.rows, self.grid.cols, dtype=torch.int64)
+        for node in self.graph.nodes:
+            placement = self._placements[node.output]
+            if isinstance(node.op, Conv2d) and placement.kind == "sparse":
+                total += block_macs(node, self.graph, placement.block, self.grid.rows, self.grid.cols)
+        return total
+
+    def _run(self, frame: Any, blocks: Any, state: Any, times: list[tuple[str, float]] | None) -> Any:
+        self._check_frame(frame, state)
+        active = self._active(blocks, state)
+        held: Locals = [{} for _ in range(state.streams)]
+        if self._always_run or times is not None or int(active.count):
+            state.bind(self.graph.input, frame)
+            threads = torch.get_num_threads()
+            for segment in self._segments:
+                if isinstance(segment, TorchCall):
+                    _timed(lambda segment=segment: segment.run(state, held), segment.node, times)
+                elif times is None:
+                    segment.run(state.planes, active.index, active.count, threads)
+                else:
+                    seconds = (ctypes.c_double * len(segment.nodes))()
+                    segment.run(state.planes, active.index, active.count, threads, seconds)
+                    times += [(_title(node), spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
+        state.frames[:] = [seen + 1 for seen in state.frames]
+        leaves = [self._output(leaf, state, held) for leaf in self.graph.outputs]
+        return pytree.tree_unflatten(leaves, self._out_spec)
+
+    def _output(self, leaf: Any, state: FeatureCache, held: Locals) -> Any:
+        if not isinstance(leaf, Ref):
+            return leaf
+        if leaf.name in self._with_plane:
+            return state[leaf.name]
+        values = [of_stream[leaf.name] for of_stream in held]
+        return values[0] if len(values) == 1 else torch.cat(values)
+
+    def _check_frame(self, frame: Any, state: Any) -> None:
+        if selected(torch.device("cpu")) != "cpu":
+            raise SparseBlockError(
+                "plan: another backend than cpu is forced, which a plan does not run on; "
+                "use sparseblock.plan.reference.Reference to run it on torch alone"
+            )
+        if not isinstance(state, FeatureCache) or state.specs is not self._specs:
+            raise SparseBlockError("plan: state is not of this plan; make it with plan.new_state()")
+        if self._isa != native.lib().sb_isa():
+            raise SparseBlockError(
+                f"plan: compiled for {self._isa.decode()}, but the kernels now run {native.lib().sb_isa().decode()}; "
+                "compile it again"
+            )
+        _, c, h, w = self.graph.values[self.graph.input].shape
+        expected = (state.streams, c, h, w)
+        if not isinstance(frame, torch.Tensor) or frame.dtype != torch.float32 or frame.device.type != "cpu":
+            given = f"{frame.dtype} on {frame.device}" if isinstance(frame, torch.Tensor) else type(frame).__name__
+            raise SparseBlockError(f"plan: frame is {given}; it must be float32 on the cpu")
+        if tuple(frame.shape) != expected:
+            raise SparseBlockError(
+                f"plan: frame is {list(frame.shape)}; this plan and state take {list(expected)} [n, c, h, w]: "
+                "compile a plan for each frame size, make a state with as many streams as a frame has"
+            )
+
+    def _active(self, blocks: Any, state: FeatureCache) -> BlockSet:
+        n, rows, cols = expected = (state.streams, self.grid.rows, self.grid.cols)
+        size = self.grid.block_size
+        if blocks is None:
+            if n not in self._all_blocks:
+                self._all_blocks[n] = BlockSet.all(n, rows, cols, size)
+            return self._all_blocks[n]
+        if isinstance(blocks, torch.Tensor) and blocks.dtype == torch.bool and tuple(blocks.shape) == expected:
+            mask, active = blocks, BlockSet.from_mask(blocks.cpu(), size)
+        elif isinstance(blocks, BlockSet) and blocks.grid == expected:
+            mask, active = None, blocks
+        else:
+            raise SparseBlockError(
+                f"plan: blocks is {_describe(blocks)}; it must be None, a BlockSet or a bool mask of "
+                f"{list(expected)} [n, rows, cols]"
+            )
+        if 0 in state.frames:
+            mask = active.to_mask() if mask is None else mask
+            for stream, seen in enumerate(state.frames):
+                if not seen and not mask[stream].all():
+                    raise SparseBlockError(
+                        f"plan: stream {stream} has {int(mask[stream].sum())} of {rows * cols} blocks active in its first "
+                        "frame; there is nothing to keep yet: give it all blocks"
+                    )
+        return active
+
+
+def _timed(call: Callable[[], None], node: Node, times: list[tuple[str, float]] | None) -> None:
+    start = time.perf_counter()
+    call()
+    if times is not None:
+        times.append((_title(node), time.perf_counter() - start))
+
+
+def _title(node: Node) -> str:
+    return f"{node.origin or node.output}: {node.label}"
+
+
+def _is_concat(node: Node) -> bool:
+    return node.label == "concat"
+
+
+def _kernel(node: Node, isa: str) -> str:
+    if node.is_view:
+        return ""
+    return "torch" if isinstance(node.op, Torch) else f"cpu {isa}"
+
+
+def _bytes(spec: PlaneSpec | None) -> int:
+    if spec is None or spec.external or spec.parent is not None:
+        return 0
+    return FLOAT * spec.c * (spec.h + 2 * spec.border) * (spec.w + 2 * spec.border)
+
+
+def _describe(blocks: Any) -> str:
+    if isinstance(blocks, torch.Tensor):
+        return f"{blocks.dtype} {list(blocks.shape)}"
+    if isinstance(blocks, BlockSet):
+        return f"a BlockSet of {list(blocks.grid)}"
+    return f"a {type(blocks).__name__}"

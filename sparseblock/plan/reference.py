@@ -1,0 +1,120 @@
+"""The same graph run by torch alone, node by node, as the contract says: where(active, dense_op(x), previous).
+
+Slow and short. It has planes of its own, one per value, shares nothing with the executor but the graph and its
+placement, and can compute in float64. Tests compare plans with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils import _pytree as pytree
+
+from sparseblock.grid import BlockGrid
+from sparseblock.plan.ir import Concat, Conv2d, Graph, Interpolate, Node, Pool2d, Ref, Slice, Torch
+from sparseblock.plan.placement import place
+
+
+class Reference:
+    """Runs `graph` frame by frame for one stream.
+
+    Args:
+        graph: `Plan.captured`, before the passes, or `Plan.graph`, after them.
+        grid: the plan's.
+        dtype: torch.float32 or torch.float64, for maps and weights alike.
+    """
+
+    def __init__(self, graph: Graph, grid: BlockGrid, dtype: torch.dtype = torch.float64) -> None:
+        self.graph = graph
+        self.dtype = dtype
+        self.values: dict[str, Any] = {}
+        self._grid = grid
+        self._placements = place(graph, grid)
+
+    @torch.no_grad()
+    def __call__(self, frame: torch.Tensor, mask: torch.Tensor) -> list[Any]:
+        """The leaves of the network's output for `frame` [1, c, h, w] with `mask`, bool [rows, cols], active."""
+        self.values[self.graph.input] = frame.to(self.dtype)
+        for node in self.graph.nodes:
+            result, placement = self._compute(node), self._placements[node.output]
+            if placement.kind == "sparse" and not node.is_view and node.output in self.values:
+                active = self._pixels(mask, placement.block, result.shape)
+                result = torch.where(active, result, self.values[node.output])
+            self.values[node.output] = result
+        return [self._value(leaf) for leaf in self.graph.outputs]
+
+    def _pixels(self, mask: torch.Tensor, block: int, shape: torch.Size) -> torch.Tensor:
+        rows = torch.arange(shape[2]) // block
+        cols = torch.arange(shape[3]) // block
+        return mask[rows[:, None], cols[None, :]]
+
+    def _compute(self, node: Node) -> Any:
+        if isinstance(node.op, Torch):
+            args, kwargs = pytree.tree_map(self._value, (node.op.args, node.op.kwargs))
+            return node.op.target(*args, **kwargs)
+        x, *more = (self.values[name] for name in node.inputs)
+        shape = self.graph.values[node.output].shape
+        match node.op:
+            case Conv2d() as op:
+                x = self._conv(op, x, shape)
+            case Pool2d() as op:
+                x = _pool(op, x, shape)
+            case Interpolate() as op:
+                factors = op.factors or (None, None)
+                size = list(shape[2:])
+                if op.mode == "nearest":
+                    x = torch.ops.aten.upsample_nearest2d(x, size, *factors)
+                else:
+                    x = torch.ops.aten.upsample_bilinear2d(x, size, op.align_corners, *factors)
+            case Concat():
+                return torch.cat([x, *more], 1)
+            case Slice(start=start):
+                return x[:, start : start + shape[1]]
+        return self._epilogue(node, x + more[0] if more else x)
+
+    def _conv(self, op: Conv2d, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        weight, bias = self._value(op.weight), self._value(op.bias)
+        if not op.transposed:
+            return F.conv2d(x, weight, bias, op.stride, op.padding, op.dilation, op.groups)
+        least = F.conv_transpose2d(x, weight, bias, op.stride, op.padding, 0, op.groups, op.dilation)
+        extra = [size - without for size, without in zip(shape[2:], least.shape[2:], strict=True)]
+        return F.conv_transpose2d(x, weight, bias, op.stride, op.padding, extra, op.groups, op.dilation)
+
+    def _epilogue(self, node: Node, x: torch.Tensor) -> torch.Tensor:
+        epilogue = node.epilogue
+        scale, shift, slope = (
+            None if vector is None else vector.to(self.dtype).reshape(1, -1, 1, 1)
+            for vector in (epilogue.scale, epilogue.shift, epilogue.slope)
+        )
+        x = x if scale is None else x * scale
+        x = x if shift is None else x + shift
+        match epilogue.activation:
+            case "relu":
+                return x.relu()
+            case "relu6":
+                return F.relu6(x)
+            case "prelu":
+                return torch.where(x > 0, x, x * slope)
+        return x
+
+    def _value(self, leaf: Any) -> Any:
+        """What stands for an argument: values by name, floating-point constants in this dtype."""
+        if isinstance(leaf, Ref):
+            return self.values[leaf.name]
+        if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32:
+            return leaf.to(self.dtype)
+        return leaf
+
+
+def _pool(op: Pool2d, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    for ceil_mode in (False, True):
+        if op.kind == "max":
+            result = F.max_pool2d(x, op.kernel, op.stride, op.padding, op.dilation, ceil_mode)
+        else:
+            divisor = op.divisor or None
+            result = F.avg_pool2d(x, op.kernel, op.stride, op.padding, ceil_mode, op.count_include_pad, divisor)
+        if result.shape[2:] == shape[2:]:
+            break
+    return result

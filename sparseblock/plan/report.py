@@ -1,0 +1,96 @@
+"""What a plan does with a network, before anything runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """One node of a plan.
+
+    Attributes:
+        name: path of the module it comes from, or its name in the captured graph.
+        op: what it computes, fused parts joined by "+".
+        placement: "sparse", "incremental" or "dense".
+        reason: why it is not sparse, or what else is to be said.
+        kernel: what computes it: "cpu", with the instruction set, "torch", or "" where nothing has to.
+        shape: of its value for one image, [c, h, w]; None where it is no feature map.
+        macs: multiply-accumulates of one dense frame.
+        bytes: of the plane that keeps its value from frame to frame; 0 for what lives elsewhere.
+    """
+
+    name: str
+    op: str
+    placement: str
+    reason: str
+    kernel: str
+    shape: tuple[int, ...] | None
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Nodes and totals of a plan; `str()` is a table.
+
+    Attributes:
+        grid: rows and columns of blocks, and pixels of a block of the frame.
+        nodes: in the order in which they run.
+        macs, dense_macs: of one frame, and the part of it that runs whatever is active.
+        plane_bytes, shared_bytes: per stream: planes that last from frame to frame, and planes that values share.
+    """
+
+    grid: tuple[int, int, int]
+    nodes: tuple[NodeReport, ...]
+    macs: int
+    dense_macs: int
+    plane_bytes: int
+    shared_bytes: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of the MACs that active blocks decide about."""
+        return 1.0 - self.dense_macs / self.macs if self.macs else 1.0
+
+    def predicted(self, fraction: float) -> float:
+        """Share of the dense network's MACs when `fraction` of the blocks is active, all being alike."""
+        return fraction * self.coverage + 1.0 - self.coverage
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data, for JSON."""
+        return {**asdict(self), "coverage": self.coverage}
+
+    def __str__(self) -> str:
+        head = ("node", "op", "placement", "kernel", "shape", "MMAC", "KiB", "reason")
+        rows = [head, *(_row(node) for node in self.nodes)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
+        lines = ["  ".join((*map(_pad, row, widths, _RIGHT), row[-1])).rstrip() for row in rows]
+        return "\n".join([*lines, "", *self._totals()])
+
+    def _totals(self) -> list[str]:
+        rows, cols, block = self.grid
+        kinds = Counter(node.placement for node in self.nodes)
+        return [
+            f"{rows} x {cols} blocks of {block} px; "
+            + ", ".join(f"{kinds[kind]} {kind}" for kind in ("sparse", "incremental", "dense") if kinds[kind]),
+            f"{self.macs / 1e9:.3f} GMAC a frame, {100 * self.coverage:.1f} % of them sparse; "
+            + ", ".join(f"{100 * p:.0f} % active: {100 * self.predicted(p):.1f} %" for p in (0.5, 0.3, 0.1)),
+            f"{self.plane_bytes / 2**20:.1f} MiB of planes a stream, and {self.shared_bytes / 2**20:.1f} MiB shared in turn",
+        ]
+
+
+_RIGHT = (False, False, False, False, True, True, True)
+
+
+def _row(node: NodeReport) -> tuple[str, ...]:
+    shape = "" if node.shape is None else "x".join(map(str, node.shape))
+    macs = f"{node.macs / 1e6:.1f}" if node.macs else ""
+    kib = f"{node.bytes / 1024:.0f}" if node.bytes else ""
+    return (node.name, node.op, node.placement, node.kernel, shape, macs, kib, node.reason)
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    return text.rjust(width) if right else text.ljust(width)

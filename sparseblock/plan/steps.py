@@ -1,0 +1,94 @@
+"""A graph with its planes as steps for the native `sb_run`."""
+
+from __future__ import annotations
+
+import torch
+
+from sparseblock.backends.cpu import native, packed_weight
+from sparseblock.cache import PlaneSpec
+from sparseblock.grid import interpolate_scale
+from sparseblock.plan.ir import Conv2d, Epilogue, Graph, Interpolate, Node, Pool2d
+from sparseblock.plan.placement import Placement
+
+
+class Steps:
+    """A run of native steps, one per node, with everything they point to.
+
+    Attributes:
+        nodes: the nodes, in order.
+    """
+
+    def __init__(
+        self, nodes: list[Node], graph: Graph, placements: dict[str, Placement], specs: tuple[PlaneSpec, ...]
+    ) -> None:
+        self.nodes = tuple(nodes)
+        self._alive: list[object] = []  # packed weights and vectors that the steps point to
+        numbers = {spec.name: number for number, spec in enumerate(specs)}
+        self._steps = (native.Step * len(nodes))(
+            *(self._step(node, graph, placements[node.output], numbers) for node in nodes)
+        )
+
+    def run(
+        self,
+        planes: object,
+        index: torch.Tensor,
+        count: torch.Tensor,
+        threads: int,
+        seconds: object | None = None,
+    ) -> None:
+        """Runs every step on the table `planes`; `seconds`, an array of doubles, receives the time of each."""
+        native.lib().sb_run(self._steps, len(self._steps), planes, index.data_ptr(), count.data_ptr(), threads, seconds)
+
+    def _step(self, node: Node, graph: Graph, placement: Placement, numbers: dict[str, int]) -> native.Step:
+        step = native.Step(
+            x=numbers[node.inputs[0]],
+            residual=-1 if node.residual is None else numbers[node.residual],
+            out=numbers[node.output],
+            block_h=placement.block,
+            block_w=placement.block,
+            dense=placement.kind != "sparse",
+        )
+        x, out = graph.values[node.inputs[0]], graph.values[node.output]
+        bias = None
+        match node.op:
+            case Conv2d() as op:
+                step.op, bias = native.OP_CONV2D, op.bias
+                step.u.conv2d = self._conv(op, x.shape[1], out.shape[1])
+            case Pool2d() as op:
+                step.op = native.OP_POOL2D
+                kind = native.POOL_MAX if op.kind == "max" else native.POOL_AVG
+                window = (*op.kernel, *op.stride, *op.padding, *op.dilation)
+                step.u.pool2d = native.Pool2d(kind, *window, op.count_include_pad, op.divisor)
+            case Interpolate() as op:
+                step.op = native.OP_INTERPOLATE
+                mode = native.NEAREST if op.mode == "nearest" else native.BILINEAR
+                factors = op.factors or (None, None)
+                sizes = zip(x.shape[2:], out.shape[2:], factors, strict=True)
+                scales = (
+                    interpolate_scale(size, out_size, op.align_corners, factor) for size, out_size, factor in sizes
+                )
+                step.u.interpolate = native.Interpolate(mode, op.align_corners, *scales)
+            case _:
+                step.op = native.OP_POINTWISE
+        step.epilogue = self._epilogue(node.epilogue, bias)
+        return step
+
+    def _conv(self, op: Conv2d, c: int, k: int) -> native.Conv2d:
+        conv = native.Conv2d(
+            c, k, op.groups, *op.weight.shape[2:], *op.stride, *op.padding, *op.dilation, int(op.transposed)
+        )
+        packed = packed_weight.pack(conv, op.weight)
+        self._alive.append(packed)
+        conv.packed_weight = packed.data_ptr()
+        return conv
+
+    def _epilogue(self, epilogue: Epilogue, bias: torch.Tensor | None) -> native.Epilogue:
+        native_epilogue = native.epilogue_of(
+            bias=bias,
+            scale=epilogue.scale,
+            shift=epilogue.shift,
+            activation=epilogue.activation,
+            slope=epilogue.slope,
+        )
+        self._alive.append(native_epilogue)
+        return native_epilogue

@@ -1,0 +1,40 @@
+"""One call to torch on whole planes, for a node without a block-sparse rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils import _pytree as pytree
+
+from sparseblock.cache import FeatureCache
+from sparseblock.plan.ir import Node, Ref
+
+Locals = list[dict[str, Any]]  # per stream: values without a plane, of this frame only
+
+
+class TorchCall:
+    """The call, once per stream: a captured graph knows one image, its sizes may hold a batch of one."""
+
+    def __init__(self, node: Node, with_plane: set[str]) -> None:
+        self.node = node
+        self._leaves, self._spec = pytree.tree_flatten((node.op.args, node.op.kwargs))
+        self._with_plane = with_plane
+
+    def run(self, state: FeatureCache, held: Locals) -> None:
+        name = self.node.output
+        for stream in range(state.streams):
+            args, kwargs = pytree.tree_unflatten(
+                [self._lookup(leaf, state, held, stream) for leaf in self._leaves], self._spec
+            )
+            result = self.node.op.target(*args, **kwargs)
+            if name in self._with_plane:
+                state[name][stream : stream + 1].copy_(result)
+            else:
+                held[stream][name] = result
+
+    def _lookup(self, leaf: Any, state: FeatureCache, held: Locals, stream: int) -> Any:
+        if not isinstance(leaf, Ref):
+            return leaf
+        if leaf.name in self._with_plane:
+            return state[leaf.name][stream : stream + 1]
+        return held[stream][leaf.name]
