@@ -9,7 +9,7 @@ Needs hypothesis; `import sparseblock` does not load it.
 
 from __future__ import annotations
 
-from sparseblock.testing import strategies
+from sparseblock.testing import cases, strategies
 from sparseblock.testing.case import Case, channels_last
 from sparseblock.testing.compare import assert_identical, assert_matches, tolerance
 from sparseblock.testing.contract import check_contract, check_in_place, check_independence
@@ -22,6 +22,7 @@ __all__ = [
     "Guarded",
     "assert_identical",
     "assert_matches",
+    "cases",
     "channels_last",
     "check_contract",
     "check_in_place",

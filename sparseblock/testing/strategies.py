@@ -6,26 +6,18 @@ partial blocks, channel counts around the width of a vector, groups of one chann
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from sparseblock import ops
 from sparseblock.blocks import BlockSet
-from sparseblock.grid import (
-    conv_extent,
-    conv_transpose_extent,
-    interpolate_extent,
-    pool_extent,
-)
+from sparseblock.grid import conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
+from sparseblock.testing import cases
 from sparseblock.testing.case import Case
-from sparseblock.testing.compare import tolerance
 from sparseblock.testing.poison import Guard
 
-Matrix = torch.Tensor
 CHANNELS = st.sampled_from([1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40])
 SIDES = st.integers(1, 14)
 MASKS = ("none", "one", "all", "border", "last", "random")
@@ -92,38 +84,19 @@ def any_bits(generator: torch.Generator, *shape: int) -> torch.Tensor:
 def activations(draw: st.DrawFn, channels: int, generator: torch.Generator) -> dict[str, object]:
     """The keywords `activation` and `slope`; slopes of at most 1."""
     name = draw(st.sampled_from([None, "relu", "relu6", "leaky_relu", "prelu"]))
-    keywords: dict[str, object] = {"activation": name}
+    slope = None
     if name == "leaky_relu":
-        keywords["slope"] = draw(st.sampled_from([None, 0.0, 0.1, -0.5]))
+        slope = draw(st.sampled_from([None, 0.0, 0.1, -0.5]))
     elif name == "prelu":
-        slope = torch.rand(draw(st.sampled_from([1, channels])), generator=generator) * 2 - 1
-        keywords["slope"] = draw(st.sampled_from([slope, 0.25]))
-    return keywords
+        vector = torch.rand(draw(st.sampled_from([1, channels])), generator=generator) * 2 - 1
+        slope = draw(st.sampled_from([vector, 0.25]))
+    return {"activation": name, "slope": slope}
 
 
-def window_reads(out: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Matrix:
-    """bool [out, size]: output o reads o * stride - padding + r * dilation."""
-    reach = torch.arange(out)[:, None, None] * stride - padding + torch.arange(kernel)[None, :, None] * dilation
-    return (reach == torch.arange(size)).any(1)
-
-
-def transposed_reads(out: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Matrix:
-    """bool [out, size]: input i reaches i * stride - padding + r * dilation."""
-    reach = torch.arange(size)[None, :, None] * stride - padding + torch.arange(kernel)[None, None, :] * dilation
-    return (reach == torch.arange(out)[:, None, None]).any(2)
-
-
-def resize_reads(out: int, size: int, resize: Callable[[torch.Tensor], torch.Tensor]) -> Matrix:
-    """bool [out, size]: where `resize` of a unit vector is not zero, and the pixel after, whose weight may be 0."""
-    weights = resize(torch.eye(size)[None, :, :, None])[0, :, :, 0].T
-    touched = weights != 0
-    touched[:, 1:] |= touched[:, :-1].clone()
-    return touched
-
-
-def same(size: Sequence[int]) -> tuple[Matrix, Matrix]:
-    """Each output pixel reads the one input pixel in its place."""
-    return torch.eye(size[0], dtype=torch.bool), torch.eye(size[1], dtype=torch.bool)
+@st.composite
+def with_blocks(draw: st.DrawFn, case: Case) -> Case:
+    """`case` with arbitrary blocks."""
+    return replace(case, blocks=draw(arbitrary_blocks(case.out_shape[0], *case.out_shape[2:])))
 
 
 @st.composite
@@ -131,21 +104,18 @@ def conv2d(draw: st.DrawFn) -> Case:
     """Any kernel size, stride, padding, dilation and groups, also depthwise; bias, residual, activation or none."""
     generator = draw(generators())
     groups = draw(st.sampled_from([1, 1, 2, 3, 16, 17]))
-    depthwise = draw(st.booleans())
-    c = groups * (1 if depthwise else draw(st.sampled_from([1, 2, 5])) if groups > 1 else draw(CHANNELS))
-    k = groups * (draw(CHANNELS) if groups == 1 else draw(st.sampled_from([1, 1, 2, 5])))
-    n, h, w = draw(st.integers(1, 2)), draw(SIDES), draw(SIDES)
-    kernel, stride, dilation = draw(pairs(1, 4)), draw(pairs(1, 3)), draw(pairs(1, 3))
-    padding = draw(pairs(0, 4))
-    axes = list(zip(kernel, stride, padding, dilation, strict=True))
-    extent = [conv_extent(size, *axis) for size, axis in zip((h, w), axes, strict=True)]
+    c = groups * draw(CHANNELS if groups == 1 else st.sampled_from([1, 1, 2, 5]))
+    k = groups * draw(CHANNELS if groups == 1 else st.sampled_from([1, 1, 2, 5]))
+    size, kernel = draw(st.tuples(SIDES, SIDES)), draw(pairs(1, 4))
+    geometry = {"stride": draw(pairs(1, 3)), "padding": draw(pairs(0, 4)), "dilation": draw(pairs(1, 3))}
+    extent = [conv_extent(*axis) for axis in zip(size, kernel, *geometry.values(), strict=True)]
     assume(min(extent) >= 1)
-    x, weight = values(generator, n, c, h, w), values(generator, k, c // groups, *kernel)
+    n = draw(st.integers(1, 2))
+    x, weight = values(generator, n, c, *size), values(generator, k, c // groups, *kernel)
     bias = values(generator, k) if draw(st.booleans()) else None
-    keywords = {"weight": weight, "bias": bias, "stride": stride, "padding": padding, "dilation": dilation}
-    reads = tuple(window_reads(o, s, *axis) for o, s, axis in zip(extent, (h, w), axes, strict=True))
-    terms = c // groups * kernel[0] * kernel[1]
-    return draw(_fused(ops.conv2d, x, reads, (n, k, *extent), {**keywords, "groups": groups}, terms, generator))
+    residual = values(generator, n, k, *extent) if draw(st.booleans()) else None
+    fused = draw(activations(k, generator))
+    return draw(with_blocks(cases.conv2d(x, weight, bias, residual, **geometry, groups=groups, **fused)))
 
 
 @st.composite
@@ -153,139 +123,90 @@ def conv_transpose2d(draw: st.DrawFn) -> Case:
     """Any kernel size, stride, padding, output padding, dilation and groups; bias, residual, activation or none."""
     generator = draw(generators())
     groups = draw(st.sampled_from([1, 1, 2, 3, 16]))
-    per_group = CHANNELS if groups == 1 else st.sampled_from([1, 2, 5])
+    per_group = CHANNELS if groups == 1 else st.sampled_from([1, 1, 2, 5])
     c, k = groups * draw(per_group), groups * draw(per_group)
-    n, h, w = draw(st.integers(1, 2)), draw(st.integers(1, 8)), draw(st.integers(1, 8))
-    kernel, stride, dilation = draw(pairs(1, 4)), draw(pairs(1, 3)), draw(pairs(1, 2))
-    padding = draw(pairs(0, 3))
-    output_padding = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
-    axes = list(zip(kernel, stride, padding, dilation, strict=True))
-    extent = [
-        conv_transpose_extent(size, *axis, extra)
-        for size, axis, extra in zip((h, w), axes, output_padding, strict=True)
-    ]
+    size, kernel = draw(pairs(1, 8)), draw(pairs(1, 4))
+    geometry = {"stride": draw(pairs(1, 3)), "padding": draw(pairs(0, 3)), "dilation": draw(pairs(1, 2))}
+    limits = zip(geometry["stride"], geometry["dilation"], strict=True)
+    geometry["output_padding"] = tuple(draw(st.integers(0, max(limit) - 1)) for limit in limits)
+    extent = [conv_transpose_extent(*axis) for axis in zip(size, kernel, *geometry.values(), strict=True)]
     assume(min(extent) >= 1)
-    x, weight = values(generator, n, c, h, w), values(generator, c, k // groups, *kernel)
+    n = draw(st.integers(1, 2))
+    x, weight = values(generator, n, c, *size), values(generator, c, k // groups, *kernel)
     bias = values(generator, k) if draw(st.booleans()) else None
-    keywords = {"weight": weight, "bias": bias, "stride": stride, "padding": padding, "dilation": dilation}
-    keywords |= {"groups": groups, "output_padding": output_padding}
-    reads = tuple(transposed_reads(o, s, *axis) for o, s, axis in zip(extent, (h, w), axes, strict=True))
-    terms = c // groups * kernel[0] * kernel[1]
-    return draw(_fused(ops.conv_transpose2d, x, reads, (n, k, *extent), keywords, terms, generator))
-
-
-@st.composite
-def _fused(draw: st.DrawFn, call, x, reads, out_shape, keywords, terms, generator) -> Case:
-    """A convolution with any residual, activation and blocks."""
-    maps, reads = {"x": x}, {"x": reads}
-    residual = None
-    if draw(st.booleans()):
-        residual = maps["residual"] = values(generator, *out_shape)
-        reads["residual"] = same(out_shape[2:])
-    keywords |= draw(activations(out_shape[1], generator))
-    allowed = tolerance(terms, x, keywords["weight"], addends=(keywords["bias"], residual))
-    blocks = draw(arbitrary_blocks(out_shape[0], *out_shape[2:]))
-    return Case(call, maps, reads, out_shape, blocks, keywords, allowed)
-
-
-@st.composite
-def _pool(draw: st.DrawFn, dilations: st.SearchStrategy[tuple[int, int]]) -> tuple:
-    n, c, h, w = draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES)
-    kernel, stride, dilation = draw(pairs(1, 4)), draw(pairs(1, 3)), draw(dilations)
-    padding = tuple(draw(st.integers(0, side // 2)) for side in kernel)
-    ceil_mode = draw(st.booleans())
-    axes = list(zip(kernel, stride, padding, dilation, strict=True))
-    extent = [pool_extent(size, *axis, ceil_mode) for size, axis in zip((h, w), axes, strict=True)]
-    assume(min(extent) >= 1)
-    reads = tuple(window_reads(o, s, *axis) for o, s, axis in zip(extent, (h, w), axes, strict=True))
-    keywords = {"kernel_size": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
-    return (n, c, h, w), {"x": reads}, (n, c, *extent), keywords, dilation
+    residual = values(generator, n, k, *extent) if draw(st.booleans()) else None
+    fused = draw(activations(k, generator))
+    return draw(with_blocks(cases.conv_transpose2d(x, weight, bias, residual, **geometry, groups=groups, **fused)))
 
 
 @st.composite
 def max_pool2d(draw: st.DrawFn) -> Case:
-    """Any window; negative values at the frame's edge, where padding must count as minus infinity."""
-    shape, reads, out_shape, keywords, dilation = draw(_pool(pairs(1, 3)))
-    x = values(draw(generators()), *shape) - draw(st.sampled_from([0.0, 10.0]))
-    blocks = draw(arbitrary_blocks(out_shape[0], *out_shape[2:]))
-    keywords["dilation"] = dilation
-    return Case(ops.max_pool2d, {"x": x}, reads, out_shape, blocks, keywords, tolerance=0.0)
+    """Any window; values far below zero too, where padding must count as minus infinity."""
+    size, geometry = draw(_window(pairs(1, 3)))
+    x = values(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *size)
+    return draw(with_blocks(cases.max_pool2d(x - draw(st.sampled_from([0.0, 10.0])), **geometry)))
 
 
 @st.composite
 def avg_pool2d(draw: st.DrawFn) -> Case:
     """Any window and every way to count its elements."""
-    shape, reads, out_shape, keywords, _ = draw(_pool(st.just((1, 1))))
-    x = values(draw(generators()), *shape)
-    keywords["count_include_pad"] = draw(st.booleans())
-    keywords["divisor_override"] = draw(st.sampled_from([None, None, 1, 7]))
-    blocks = draw(arbitrary_blocks(out_shape[0], *out_shape[2:]))
-    allowed = tolerance(keywords["kernel_size"][0] * keywords["kernel_size"][1], x)
-    return Case(ops.avg_pool2d, {"x": x}, reads, out_shape, blocks, keywords, allowed)
+    size, geometry = draw(_window(st.just((1, 1))))
+    del geometry["dilation"]
+    x = values(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *size)
+    counts = {"count_include_pad": draw(st.booleans()), "divisor_override": draw(st.sampled_from([None, None, 1, 7]))}
+    return draw(with_blocks(cases.avg_pool2d(x, **geometry, **counts)))
+
+
+@st.composite
+def _window(draw: st.DrawFn, dilations: st.SearchStrategy[tuple[int, int]]) -> tuple[tuple[int, int], dict]:
+    size, kernel, ceil_mode = draw(st.tuples(SIDES, SIDES)), draw(pairs(1, 4)), draw(st.booleans())
+    padding = tuple(draw(st.integers(0, side // 2)) for side in kernel)
+    geometry = {"kernel_size": kernel, "stride": draw(pairs(1, 3)), "padding": padding, "dilation": draw(dilations)}
+    assume(min(pool_extent(*axis, ceil_mode) for axis in zip(size, *geometry.values(), strict=True)) >= 1)
+    return size, {**geometry, "ceil_mode": ceil_mode}
 
 
 @st.composite
 def interpolate(draw: st.DrawFn) -> Case:
     """Nearest and bilinear, larger and smaller, by size and by factor, with aligned corners and without."""
-    n, c, h, w = draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES)
-    mode = draw(st.sampled_from(["nearest", "bilinear"]))
-    corners = mode == "bilinear" and draw(st.booleans())
-    factors = None
-    size = draw(st.tuples(st.integers(1, 24), st.integers(1, 24)))
+    sides, mode = draw(st.tuples(SIDES, SIDES)), draw(st.sampled_from(["nearest", "bilinear"]))
+    size, factors = draw(pairs(1, 24)), None
     if draw(st.booleans()):
         factors = draw(st.tuples(*[st.sampled_from([2.0, 3.0, 4.0, 0.5, 1.0, 1.3, 0.7, 2.6])] * 2))
-        size = tuple(interpolate_extent(*axis) for axis in zip((h, w), factors, strict=True))
-        assume(min(size) >= 1)
-    x = (any_bits if mode == "nearest" else values)(draw(generators()), n, c, h, w)
-
-    def along(axis: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        named = {"mode": mode, "align_corners": corners if mode == "bilinear" else None}
-        if factors is not None:
-            return lambda unit: F.interpolate(unit, scale_factor=(factors[axis], 1.0), **named)
-        return lambda unit: F.interpolate(unit, size=(size[axis], 1), **named)
-
-    reads = {"x": tuple(resize_reads(size[axis], (h, w)[axis], along(axis)) for axis in (0, 1))}
-    keywords = {"mode": mode, "align_corners": corners, "scale_factor": factors}
-    blocks = draw(arbitrary_blocks(n, *size))
-    # Four terms, and source positions that are float32 numbers up to h and w.
-    allowed = tolerance(4 + h + w, x) if mode == "bilinear" else None
-    return Case(ops.interpolate, {"x": x}, reads, (n, c, *size), blocks, keywords, allowed)
+        assume(min(interpolate_extent(*axis) for axis in zip(sides, factors, strict=True)) >= 1)
+    fill = any_bits if mode == "nearest" else values
+    x = fill(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *sides)
+    corners = mode == "bilinear" and draw(st.booleans())
+    return draw(with_blocks(cases.interpolate(x, size, mode=mode, align_corners=corners, scale_factor=factors)))
 
 
 @st.composite
-def _pointwise(draw: st.DrawFn) -> tuple:
-    shape = (draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES))
-    generator = draw(generators())
-    return shape, generator, draw(arbitrary_blocks(shape[0], *shape[2:])), draw(activations(shape[1], generator))
+def _pointwise(draw: st.DrawFn) -> tuple[tuple[int, ...], torch.Generator, dict[str, object]]:
+    shape, generator = (draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES)), draw(generators())
+    return shape, generator, draw(activations(shape[1], generator))
 
 
 @st.composite
 def add(draw: st.DrawFn) -> Case:
     """Sums with any activation."""
-    shape, generator, blocks, keywords = draw(_pointwise())
-    x, y = values(generator, *shape), values(generator, *shape)
-    reads = {"x": same(shape[2:]), "y": same(shape[2:])}
-    return Case(ops.add, {"x": x, "y": y}, reads, shape, blocks, keywords, tolerance(1, addends=(x, y)))
+    shape, generator, fused = draw(_pointwise())
+    return draw(with_blocks(cases.add(values(generator, *shape), values(generator, *shape), **fused)))
 
 
 @st.composite
 def activation(draw: st.DrawFn) -> Case:
     """Any activation alone."""
-    shape, generator, blocks, keywords = draw(_pointwise())
-    x, allowed = values(generator, *shape), 0.0
-    if keywords["activation"] is None:
-        x, allowed = any_bits(generator, *shape), None
-    return Case(ops.activation, {"x": x}, {"x": same(shape[2:])}, shape, blocks, keywords, allowed)
+    shape, generator, fused = draw(_pointwise())
+    fill = any_bits if fused["activation"] is None else values
+    return draw(with_blocks(cases.activation(fill(generator, *shape), **fused)))
 
 
 @st.composite
 def affine(draw: st.DrawFn) -> Case:
     """Scale and shift with any activation."""
-    shape, generator, blocks, keywords = draw(_pointwise())
-    x, scale, shift = values(generator, *shape), values(generator, shape[1]), values(generator, shape[1])
-    keywords |= {"scale": scale, "shift": shift}
-    allowed = tolerance(1, x, scale, addends=(shift,))
-    return Case(ops.affine, {"x": x}, {"x": same(shape[2:])}, shape, blocks, keywords, allowed)
+    shape, generator, fused = draw(_pointwise())
+    scale, shift = values(generator, shape[1]), values(generator, shape[1])
+    return draw(with_blocks(cases.affine(values(generator, *shape), scale, shift, **fused)))
 
 
 @st.composite
@@ -294,14 +215,7 @@ def cat(draw: st.DrawFn) -> Case:
     n, h, w = draw(st.integers(1, 2)), draw(SIDES), draw(SIDES)
     generator = draw(generators())
     channels = draw(st.lists(CHANNELS, min_size=1, max_size=4))
-    maps = {f"part{i}": any_bits(generator, n, c, h, w) for i, c in enumerate(channels)}
-    out_shape = (n, sum(channels), h, w)
-    blocks = draw(arbitrary_blocks(n, h, w))
-    return Case(_cat, maps, dict.fromkeys(maps, same((h, w))), out_shape, blocks)
-
-
-def _cat(*, blocks: BlockSet, out: torch.Tensor, **parts: torch.Tensor) -> torch.Tensor:
-    return ops.cat(list(parts.values()), blocks, out)
+    return draw(with_blocks(cases.cat(*(any_bits(generator, n, c, h, w) for c in channels))))
 
 
 # One strategy per op that obeys the contract as it stands; gather and scatter have a packed side.

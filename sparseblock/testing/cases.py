@@ -1,0 +1,200 @@
+"""A case of each op from its tensors and parameters: output shape, what may be read, tolerance; all blocks active."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from sparseblock import ops
+from sparseblock.blocks import BlockSet
+from sparseblock.grid import conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
+from sparseblock.testing.case import Case
+from sparseblock.testing.compare import tolerance
+
+Pair = tuple[int, int]
+Matrix = torch.Tensor  # bool [out pixels, input pixels] of one axis
+
+
+def conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    *,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    activation: str | None = None,
+    slope: float | torch.Tensor | None = None,
+) -> Case:
+    """`ops.conv2d`, arguments as there."""
+    windows = list(zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True))
+    extent = [conv_extent(*window) for window in windows]
+    reads = tuple(_window_reads(out, *window) for out, window in zip(extent, windows, strict=True))
+    keywords = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    fused = {"weight": weight, "bias": bias, "activation": activation, "slope": slope}
+    shape = (x.shape[0], weight.shape[0], *extent)
+    return _convolution(ops.conv2d, x, reads, shape, keywords | fused, residual, weight[0].numel())
+
+
+def conv_transpose2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    *,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    output_padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    activation: str | None = None,
+    slope: float | torch.Tensor | None = None,
+) -> Case:
+    """`ops.conv_transpose2d`, arguments as there."""
+    windows = list(zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True))
+    extent = [conv_transpose_extent(*window, o) for window, o in zip(windows, output_padding, strict=True)]
+    reads = tuple(_transposed_reads(out, *window) for out, window in zip(extent, windows, strict=True))
+    keywords = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    fused = {"weight": weight, "bias": bias, "activation": activation, "slope": slope, "output_padding": output_padding}
+    shape = (x.shape[0], weight.shape[1] * groups, *extent)
+    terms = weight[:, 0].numel() // groups
+    return _convolution(ops.conv_transpose2d, x, reads, shape, keywords | fused, residual, terms)
+
+
+def max_pool2d(
+    x: torch.Tensor,
+    *,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+) -> Case:
+    """`ops.max_pool2d`, arguments as there; the very values."""
+    return _pool(ops.max_pool2d, x, kernel_size, stride, padding, dilation, ceil_mode, {"dilation": dilation}, 0.0)
+
+
+def avg_pool2d(
+    x: torch.Tensor,
+    *,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Case:
+    """`ops.avg_pool2d`, arguments as there."""
+    keywords = {"count_include_pad": count_include_pad, "divisor_override": divisor_override}
+    allowed = tolerance(kernel_size[0] * kernel_size[1], x)
+    return _pool(ops.avg_pool2d, x, kernel_size, stride, padding, (1, 1), ceil_mode, keywords, allowed)
+
+
+def interpolate(
+    x: torch.Tensor,
+    size: Pair | None = None,
+    *,
+    mode: str = "nearest",
+    align_corners: bool = False,
+    scale_factor: tuple[float, float] | None = None,
+) -> Case:
+    """`ops.interpolate`, to `size` or by `scale_factor`; nearest moves bits."""
+    sides = tuple(x.shape[2:])
+    if scale_factor is not None:
+        size = tuple(interpolate_extent(*axis) for axis in zip(sides, scale_factor, strict=True))
+    named = {"mode": mode, "align_corners": align_corners if mode == "bilinear" else None}
+
+    def along(axis: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        if scale_factor is not None:
+            return lambda unit: F.interpolate(unit, scale_factor=(scale_factor[axis], 1.0), **named)
+        return lambda unit: F.interpolate(unit, size=(size[axis], 1), **named)
+
+    reads = tuple(_resize_reads(sides[axis], along(axis)) for axis in (0, 1))
+    keywords = {"mode": mode, "align_corners": align_corners, "scale_factor": scale_factor}
+    # Four terms, at source positions that are float32 numbers up to h and w.
+    allowed = tolerance(4 + sum(sides), x) if mode == "bilinear" else None
+    return _case(ops.interpolate, {"x": x}, {"x": reads}, (*x.shape[:2], *size), keywords, allowed)
+
+
+def add(x: torch.Tensor, y: torch.Tensor, **activation: object) -> Case:
+    """`ops.add`, arguments as there."""
+    return _pointwise(ops.add, {"x": x, "y": y}, activation, tolerance(1, addends=(x, y)))
+
+
+def activation(x: torch.Tensor, **activation: object) -> Case:
+    """`ops.activation`, arguments as there; the very values, and without an activation the bits."""
+    return _pointwise(ops.activation, {"x": x}, activation, None if activation["activation"] is None else 0.0)
+
+
+def affine(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, **activation: object) -> Case:
+    """`ops.affine`, arguments as there."""
+    allowed = tolerance(1, x, scale, addends=(shift,))
+    return _pointwise(ops.affine, {"x": x}, {"scale": scale, "shift": shift, **activation}, allowed)
+
+
+def cat(*parts: torch.Tensor) -> Case:
+    """`ops.cat` of `parts`; moves bits."""
+    maps = {f"part{i}": part for i, part in enumerate(parts)}
+    n, _, h, w = parts[0].shape
+    return _case(
+        _cat, maps, dict.fromkeys(maps, _same((h, w))), (n, sum(part.shape[1] for part in parts), h, w), {}, None
+    )
+
+
+def _cat(*, blocks: BlockSet, out: torch.Tensor, **parts: torch.Tensor) -> torch.Tensor:
+    return ops.cat(list(parts.values()), blocks, out)
+
+
+def _case(call, maps, reads, out_shape, keywords, allowed) -> Case:
+    blocks = BlockSet.all(out_shape[0], 1, 1, tuple(out_shape[2:]))
+    return Case(call, maps, reads, tuple(out_shape), blocks, keywords, allowed)
+
+
+def _convolution(call, x, reads, out_shape, keywords, residual, terms) -> Case:
+    maps, reads = {"x": x}, {"x": reads}
+    if residual is not None:
+        maps["residual"], reads["residual"] = residual, _same(out_shape[2:])
+    allowed = tolerance(terms, x, keywords["weight"], addends=(keywords["bias"], residual))
+    return _case(call, maps, reads, out_shape, keywords, allowed)
+
+
+def _pool(call, x, kernel_size, stride, padding, dilation, ceil_mode, keywords, allowed) -> Case:
+    windows = list(zip(x.shape[2:], kernel_size, stride, padding, dilation, strict=True))
+    extent = [pool_extent(*window, ceil_mode) for window in windows]
+    reads = tuple(_window_reads(out, *window) for out, window in zip(extent, windows, strict=True))
+    keywords = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "ceil_mode": ceil_mode} | keywords
+    return _case(call, {"x": x}, {"x": reads}, (*x.shape[:2], *extent), keywords, allowed)
+
+
+def _pointwise(call, maps, keywords, allowed) -> Case:
+    shape = maps["x"].shape
+    return _case(call, maps, dict.fromkeys(maps, _same(shape[2:])), shape, keywords, allowed)
+
+
+def _window_reads(out: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Matrix:
+    """Output o reads o * stride - padding + r * dilation."""
+    reach = torch.arange(out)[:, None, None] * stride - padding + torch.arange(kernel)[None, :, None] * dilation
+    return (reach == torch.arange(size)).any(1)
+
+
+def _transposed_reads(out: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Matrix:
+    """Input i reaches i * stride - padding + r * dilation."""
+    reach = torch.arange(size)[None, :, None] * stride - padding + torch.arange(kernel)[None, None, :] * dilation
+    return (reach == torch.arange(out)[:, None, None]).any(2)
+
+
+def _resize_reads(size: int, resize: Callable[[torch.Tensor], torch.Tensor]) -> Matrix:
+    """Where `resize` of a unit vector is not zero, and the pixel after, whose weight may be 0."""
+    weights = resize(torch.eye(size)[None, :, :, None])[0, :, :, 0].T
+    touched = weights != 0
+    touched[:, 1:] |= touched[:, :-1].clone()
+    return touched
+
+
+def _same(size: Sequence[int]) -> tuple[Matrix, Matrix]:
+    """Each output pixel reads the one input pixel in its place."""
+    return torch.eye(size[0], dtype=torch.bool), torch.eye(size[1], dtype=torch.bool)
