@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -64,12 +65,14 @@ class BlockSet:
 
         Raises:
             SparseBlockError: `index` is no int32 tensor of three columns, a row lies outside of the grid or is there
-                twice, or `block` is not positive.
+                twice, `grid` is no (n, rows, cols), or `block` is not positive.
         """
         if not isinstance(index, torch.Tensor) or index.dtype != torch.int32 or index.dim() != 2 or index.shape[1] != 3:
             raise SparseBlockError(
                 f"BlockSet.from_index: index is {_describe(index)}; it must be an int32 tensor [count, 3]"
             )
+        if len(grid) != 3 or any(not isinstance(axis, int) or axis < 0 for axis in grid):
+            raise SparseBlockError(f"BlockSet.from_index: grid is {grid!r}; it must be (n, rows, cols), in blocks")
         rows = index.cpu()
         outside = ((rows < 0) | (rows >= torch.tensor(grid))).any(dim=1)
         if outside.any():
@@ -104,7 +107,7 @@ class BlockSet:
 
 
 def _as_block(block: tuple[int, int] | int) -> tuple[int, int]:
-    pair = (block, block) if isinstance(block, int) else tuple(block)
+    pair = (block, block) if isinstance(block, int) else tuple(block) if isinstance(block, Sequence) else ()
     if len(pair) != 2 or any(not isinstance(side, int) or side < 1 for side in pair):
         raise SparseBlockError(f"BlockSet: block is {block!r}; it must be one or two positive integers (pixels)")
     return pair

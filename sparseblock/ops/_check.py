@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from sparseblock import backends
 from sparseblock.blocks import BlockSet
@@ -26,7 +27,7 @@ def shape_of(sizes: Sequence[int]) -> str:
 
 def pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
     """`value` for both axes, (vertical, horizontal)."""
-    sides = (value, value) if isinstance(value, int) else tuple(value)
+    sides = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
         raise SparseBlockError(f"{op}: {name} is {value!r}; it must be an integer or two (vertical, horizontal)")
     if min(sides) < least or max(sides) >= LIMIT:
@@ -135,7 +136,12 @@ def blocks(op: str, active: BlockSet, out: torch.Tensor, name: str = "out") -> N
 
 
 def apart(op: str, out: torch.Tensor, place: torch.Tensor | None = None, **inputs: torch.Tensor | None) -> None:
-    """No element of an input is an element of `out`; but an input may be exactly `place`, where it is written to."""
+    """No element of an input is an element of `out`; but an input may be exactly `place`, where it is written to.
+
+    Tensors that are traced have no memory yet, so nothing is known of them.
+    """
+    if torch.compiler.is_compiling() or isinstance(out, FakeTensor):
+        return
     for name, tensor in inputs.items():
         if tensor is None or (place is not None and _same(tensor, place)) or not _overlap(tensor, out):
             continue
@@ -245,7 +251,7 @@ def pointwise(
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return (
-        _address(a) == _address(b)
+        _start(a) == _start(b)
         and a.shape == b.shape
         and all(
             size == 1 or stride_a == stride_b
@@ -256,9 +262,8 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors may share an element. Exact for boxes of one plane: images, rows, columns, channels."""
-    (memory_a, start_a), (memory_b, start_b) = _address(a), _address(b)
-    ends_first = start_a + _span(a, range(a.dim())) <= start_b or start_b + _span(b, range(b.dim())) <= start_a
-    if memory_a != memory_b or ends_first:
+    start_a, start_b = _start(a), _start(b)
+    if start_a + _span(a, range(a.dim())) <= start_b or start_b + _span(b, range(b.dim())) <= start_a:
         return False
     if a.dim() != 4 or a.stride() != b.stride():
         return True
@@ -278,8 +283,6 @@ def _span(tensor: torch.Tensor, axes: Sequence[int]) -> int:
     return 1 + sum((tensor.shape[axis] - 1) * tensor.stride(axis) for axis in axes)
 
 
-def _address(tensor: torch.Tensor) -> tuple[int, int]:
-    """(memory, first element in it). Two storages over the same memory, as from numpy, count as one memory."""
-    if torch.compiler.is_compiling() or isinstance(tensor, torch._subclasses.FakeTensor):
-        return tensor.untyped_storage()._cdata, tensor.storage_offset()
-    return 0, tensor.data_ptr() // tensor.element_size()
+def _start(tensor: torch.Tensor) -> int:
+    """Where the first element lies, in elements."""
+    return tensor.data_ptr() // tensor.element_size()

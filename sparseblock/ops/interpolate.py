@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +13,9 @@ from sparseblock.grid import interpolate_extent
 from sparseblock.ops import _check
 from sparseblock.ops._register import register
 
+# `method` and not `mode`, a name that torch's own tracing functions take.
 _interpolate = register(
-    "interpolate(Tensor x, Tensor index, Tensor count, int[2] block, Tensor(a!) out, str mode, bool align_corners, "
+    "interpolate(Tensor x, Tensor index, Tensor count, int[2] block, Tensor(a!) out, str method, bool align_corners, "
     "float[]? scale_factor) -> ()"
 )
 
@@ -62,14 +64,20 @@ def interpolate(
         raise SparseBlockError(f"{op}: align_corners is set with mode 'nearest'; only 'bilinear' knows it")
     size = tuple(out.shape[2:])
     if scale_factor is not None:
-        scale_factor = (scale_factor,) * 2 if isinstance(scale_factor, (int, float)) else tuple(scale_factor)
-        if len(scale_factor) != 2 or not all(0 < factor < float("inf") for factor in scale_factor):
+        factors = (scale_factor,) * 2 if isinstance(scale_factor, (int, float)) else scale_factor
+        if not _is_scale(factors):
             raise SparseBlockError(
-                f"{op}: scale_factor is {scale_factor}; it must be one or two positive finite numbers"
+                f"{op}: scale_factor is {scale_factor!r}; it must be one or two positive finite numbers"
             )
+        scale_factor = [float(factor) for factor in factors]
         size = tuple(interpolate_extent(*axis) for axis in zip(x.shape[2:], scale_factor, strict=True))
     _check.out_shape(op, out, (*x.shape[:2], *size), x=x)
     _check.blocks(op, blocks, out)
     _check.apart(op, out, x=x)
     _interpolate(x, blocks.index, blocks.count, blocks.block, out, mode, align_corners, scale_factor)
     return out
+
+
+def _is_scale(factors: object) -> bool:
+    numbers = isinstance(factors, Sequence) and all(isinstance(factor, (int, float)) for factor in factors)
+    return numbers and len(factors) == 2 and all(0 < factor < math.inf for factor in factors)

@@ -1,0 +1,361 @@
+"""Wrong input: one clear line each, matched whole."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from sparseblock import BlockSet, SparseBlockError, backend, ops
+from sparseblock.testing import channels_last
+
+
+def plane(*shape: int, **options) -> torch.Tensor:
+    return torch.zeros(shape, **options).to(memory_format=torch.channels_last)
+
+
+X = plane(2, 4, 8, 8)
+POOLED = X.clone()
+OUT = plane(2, 6, 8, 8)
+WEIGHT = torch.zeros(6, 4, 3, 3)
+BLOCKS = BlockSet.all(2, 2, 2, 4)
+
+
+def conv(x=X, weight=WEIGHT, bias=None, blocks=BLOCKS, out=OUT, padding=1, **options):
+    return ops.conv2d(x, weight, bias, blocks, out, padding=padding, **options)
+
+
+def transpose(x=X, weight=None, blocks=BLOCKS, out=OUT, **options):
+    return ops.conv_transpose2d(x, torch.zeros(4, 6, 1, 1) if weight is None else weight, None, blocks, out, **options)
+
+
+def pool(x=X, out=POOLED, blocks=BLOCKS, kernel_size=3, stride=1, padding=1, **options):
+    return ops.max_pool2d(x, blocks, out, kernel_size=kernel_size, stride=stride, padding=padding, **options)
+
+
+def resize(out=POOLED, **options):
+    return ops.interpolate(X, BLOCKS, out, **options)
+
+
+def shifted(tensor, channels):
+    """`tensor`'s shape and strides, a few channels further in the same memory."""
+    base = torch.zeros(tensor.numel() + channels)
+    place = [torch.as_strided(base, tensor.shape, tensor.stride(), start) for start in (0, channels)]
+    return place
+
+
+SAME = shifted(X, 2)
+ERRORS = {
+    # What is not a feature map.
+    "type": (lambda: conv(x=[1]), "conv2d: x is a list; it must be a torch.Tensor [n, c, h, w]"),
+    "axes": (lambda: conv(x=X[0]), "conv2d: x has 3 axes [4, 8, 8]; it must have 4: [n, c, h, w]"),
+    "empty": (
+        lambda: conv(x=plane(2, 4, 0, 8)),
+        "conv2d: x is [n=2 c=4 h=0 w=8]; every axis must be at least 1 and below 2**31",
+    ),
+    "overflow": (
+        lambda: conv(x=plane(1, 1, 1, 1).expand(1, 1, 1, 2**31)),
+        "conv2d: x is [n=1 c=1 h=1 w=2147483648]; every axis must be at least 1 and below 2**31",
+    ),
+    "layout of x": (
+        lambda: conv(x=torch.zeros(2, 4, 8, 8)),
+        "conv2d: x has strides (256, 64, 8, 1); it must be channels-last (stride 1 over channels): "
+        "x.contiguous(memory_format=torch.channels_last)",
+    ),
+    "layout of out": (
+        lambda: conv(out=torch.zeros(2, 6, 8, 8)),
+        "conv2d: out has strides (384, 64, 8, 1); it must be channels-last (stride 1 over channels): "
+        "out.contiguous(memory_format=torch.channels_last)",
+    ),
+    "layout of residual": (
+        lambda: conv(residual=torch.zeros(2, 6, 8, 8)),
+        "conv2d: residual has strides (384, 64, 8, 1); it must be channels-last (stride 1 over channels): "
+        "residual.contiguous(memory_format=torch.channels_last)",
+    ),
+    "out onto itself": (
+        lambda: conv(out=plane(1, 6, 8, 8).expand(2, 6, 8, 8)),
+        "conv2d: out [n=2 c=6 h=8 w=8] has strides (0, 1, 48, 6); elements must lie apart in the order n, h, w, c: "
+        "allocate it with memory_format=torch.channels_last",
+    ),
+    # Dtypes, devices, gradients.
+    "dtype": (
+        lambda: conv(x=X.half(), weight=WEIGHT.half(), out=OUT.half()),
+        "conv2d: out is torch.float16; the cpu backend computes in torch.float32: convert the tensors",
+    ),
+    "mixed dtypes": (
+        lambda: conv(weight=WEIGHT.double()),
+        "conv2d: weight is torch.float64 but out is torch.float32; all tensors must have one dtype",
+    ),
+    "device": (
+        lambda: conv(weight=WEIGHT.to("meta")),
+        "conv2d: weight is on meta but out is on cpu; all tensors must be on one device",
+    ),
+    "device without a backend": (
+        lambda: conv(out=OUT.to("meta")),
+        "conv2d: no backend is the default on meta; move the tensors to cpu, or use sparseblock.backend('reference')",
+    ),
+    "gradient": (
+        lambda: conv(weight=torch.nn.Parameter(WEIGHT)),
+        "conv2d: weight requires grad, but the op has no gradient; call it under torch.no_grad()",
+    ),
+    "gradient of a slope": (
+        lambda: conv(activation="prelu", slope=torch.nn.Parameter(torch.zeros(6))),
+        "conv2d: slope requires grad, but the op has no gradient; call it under torch.no_grad()",
+    ),
+    # Parameters of a convolution.
+    "stride": (lambda: conv(stride=0), "conv2d: stride is 0; it must be at least 1 and below 2**31"),
+    "padding": (
+        lambda: conv(padding=(1, 2, 3)),
+        "conv2d: padding is (1, 2, 3); it must be an integer or two (vertical, horizontal)",
+    ),
+    "dilation": (
+        lambda: conv(dilation=1.5),
+        "conv2d: dilation is 1.5; it must be an integer or two (vertical, horizontal)",
+    ),
+    "weight": (
+        lambda: conv(weight=torch.zeros(6, 4, 3)),
+        "conv2d: weight is [6, 4, 3]; it must be [k, c / groups, r, s], none empty",
+    ),
+    "channels": (
+        lambda: conv(weight=torch.zeros(6, 3, 3, 3)),
+        "conv2d: weight has 3 input channels but x has 4 (x: [n=2 c=4 h=8 w=8], groups=1); "
+        "weight.shape[1]*groups must equal c",
+    ),
+    "groups": (
+        lambda: conv(groups=4),
+        "conv2d: groups is 4 for 6 output channels; it must be a positive divisor of weight.shape[0]",
+    ),
+    "kernel": (
+        lambda: conv(weight=torch.zeros(6, 4, 9, 3), padding=0),
+        "conv2d: a kernel of 9x3 (dilation (1, 1)) does not fit into x [n=2 c=4 h=8 w=8] with padding (0, 0); "
+        "pad more or pass a larger x",
+    ),
+    "shape of out": (
+        lambda: conv(padding=0),
+        "conv2d: out is [n=2 c=6 h=8 w=8] but the dense op gives [n=2 c=6 h=6 w=6] (x: [n=2 c=4 h=8 w=8]); "
+        "allocate out with that shape",
+    ),
+    "bias": (
+        lambda: conv(bias=torch.zeros(4)),
+        "conv2d: bias is [4] for 6 output channels; it must be [6]",
+    ),
+    "residual": (
+        lambda: conv(residual=X),
+        "conv2d: residual is [n=2 c=4 h=8 w=8] but out is [n=2 c=6 h=8 w=8]; both must have one shape",
+    ),
+    "activation": (
+        lambda: conv(activation="swish"),
+        "conv2d: activation is 'swish'; it must be one of None, 'relu', 'relu6', 'leaky_relu', 'prelu'",
+    ),
+    "slope of nothing": (
+        lambda: conv(activation="relu", slope=0.1),
+        "conv2d: slope is given, but activation 'relu' has none; leave it out",
+    ),
+    "slope missing": (
+        lambda: conv(activation="prelu"),
+        "conv2d: slope of 'prelu' is None; it must be a number or a tensor [6] or [1]",
+    ),
+    "slope": (
+        lambda: conv(activation="prelu", slope=torch.zeros(4)),
+        "conv2d: slope of 'prelu' is [4]; it must be a number or a tensor [6] or [1]",
+    ),
+    "output padding": (
+        lambda: transpose(output_padding=1),
+        "conv_transpose2d: output_padding is (1, 1) with stride (1, 1) and dilation (1, 1); "
+        "it must be smaller than either",
+    ),
+    "weight, transposed": (
+        lambda: transpose(weight=torch.zeros(4, 6)),
+        "conv_transpose2d: weight is [4, 6]; it must be [c, k / groups, r, s], none empty",
+    ),
+    "channels, transposed": (
+        lambda: transpose(weight=torch.zeros(3, 6, 1, 1)),
+        "conv_transpose2d: weight has 3 input channels but x has 4 (x: [n=2 c=4 h=8 w=8]); "
+        "weight.shape[0] must equal c",
+    ),
+    "groups, transposed": (
+        lambda: transpose(groups=3),
+        "conv_transpose2d: groups is 3 for 4 input channels; it must be a positive divisor of weight.shape[0]",
+    ),
+    "padding, transposed": (
+        lambda: transpose(padding=4),
+        "conv_transpose2d: padding (4, 4) leaves nothing of x [n=2 c=4 h=8 w=8] under a kernel of 1x1; pad less",
+    ),
+    # Blocks.
+    "blocks": (
+        lambda: conv(blocks=torch.ones(2, 2, 2, dtype=torch.bool)),
+        "conv2d: blocks is a Tensor; it must be a BlockSet: BlockSet.from_mask(mask, block)",
+    ),
+    "grid": (
+        lambda: conv(blocks=BlockSet.all(2, 2, 3, 4)),
+        "conv2d: blocks are a grid of [2, 2, 3] blocks of 4x4 px, but out [n=2 c=6 h=8 w=8] takes [2, 2, 2]; "
+        "[n, rows, cols] must cover out exactly",
+    ),
+    "images of the grid": (
+        lambda: conv(blocks=BlockSet.all(1, 2, 2, 4)),
+        "conv2d: blocks are a grid of [1, 2, 2] blocks of 4x4 px, but out [n=2 c=6 h=8 w=8] takes [2, 2, 2]; "
+        "[n, rows, cols] must cover out exactly",
+    ),
+    "list of blocks": (
+        lambda: conv(blocks=BlockSet(BLOCKS.index.long(), BLOCKS.count, BLOCKS.grid, BLOCKS.block)),
+        "conv2d: blocks have index torch.int64 with strides (3, 1) and count torch.int32; both must be torch.int32 "
+        "and contiguous: BlockSet.from_index makes them so",
+    ),
+    "device of blocks": (
+        lambda: conv(blocks=BlockSet.all(2, 2, 2, 4, device="meta")),
+        "conv2d: blocks are on meta but out is on cpu; they must be on one device",
+    ),
+    # Memory.
+    "overlap": (
+        lambda: pool(x=SAME[0], out=SAME[1]),
+        "max_pool2d: x and out share memory; they must lie apart: pass x.clone()",
+    ),
+    "in place": (
+        lambda: pool(x=X, out=X),
+        "max_pool2d: x and out share memory; they must lie apart: pass x.clone()",
+    ),
+    "overlap in part": (
+        lambda: ops.add(X, SAME[0], BLOCKS, SAME[1]),
+        "add: y and out share memory; they must lie apart or be the same elements: pass y.clone()",
+    ),
+    # Pooling.
+    "window": (
+        lambda: pool(kernel_size=9, padding=0),
+        "max_pool2d: a window of 9x9 (dilation (1, 1)) does not fit into x [n=2 c=4 h=8 w=8] with padding (0, 0); "
+        "pad more or pass a larger x",
+    ),
+    "padding of a window": (
+        lambda: pool(padding=2),
+        "max_pool2d: padding is (2, 2) for kernel_size (3, 3); it must be at most half of it",
+    ),
+    "divisor": (
+        lambda: ops.avg_pool2d(X, BLOCKS, X.clone(), kernel_size=1, divisor_override=0),
+        "avg_pool2d: divisor_override is 0; it must be None or a positive integer below 2**31",
+    ),
+    # Resize.
+    "mode": (lambda: resize(mode="bicubic"), "interpolate: mode is 'bicubic'; it must be 'nearest' or 'bilinear'"),
+    "corners": (
+        lambda: resize(align_corners=True),
+        "interpolate: align_corners is set with mode 'nearest'; only 'bilinear' knows it",
+    ),
+    "factor": (
+        lambda: resize(scale_factor=(2.0, 0.0)),
+        "interpolate: scale_factor is (2.0, 0.0); it must be one or two positive finite numbers",
+    ),
+    "kind of factor": (
+        lambda: resize(scale_factor="2"),
+        "interpolate: scale_factor is '2'; it must be one or two positive finite numbers",
+    ),
+    "size by factor": (
+        lambda: resize(scale_factor=1.3),
+        "interpolate: out is [n=2 c=4 h=8 w=8] but the dense op gives [n=2 c=4 h=10 w=10] (x: [n=2 c=4 h=8 w=8]); "
+        "allocate out with that shape",
+    ),
+    # The rest.
+    "scale": (
+        lambda: ops.affine(X, torch.zeros(3), torch.zeros(4), BLOCKS, X.clone()),
+        "affine: scale is [3] for 4 output channels; it must be [4]",
+    ),
+    "slices": (
+        lambda: ops.cat_slices(X, [3, 2]),
+        "cat_slices: channels are [3, 2] for out [n=2 c=4 h=8 w=8]; they must be positive and add up to c",
+    ),
+    "parts": (
+        lambda: ops.cat([], BLOCKS, X),
+        "cat: tensors is []; it must be a list of at least one tensor [n, c, h, w]",
+    ),
+    "channels of parts": (
+        lambda: ops.cat([X], BLOCKS, OUT),
+        "cat: out is [n=2 c=6 h=8 w=8] but the dense op gives [n=2 c=4 h=8 w=8] (tensors[0]: [n=2 c=4 h=8 w=8]); "
+        "allocate out with that shape",
+    ),
+    "size of parts": (
+        lambda: ops.cat([X, plane(2, 2, 8, 7)], BLOCKS, OUT),
+        "cat: tensors[1] is [n=2 c=2 h=8 w=7] but out is [n=2 c=2 h=8 w=8]; both must have one shape",
+    ),
+    "halo": (
+        lambda: ops.gather(X, BLOCKS, X, halo=-1),
+        "gather: halo is -1; it must be an integer of at least 0 and below 2**31 (pixels)",
+    ),
+    "room": (
+        lambda: ops.gather(X, BLOCKS, plane(8, 4, 4, 4), halo=1),
+        "gather: out is [8, 4, 4, 4] for 8 blocks of 4x4 px with halo 1 and 4 channels; it must be [8, 4, 6, 6]",
+    ),
+    "gaps": (
+        lambda: ops.scatter(plane(8, 6, 4, 4)[:, :4], BLOCKS, X),
+        "scatter: packed has strides (96, 1, 24, 6); it must be channels-last without gaps: "
+        "packed.contiguous(memory_format=torch.channels_last)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_wrong_input_is_one_clear_line(case):
+    call, message = ERRORS[case]
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_nothing_is_written_before_the_input_is_known_to_be_right(case):
+    before = [tensor.clone() for tensor in (X, OUT, *SAME)]
+    with pytest.raises(SparseBlockError):
+        ERRORS[case][0]()
+    assert all(torch.equal(now, then) for now, then in zip((X, OUT, *SAME), before, strict=True))
+
+
+def test_a_parameter_is_fine_without_grad_mode():
+    with torch.no_grad():
+        conv(weight=torch.nn.Parameter(WEIGHT), out=channels_last(OUT.clone()))
+
+
+def test_float64_is_for_the_reference_backend():
+    double = {"x": X.double(), "weight": WEIGHT.double(), "out": OUT.double()}
+    with backend("reference"):
+        conv(**double)
+    message = "conv2d: out is torch.float64; the cpu backend computes in torch.float32: convert the tensors"
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
+        conv(**double)
+
+
+class TestOverlap:
+    """Parts of one tensor that share no element may be read and written at once; others may not."""
+
+    whole = plane(2, 8, 12, 12)
+    blocks = BlockSet.all(1, 1, 1, 6)
+
+    @pytest.mark.parametrize(
+        ("x", "out"),
+        [
+            (whole[:1, :4, :6, :6], whole[:1, 4:, :6, :6]),
+            (whole[:1, :4, :6, :6], whole[:1, :4, :6, 6:]),
+            (whole[:1, :4, :6, :6], whole[:1, :4, 6:, :6]),
+            (whole[:1, :4, :6, :6], whole[1:, :4, :6, :6]),
+            (whole[:1, 4:, :6, 6:], whole[:1, :4, :6, 6:]),
+        ],
+        ids=["channels", "columns", "rows", "images", "channels before"],
+    )
+    def test_apart(self, x, out):
+        ops.max_pool2d(x, self.blocks, out, kernel_size=1)
+
+    @pytest.mark.parametrize(
+        ("x", "out"),
+        [
+            (whole[:1, :4, :6, :6], whole[:1, 3:7, :6, :6]),
+            (whole[:1, :4, :6, :6], whole[:1, :4, :6, 5:11]),
+            (whole[:1, :4, :6, :6], whole[:1, :4, 5:11, :6]),
+            (whole[:1, :4, 3:9, 3:9], whole[:1, 2:6, :6, 6:]),
+        ],
+        ids=["channels", "columns", "rows", "corner"],
+    )
+    def test_shared(self, x, out):
+        with pytest.raises(
+            SparseBlockError, match=r"^max_pool2d: x and out share memory; they must lie apart: pass x\.clone\(\)$"
+        ):
+            ops.max_pool2d(x, self.blocks, out, kernel_size=1)
+
+    def test_two_tensors_over_one_memory(self):
+        array = plane(1, 1, 6, 6).numpy()
+        with pytest.raises(SparseBlockError, match="share memory"):
+            ops.max_pool2d(torch.from_numpy(array), self.blocks, torch.from_numpy(array), kernel_size=1)

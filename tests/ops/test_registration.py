@@ -1,0 +1,101 @@
+"""The ops as torch.library sees them: schema, fake, tracing, versions; and their examples run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import sparseblock
+from sparseblock import BlockSet, ops
+from sparseblock.testing import channels_last
+
+REGISTERED = sorted(set(ops.__all__) - {"cat_slices"})
+BLOCKS = BlockSet.from_mask(torch.tensor([[[True, False], [False, True]]]), block=4)
+PLACE = (BLOCKS.index, BLOCKS.count, BLOCKS.block)
+
+
+def plane(channels: int = 4) -> torch.Tensor:
+    return channels_last(torch.randn(1, channels, 8, 8))
+
+
+def samples(op: str) -> list[tuple]:
+    """Arguments of the registered op: with and without what is optional."""
+    x, out, slope = plane(), plane(), torch.rand(4)
+    weight, bias = torch.randn(4, 4, 3, 3), torch.randn(4)
+    one = [1, 1]
+    return {
+        "conv2d": [
+            (x, weight, bias, *PLACE, out, one, one, one, 1, "prelu", slope, plane()),
+            (x, weight, None, *PLACE, out, one, one, one, 1, None, None, None),
+        ],
+        "conv_transpose2d": [
+            (x, weight, bias, *PLACE, out, one, one, [0, 0], one, 1, "prelu", slope, plane()),
+            (x, weight, None, *PLACE, out, one, one, [0, 0], one, 1, None, None, None),
+        ],
+        "max_pool2d": [(x, *PLACE, out, [3, 3], one, one, one, False)],
+        "avg_pool2d": [
+            (x, *PLACE, out, [3, 3], one, one, False, True, None),
+            (x, *PLACE, out, [3, 3], one, one, False, False, 2),
+        ],
+        "interpolate": [(x, *PLACE, out, "nearest", False, None), (x, *PLACE, out, "bilinear", True, [1.0, 1.0])],
+        "add": [(x, plane(), *PLACE, out, None, None), (x, plane(), *PLACE, out, "prelu", slope)],
+        "activation": [(x, *PLACE, out, "relu", None), (x, *PLACE, out, "prelu", slope)],
+        "affine": [(x, slope, bias, *PLACE, out, "relu6", None)],
+        "cat": [([plane(1), plane(3)], *PLACE, out)],
+        "gather": [(x, *PLACE, channels_last(torch.randn(2, 4, 6, 6)), 1)],
+        "scatter": [(channels_last(torch.randn(2, 4, 4, 4)), *PLACE, out)],
+    }[op]
+
+
+def test_every_op_is_registered_under_its_name():
+    assert all(hasattr(torch.ops.sparseblock, op) for op in REGISTERED)
+
+
+@pytest.mark.parametrize("op", REGISTERED)
+def test_opcheck(op):
+    for sample in samples(op):
+        torch.library.opcheck(getattr(torch.ops.sparseblock, op).default, sample)
+
+
+@pytest.mark.parametrize("op", REGISTERED)
+def test_a_call_counts_as_a_change_of_out(op):
+    for sample in samples(op):
+        overload = getattr(torch.ops.sparseblock, op).default
+        out = sample[[argument.name for argument in overload._schema.arguments].index("out")]
+        version = out._version
+        overload(*sample)
+        assert out._version == version + 1
+
+
+def test_fake_tensors_pass_validation_and_run_nothing():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x, out = plane(), plane()
+        assert ops.conv2d(x, torch.randn(4, 4, 3, 3), None, BLOCKS, out, padding=1) is out
+
+
+def test_torch_compile_traces_an_op_without_a_break():
+    weight, x = torch.randn(4, 4, 3, 3), plane()
+
+    def run(x, out):
+        ops.conv2d(x, weight, None, BLOCKS, out, padding=1, activation="relu", residual=out)
+        return ops.add(out, out, BLOCKS, out)
+
+    expected = run(x, torch.zeros_like(x))
+    torch._dynamo.reset()
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x, torch.zeros_like(x)), expected)
+
+
+@pytest.mark.parametrize("name", ["cat_slices", *REGISTERED])
+def test_the_example_in_the_docstring_runs(name):
+    module = importlib.import_module(f"sparseblock.ops.{'cat' if name == 'cat_slices' else name}")
+    globs = {"torch": torch, "sparseblock": sparseblock, "BlockSet": BlockSet}
+    tests = doctest.DocTestFinder().find(getattr(module, name), name, globs=globs)
+    examples = [test for test in tests if test.examples]
+    assert examples, f"{name} has no example"
+    for test in examples:
+        assert doctest.DocTestRunner().run(test).failed == 0
