@@ -1,6 +1,6 @@
 """The planner: an unmodified network becomes a plan that runs block-sparse.
 
-capture (torch.export) -> lower (ATen to a small IR, `ir.py`) -> passes -> placement -> planes -> native steps -> `Plan`.
+capture (torch.export) -> lower (ATen to a small IR, `ir.py`) -> passes -> placement -> planes -> steps -> `Plan`.
 """
 
 from __future__ import annotations

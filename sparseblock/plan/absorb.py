@@ -1,4 +1,4 @@
-"""Pointwise work moved into the node before it: batch norm into weights, add, affine and activation into the epilogue."""
+"""Pointwise work moved into the node before it: batch norm into weights; add, affine, activation into the epilogue."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sparseblock.plan.ir import Conv2d, Epilogue, Node, Pointwise
 def absorb(producer: Node, pointwise: Node) -> Node | None:
     """One node that does what `pointwise` does after `producer`, or None where no node can.
 
-    A node computes activation((sum + residual) * scale + shift), each part once and in this order; what comes later cannot
-    be followed by what comes earlier. An affine map right after a convolution goes into its weights instead.
+    A node computes activation((sum + residual) * scale + shift), each part once and in this order; what comes later
+    cannot be followed by what comes earlier. An affine map right after a convolution goes into its weights instead.
     """
     op, before, after = producer.op, producer.epilogue, pointwise.epilogue
     if not isinstance(op, (Conv2d, Pointwise)) or not isinstance(pointwise.op, Pointwise):

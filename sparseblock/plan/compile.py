@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import capture
+from sparseblock.plan.ir import Graph
 from sparseblock.plan.lower import lower
 from sparseblock.plan.passes import run_passes
 from sparseblock.plan.plan import Plan
@@ -17,25 +19,31 @@ def compile(model: nn.Module, example_frame: torch.Tensor, block_size: int = 128
     """A plan that runs `model` on frames of one size, block by block.
 
     The model is captured as it is and not changed; later changes to its weights do not reach the plan. Every operator
-    that has a block-sparse rule runs on the active blocks; any other runs dense on whole planes, and `Plan.report()` says
-    so and why.
+    that has a block-sparse rule runs on the active blocks; any other runs dense on whole planes, and `Plan.report()`
+    says so and why.
 
     Args:
         model: any module in eval mode, float32 on the cpu, that takes one frame [n, c, h, w].
-        example_frame: float32 [n, c, h, w]; only its c, h and w count. How many streams there are is the state's matter.
+        example_frame: float32 [n, c, h, w]; only its c, h and w count: streams belong to the state.
         block_size: pixels of the frame along both sides of a block. Maps whose stride does not divide it run dense.
 
     Raises:
-        SparseBlockError: the model is in training mode, not float32, or cannot be captured (control flow that depends on
-            values, sizes that do, buffers that change); the example is no frame; the block size is not positive.
+        SparseBlockError: the model is in training mode, not float32, or cannot be captured (control flow or sizes that
+            depend on values, buffers that change); the example is no frame; the block size is not positive.
 
     Example:
         >>> plan = sparseblock.compile(model, frame, block_size=64)
         >>> state = plan.new_state()
         >>> out = plan(frame, None, state)
     """
-    module, out_spec = capture(model, example_frame)
+    graph, out_spec = trace(model, example_frame)
     grid = BlockGrid(*example_frame.shape[2:], block_size)
     with torch.no_grad():
-        captured = track_strides(lower(module))
-        return Plan(captured, run_passes(captured, grid), out_spec, grid)
+        return Plan(run_passes(graph, grid), out_spec, grid)
+
+
+def trace(model: nn.Module, example_frame: torch.Tensor) -> tuple[Graph, pytree.TreeSpec]:
+    """The graph of `model` before any pass, and the structure of what it returns; raises as `compile`."""
+    module, out_spec = capture(model, example_frame)
+    with torch.no_grad():
+        return track_strides(lower(module)), out_spec

@@ -12,8 +12,8 @@ _WRITERS = (Conv2d, Pool2d, Interpolate, Pointwise, Concat)
 def straight_inputs(graph: Graph, grid: BlockGrid) -> dict[str, list[bool]]:
     """For every concatenation, by its output: which of its inputs need no copy.
 
-    A value lives in one place. It goes to the first concatenation that reads it, those first whose plane is read by more than
-    one pointwise node, since the others may be split (`passes/split_concat.py`). A value made dense stays out of a sparse
+    A value lives in one place. It goes to the first concatenation that reads it; those that one pointwise node alone
+    reads come last, since they may be split (`passes/split_concat.py`). A value made dense stays out of a sparse
     concatenation: it changes everywhere, the concatenation only in active blocks.
     """
     producers, placements = graph.producers(), place(graph, grid)

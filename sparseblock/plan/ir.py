@@ -1,7 +1,7 @@
 """The planner's intermediate representation: a network as plain frozen data.
 
-A `Graph` is a list of nodes in an order in which they can run. Each node makes one value. Passes take a graph and return
-another; nothing is changed in place.
+A `Graph` is a list of nodes in an order in which they can run. Each node makes one value. Passes take a graph and
+return another; nothing is changed in place.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Ref:
 class Epilogue:
     """What is done to a sum before it is stored: activation((v + residual) * scale[c] + shift[c]).
 
-    The residual is the node's second input. Vectors are float32 [c]; `slope` belongs to "prelu", which leaky ReLU is too.
+    The residual is the node's second input. Vectors are float32 [c]; `slope` belongs to "prelu", as which leaky ReLU
+    counts too.
     """
 
     scale: torch.Tensor | None = None

@@ -15,7 +15,7 @@ class Placement:
     """How a node runs.
 
     Attributes:
-        kind: "sparse", on the active blocks; "incremental", on all of them from partial sums of the active ones; "dense",
+        kind: "sparse", on the active blocks; "incremental", on all of them from sums of the active ones; "dense",
             on whole planes.
         reason: why it is not sparse, or what is to be said of it; "" where there is nothing to say.
         block: pixels of a block on the map that the node makes; 0 unless sparse.

@@ -36,12 +36,11 @@ class Plan:
         dense_macs: the part of them that runs whatever is active.
         block_macs: int64 [rows, cols]: those of each block, clipped to the frame. A frame with `mask` active takes
             dense_macs + block_macs[mask].sum().
-        captured, graph: the network before and after the passes, for tests and tools.
+        graph: the network as it runs, for tools.
     """
 
-    def __init__(self, captured: Graph, graph: Graph, out_spec: pytree.TreeSpec, grid: BlockGrid) -> None:
+    def __init__(self, graph: Graph, out_spec: pytree.TreeSpec, grid: BlockGrid) -> None:
         self.grid = grid
-        self.captured = captured
         self.graph = graph
         self._out_spec = out_spec
         self._placements = place(graph, grid)
@@ -228,8 +227,8 @@ class Plan:
             for stream, seen in enumerate(state.frames):
                 if not seen and not mask[stream].all():
                     raise SparseBlockError(
-                        f"plan: stream {stream} has {int(mask[stream].sum())} of {rows * cols} blocks active in its first "
-                        "frame; there is nothing to keep yet: give it all blocks"
+                        f"plan: stream {stream} has {int(mask[stream].sum())} of {rows * cols} blocks active in its "
+                        "first frame; there is nothing to keep yet: give it all blocks"
                     )
         return active
 

@@ -1,8 +1,8 @@
 """Which memory each value lives in: own planes, slices of a concatenation's plane, shared planes.
 
-A value keeps its own plane from frame to frame where somebody may look outside of the active blocks: a reader with a halo, a
-dense reader, the user. A value that sparse nodes read within their own block only is *transient*: it is dead before the frame
-is over, so such values share planes by lifetime.
+A value keeps its own plane from frame to frame where somebody may look outside of the active blocks: a reader with a
+halo, a dense reader, the user. A value that sparse nodes read within their own block only is *transient*: it is dead
+before the frame is over, so such values share planes by lifetime.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Tree:
 
 
 def assign_planes(graph: Graph, grid: BlockGrid, placements: dict[str, Placement]) -> tuple[PlaneSpec, ...]:
-    """The planes of a cache for this graph. A value has a plane of its name, or none where only torch calls touch it."""
+    """The planes of a cache for this graph; a value that only torch calls touch has none, any other one of its name."""
     homes = _homes(graph)
     trees = _trees(graph, grid, placements, homes)
     frame = graph.values[graph.input]

@@ -21,7 +21,7 @@ class Reference:
     """Runs `graph` frame by frame for one stream.
 
     Args:
-        graph: `Plan.captured`, before the passes, or `Plan.graph`, after them.
+        graph: from `sparseblock.plan.compile.trace`, before the passes, or `Plan.graph`, after them.
         grid: the plan's.
         dtype: torch.float32 or torch.float64, for maps and weights alike.
     """

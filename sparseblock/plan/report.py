@@ -78,7 +78,8 @@ class Report:
             + ", ".join(f"{kinds[kind]} {kind}" for kind in ("sparse", "incremental", "dense") if kinds[kind]),
             f"{self.macs / 1e9:.3f} GMAC a frame, {100 * self.coverage:.1f} % of them sparse; "
             + ", ".join(f"{100 * p:.0f} % active: {100 * self.predicted(p):.1f} %" for p in (0.5, 0.3, 0.1)),
-            f"{self.plane_bytes / 2**20:.1f} MiB of planes a stream, and {self.shared_bytes / 2**20:.1f} MiB shared in turn",
+            f"{self.plane_bytes / 2**20:.1f} MiB of planes a stream, "
+            f"and {self.shared_bytes / 2**20:.1f} MiB that values share in turn",
         ]
 
 

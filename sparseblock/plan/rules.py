@@ -1,7 +1,8 @@
 """Which ATen operators have a block-sparse form, and what they become. One rule per operator, whatever its overload.
 
-A rule gets the lowering and the operator's arguments by name, and returns what stands for the result: a `Ref`, or a tuple
-of them. Where a rule does not cover its arguments it raises `Unsupported` with the reason that the report will give.
+A rule gets the lowering and the operator's arguments by name, and returns what stands for the result: a `Ref`, or a
+tuple of them. Where a rule does not cover its arguments it raises `Unsupported` with the reason that the report will
+give.
 """
 
 from __future__ import annotations
