@@ -10,15 +10,15 @@ from typing import Annotated
 
 import tasknets
 import typer
-from blockcopy import session
-from blockcopy.policies import names as policy_names
-from blockcopy.report import Report
-from blockcopy.video_io import VideoReader
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import sparseblock
+from blockcopy import session
+from blockcopy.policies import names as policy_names
+from blockcopy.report import Report
+from blockcopy.video_io import VideoReader
 
 INTERRUPTED, STOPPED = 130, 2
 
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 @app.command()
 def run(
-    video: Annotated[str, typer.Argument(help="File, camera index (0 is the first) or stream URL.")],
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="File, camera index (0 is the first) or stream URL.")],
     network: Annotated[str, typer.Option(help="Name of the network: see `blockcopy networks`.")],
     weights: Annotated[Path | None, typer.Option(help="Checkpoint of the network.")] = None,
     target: Annotated[float, typer.Option(help="Fraction of blocks to compute, in (0, 1].")] = 0.3,

@@ -187,8 +187,8 @@ def run(settings: Settings, on_step: Callable[[int, int, float, float], None]) -
 def table(result: Result) -> Table:
     """The rows of `result` for people."""
     view = Table(box=None)
-    for title in ("", "mIoU to truth", "active blocks", "GMAC a frame", "MACs", "frames/s", "speed-up"):
-        view.add_column(title, justify="right" if title else "left")
+    for title in ("", "mIoU", "active", "GMAC", "MACs", "frames/s", "speed-up"):
+        view.add_column(title, justify="right" if title else "left", no_wrap=True)
     dense = result.rows[0]
     for row in result.rows:
         view.add_row(

@@ -161,7 +161,7 @@ def run(settings: Settings, on_start: Callable[[VideoReader], None], on_frame: C
         for path in filter(None, finish):
             try:
                 finish[path]()
-                written.append(path)
+                written += [path, plot_path(path)] if path is settings.report else [path]
             except SparseBlockError as error:
                 problem = problem or error
     return Outcome(report, written, problem, stop.stopped)

@@ -157,8 +157,10 @@ class VideoReader:
                     f"video {self.source}: frame {index} is {rgb.shape[1]}x{rgb.shape[0]} but the frames before are "
                     f"{size[1]}x{size[0]}; one run holds one resolution: cut the video there, or scale it to one size"
                 )
-            start = picture.time if start is None else start
-            at = None if picture.time is None else picture.time - start
+            # In the stream's ticks: pictures flushed out of the decoder lack a time base of their own in PyAV 15.
+            at = None if picture.pts is None else float(picture.pts * self._stream.time_base)
+            start = at if start is None else start
+            at = None if at is None else at - start
             yield Frame(index, torch.from_numpy(rgb), at, 1e3 * (time.perf_counter() - begin))
             index += 1
 

@@ -13,7 +13,7 @@ def test_contenders_side_by_side(blockcopy_command, out):
     assert (code, complained) == (0, "")
     for name in ("dense", "lower frame rate", "random", "difference", "BlockCopy"):
         assert name in printed
-    for title in ("mIoU", "active", "MAC", "frames/s"):
+    for title in ("mIoU", "active", "GMAC", "frames/s", "speed-up"):
         assert title in printed
     assert sorted(p.name for p in (out / "new").iterdir()) == ["demo.mp4", "demo.png"]
     frames, rate = decode(out / "new" / "demo.mp4")

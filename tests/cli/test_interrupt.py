@@ -50,7 +50,7 @@ def test_the_frame_in_work_is_finished(clip, out):
     outcome = session.run(settings, lambda reader: None, on_frame)
     assert outcome.interrupted
     assert outcome.problem is None
-    assert outcome.written == [out / "v.mp4", out / "r.json"]
+    assert outcome.written == [out / "v.mp4", out / "r.json", out / "r.png"]
     assert len(outcome.report.frames) == len(decode(out / "v.mp4")[0]) == 5
 
 
