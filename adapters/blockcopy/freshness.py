@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from blockcopy.view import spread
+
 CUT_JUMP = 4.0
 """A cut is so many times the running level of the distance between frames."""
 
@@ -13,9 +15,10 @@ LEVEL_MOMENTUM = 0.9
 class SceneCut:
     """Says where a frame shows another scene than the one before.
 
-    The distance between two frames is |a - b|^2 / (|a|^2 + |b|^2) of their small pictures less each channel's mean: 0 for the same
-    picture, about 1 for unrelated ones, and small under a change of exposure, which is no cut. A cut is a distance above the
-    threshold that is also CUT_JUMP times the running level of distances, so that a wild camera is not one cut after another.
+    The distance between two frames is |a - b|^2 / (|a|^2 + |b|^2) of their small pictures less each channel's mean: 0
+    for the same picture, about 1 for unrelated ones, and small under a change of exposure, which is no cut. A cut is
+    a distance above the threshold that is also CUT_JUMP times the running level of distances, so that a wild camera
+    is not one cut after another. A cut sets the level: what follows it within a few frames is the same cut.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -32,7 +35,7 @@ class SceneCut:
         energy = (picture.square().sum() + previous.square().sum()).item()
         distance = (picture - previous).square().sum().item() / energy if energy > 0 else 0.0
         cut = distance > self.threshold and distance > CUT_JUMP * self._level
-        self._level = LEVEL_MOMENTUM * self._level + (1 - LEVEL_MOMENTUM) * distance
+        self._level = distance if cut else LEVEL_MOMENTUM * self._level + (1 - LEVEL_MOMENTUM) * distance
         return cut
 
     def reset(self) -> None:
@@ -43,7 +46,7 @@ class SceneCut:
 def age_limits(rows: int, cols: int, max_age: int) -> torch.Tensor:
     """The age at which each block is recomputed, int64 [rows, cols], spread over (max_age / 2, max_age].
 
-    A frame that executes everything makes all blocks the same age: with one limit for all they would fall due all at once.
+    A frame that executes everything makes all blocks the same age: with one limit for all they would fall due all at
+    once.
     """
-    spread = torch.arange(rows * cols, dtype=torch.float64) * 0.6180339887498949 % 1
-    return (max_age - (spread * (max_age // 2)).floor().long()).view(rows, cols)
+    return (max_age - (spread(rows * cols) * (max_age // 2)).floor().long()).view(rows, cols)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from blockcopy.view import block_max, block_mean
 
+from blockcopy.view import block_max, block_mean
 from sparseblock import SparseBlockError
 
 
@@ -65,9 +65,9 @@ def detection_gain(previous: Objects, new: Objects, grid: tuple[int, int], block
     """Largest change in each block by an object that moved, appeared or vanished.
 
     Each new object is matched with the previous object of its class of largest intersection over union. It paints its
-    area, and its match's, with (1 - IoU) * score. New objects that overlap none of their class, and previous objects that
-    nobody matched, paint theirs with their score. Of several paints the largest stays. With masks, areas and intersections
-    are those of the masks (instance segmentation); the method is the same.
+    area, and its match's, with (1 - IoU) * score. New objects that overlap none of their class, and previous objects
+    that nobody matched, paint theirs with their score. Of several paints the largest stays. With masks, areas and
+    intersections are those of the masks (instance segmentation); the method is the same.
 
     Args:
         previous, new: objects before and after the frame; masks in both or in neither.

@@ -9,13 +9,10 @@ import torch
 from blockcopy.information_gain import Task
 from blockcopy.policy import Context, Outcome, Policy
 from blockcopy.policy_network import PolicyNetwork, inputs, summaries
-from blockcopy.reward import MovingShare, TargetControl
+from blockcopy.reward import TargetControl
 from blockcopy.trainer import Trainer, Training
-from blockcopy.view import block_mean
+from blockcopy.view import block_mean, spread
 from sparseblock import SparseBlockError
-
-GOLDEN = (math.sqrt(5) - 1) / 2
-"""Multiples of it, taken modulo 1, spread evenly at every length: an order of blocks in which neighbours lie far apart."""
 
 CHANGE_MOMENTUM = 0.99
 
@@ -66,8 +63,8 @@ class BlockCopyPolicy(Policy):
                 if name not in saved["network"] or saved["network"][name].shape != value.shape:
                     found = list(saved["network"][name].shape) if name in saved["network"] else "missing"
                     raise SparseBlockError(
-                        f"BlockCopy: the saved policy's {name} is {found} but this network and task need {list(value.shape)}; "
-                        "load a policy that was saved with the same network"
+                        f"BlockCopy: the saved policy's {name} is {found} but this network and task need "
+                        f"{list(value.shape)}; load a policy that was saved with the same network"
                     )
             trainer.load_state_dict(saved)
             self._saved = None
@@ -124,9 +121,11 @@ class RandomPolicy(Policy):
 
 
 class StaticPolicy(Policy):
-    """A fixed schedule that looks at nothing: blocks in an order in which neighbours lie far apart, `target` of them a frame.
+    """A fixed schedule that looks at nothing: blocks in an order in which neighbours lie far apart, `target` of them
+    a frame.
 
-    Every block comes again after at most ceil(1 / target) frames; executed blocks differ by at most one from frame to frame.
+    Every block comes again after at most ceil(1 / target) frames; executed blocks differ by at most one from frame to
+    frame.
     """
 
     def __init__(self, target: float, seed: int) -> None:
@@ -138,7 +137,7 @@ class StaticPolicy(Policy):
         count = rows * cols
         begin, end = (math.floor(frame * self.target * count) for frame in (self._frame, self._frame + 1))
         self._frame += 1
-        order = torch.argsort(torch.arange(count, dtype=torch.float64) * GOLDEN % 1)
+        order = torch.argsort(spread(count))
         mask = torch.zeros(count, dtype=torch.bool)
         mask[order[torch.arange(begin, end) % count]] = True
         return mask.view(rows, cols)
@@ -150,9 +149,10 @@ class StaticPolicy(Policy):
 class DifferencePolicy(Policy):
     """Blocks whose pixels differ from those last executed by more than a threshold: the heuristic one would try first.
 
-    The difference is the mean absolute one over the block, at the policy's resolution. The threshold is the quantile of the
-    last WINDOW frames' differences above which a share lies; that share starts at the target and is steered by integral
-    control, as BlockCopy's level is, until the target is executed. Of equal differences the older block counts as larger.
+    The difference is the mean absolute one over the block, at the policy's resolution. The threshold is the quantile
+    of the last WINDOW frames' differences above which a share lies; that share starts at the target and is steered by
+    integral control, as BlockCopy's level is, until the target is executed. Of equal differences the older block
+    counts as larger.
     """
 
     WINDOW = 32

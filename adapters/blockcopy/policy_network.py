@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from blockcopy.information_gain import Task
 from blockcopy.policy import Context
 from blockcopy.view import PIXELS, block_mean, enlarge
-from torch import nn
 
-WIDTHS = (16, 32, 32)
+WIDTHS = (8, 16, 32)
 LOGIT_BOUND = 4.0
-"""Logits lie in (-4, 4): odds differ by at most e^8, so no block's probability collapses and the level can always answer."""
+"""Logits lie in (-4, 4): no block's probability collapses, and the level that keeps the target is bounded too."""
 
 
 class PolicyNetwork(nn.Module):
@@ -40,7 +41,7 @@ class PolicyNetwork(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, pixels: torch.Tensor, summary: torch.Tensor) -> torch.Tensor:
-        """pixels [1, c, rows * 8, cols * 8] and summary [1, s, rows, cols], as `inputs` makes them, to logits [rows, cols]."""
+        """Logits [rows, cols] of what `inputs` makes: pixels [1, c, rows * 8, cols * 8], summary [1, s, rows, cols]."""
         x = pixels
         for conv in self.body:
             x = F.relu(conv(x))

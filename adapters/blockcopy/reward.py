@@ -35,7 +35,7 @@ def policy_loss(
 
 
 class MovingShare:
-    """M_t, the moving average of the executed share. It starts at the target and never sees frames that are forced dense."""
+    """M_t, the moving average of the executed share. It starts at the target and is not shown frames forced dense."""
 
     def __init__(self, target: float) -> None:
         self.target = target
@@ -65,9 +65,9 @@ class TargetControl:
 class GainScale:
     """Running scale and baseline of the information gain: makes gains of any task comparable, and centres them.
 
-    `scale` is the running mean gain of executed blocks. `baseline` is the running mean, weighted by 1 - pi, of the scaled gain:
-    with it the expected gradient on a value common to all logits is zero, so learning ranks blocks and leaves how many are
-    executed to TargetControl.
+    `scale` is the running mean gain of executed blocks. `baseline` is the running mean, weighted by 1 - pi, of the
+    scaled gain: with it the expected gradient on a value common to all logits is zero, so learning ranks blocks and
+    leaves how many are executed to TargetControl.
     """
 
     def __init__(self) -> None:

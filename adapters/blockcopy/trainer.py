@@ -38,10 +38,8 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.reward not in REWARDS:
-            raise SparseBlockError(f"BlockCopy: no reward is named {self.reward!r}; the rewards are {', '.join(REWARDS)}")
-        if not isinstance(self.interval, int) or self.interval < 1:
             raise SparseBlockError(
-                f"BlockCopy: train_interval is {self.interval!r}; it must be a positive integer (frames between updates)"
+                f"BlockCopy: no reward is named {self.reward!r}; the rewards are {', '.join(REWARDS)}"
             )
 
 
@@ -74,7 +72,7 @@ class Trainer:
         return (self.frames + 1) % self.training.interval == 0
 
     def logits(self, pixels: torch.Tensor, summary: torch.Tensor) -> torch.Tensor:
-        """The network's logits and the level that keeps the target, [rows, cols]; with a graph where the frame trains."""
+        """The network's logits plus the level that keeps the target, [rows, cols]."""
         logits = self.network(pixels, summary)
         return logits + self.control.level if self.balanced else logits
 

@@ -37,8 +37,8 @@ class PolicyView:
     def frame(self, frame: torch.Tensor) -> torch.Tensor:
         """Area averages of a frame [1, c, h, w]: [1, c, rows * 8, cols * 8].
 
-        Every pixel enters exactly one average, so a NaN or an infinity anywhere in the frame shows in the result. Past the
-        frame, in partial blocks, the nearest average is repeated.
+        Every pixel enters exactly one average, so a NaN or an infinity anywhere in the frame shows in the result.
+        Past the frame, in partial blocks, the nearest average is repeated.
         """
         small = F.avg_pool2d(frame, self.grid.block_size // self._fit, ceil_mode=True)
         below = self.grid.rows * self._fit - small.shape[2]
@@ -48,8 +48,8 @@ class PolicyView:
     def output(self, output: torch.Tensor) -> torch.Tensor:
         """Single pixels of an output [1, k, h', w'] of any stride: a copy, [1, k, rows * samples, cols * samples].
 
-        A sample of a block lies in that block of the output. The copy costs a few thousand reads; the output is a live view
-        of the network's cache that the next frame overwrites.
+        A sample of a block lies in that block of the output. The copy costs a few thousand reads; the output is a
+        live view of the network's cache that the next frame overwrites.
 
         Raises:
             SparseBlockError: the output is no map over the frame.
@@ -57,8 +57,8 @@ class PolicyView:
         if not isinstance(output, torch.Tensor) or output.dim() != 4 or output.shape[0] != 1:
             what = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
             raise SparseBlockError(
-                f"BlockCopy: the network's output is {what}; the policy learns from one tensor [1, k, h, w]; wrap the network "
-                "so that it returns that, or choose another policy"
+                f"BlockCopy: the network's output is {what}; the policy learns from one tensor [1, k, h, w]; "
+                "wrap the network so that it returns that, or choose another policy"
             )
         height, width = output.shape[-2:]
         if (height, width) not in self._rasters:
@@ -107,6 +107,11 @@ class Standardise:
 def enlarge(x: torch.Tensor, times: int) -> torch.Tensor:
     """Nearest-neighbour enlargement of the last two axes."""
     return x if times == 1 else x.repeat_interleave(times, -2).repeat_interleave(times, -1)
+
+
+def spread(count: int) -> torch.Tensor:
+    """float64 [count] in [0, 1): the multiples of the golden ratio, modulo 1, evenly spread with neighbours far apart."""
+    return torch.arange(count, dtype=torch.float64) * ((math.sqrt(5) - 1) / 2) % 1
 
 
 def block_mean(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -1,0 +1,47 @@
+"""Policies on disk."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+
+from sparseblock import SparseBlockError
+
+
+def write(state: dict, path: Path) -> None:
+    """Writes a state to `path`, which changes only when the new file is whole.
+
+    Raises:
+        SparseBlockError: the file cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise SparseBlockError(
+            f"BlockCopy: the policy cannot be written to {path}: {error.strerror}; choose another path"
+        ) from error
+
+
+def read(path: Path) -> dict:
+    """Reads what `write` wrote. Loads tensors and numbers only, never code.
+
+    Raises:
+        SparseBlockError: the file is missing, damaged or something else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged or something else"
+        raise SparseBlockError(
+            f"BlockCopy: no policy can be read from {path}: {reason}; give a file that BlockCopy.save wrote"
+        ) from error
+    if not isinstance(state, dict) or not {"name", "policy", "standardise"} <= state.keys():
+        raise SparseBlockError(f"BlockCopy: {path} holds no policy; give a file that BlockCopy.save wrote")
+    return state
