@@ -1,0 +1,121 @@
+"""How far a float32 run of a graph may lie from the exact one: a running error analysis, element by element.
+
+Every operation of IEEE arithmetic rounds once, by at most eps/2 of its result. A sum of K products, in any order, is
+therefore within K eps of the sum of the magnitudes (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), and an
+input that is itself off by e moves it by at most the same sum over |w| e. `ErrorBound` runs the reference in float64 and
+carries this bound along; nothing in it is tuned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from sparseblock.plan.ir import Concat, Conv2d, Interpolate, Node, Pool2d, Ref, Slice, Torch
+from sparseblock.plan.reference import Reference
+
+EPS = torch.finfo(torch.float32).eps
+# Roundings of a value besides its sum: batch norm's scale and shift, their folding into a weight and into a bias (two),
+# residual, scale, shift, slope.
+ROUNDINGS = 8
+# Torch calls that never widen an error: slopes of at most 1, or means.
+LIPSCHITZ = (torch.ops.aten.sigmoid.default, torch.ops.aten.tanh.default, torch.ops.aten.adaptive_avg_pool2d.default)
+
+
+class ErrorBound(Reference):
+    """A `Reference` whose `errors` bound, per element, what a float32 run of the same frames may be off by."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.errors: dict[str, torch.Tensor] = {}
+
+    def __call__(self, frame: torch.Tensor, mask: torch.Tensor) -> list[tuple[Any, Any]]:
+        """(exact, bound) of every leaf of the output."""
+        # Errors first, node by node, along with the values that they come from.
+        old = dict(self.values)
+        leaves = super().__call__(frame, mask)
+        self.errors[self.graph.input] = torch.zeros_like(self.values[self.graph.input])
+        for node in self.graph.nodes:
+            error, placement = self._error(node), self._placements[node.output]
+            if placement.kind == "sparse" and not node.is_view and node.output in old:
+                active = self._pixels(mask, placement.block, error.shape)
+                error = torch.where(active, error, self.errors[node.output])
+            self.errors[node.output] = error
+        bounds = [self.errors[leaf.name] if isinstance(leaf, Ref) else None for leaf in self.graph.outputs]
+        return list(zip(leaves, bounds, strict=True))
+
+    def _error(self, node: Node) -> torch.Tensor:
+        x, error = self.values[node.inputs[0]], self.errors[node.inputs[0]]
+        shape = self.graph.values[node.output].shape
+        match node.op:
+            case Torch(target=target, args=args, kwargs=kwargs):
+                assert target in LIPSCHITZ, f"no error bound for {target}"
+                if target is LIPSCHITZ[-1]:
+                    args, kwargs = pytree.tree_map_only(Ref, lambda ref: self.errors[ref.name], (args, kwargs))
+                    window = x.shape[2] * x.shape[3]
+                    return target(*args, **kwargs) + EPS * window * x.abs().max()
+                return error + ROUNDINGS * EPS
+            case Concat():
+                return torch.cat([self.errors[name] for name in node.inputs], 1)
+            case Slice(start=start):
+                return error[:, start : start + shape[1]]
+            case Conv2d() as op:
+                size, moved, terms = self._conv_error(op, x, error, shape)
+            case Pool2d(kind="max", kernel=kernel):
+                return self._run(node, error)
+            case Pool2d(kernel=kernel):
+                size, moved, terms = self._run(node, x.abs()), self._run(node, error), kernel[0] * kernel[1]
+            case Interpolate(mode="nearest"):
+                return self._run(node, error)
+            case Interpolate():
+                # The source's place is off by eps of the side, and the weights by as much.
+                side = 4 * max(x.shape[2:])
+                return self._run(node, error) + EPS * side * x.abs().max()
+            case _:
+                size, moved, terms = x.abs(), error, 0
+        return self._epilogue_error(node, size, moved, terms)
+
+    def _conv_error(self, op: Conv2d, x: torch.Tensor, error: torch.Tensor, shape: Any) -> Any:
+        magnitude = replace(op, weight=op.weight.abs(), bias=None if op.bias is None else op.bias.abs())
+        size = self._conv(magnitude, x.abs(), shape)
+        moved = self._conv(replace(magnitude, bias=None), error, shape)
+        return size, moved, op.weight[0].numel() * (op.weight.shape[0] if op.transposed else 1)
+
+    def _epilogue_error(self, node: Node, size: torch.Tensor, moved: torch.Tensor, terms: int) -> torch.Tensor:
+        if node.residual is not None:
+            size = size + self.values[node.residual].abs()
+            moved = moved + self.errors[node.residual]
+        epilogue = node.epilogue
+        if epilogue.scale is not None:
+            factor = epilogue.scale.to(self.dtype).abs().reshape(1, -1, 1, 1)
+            size, moved = size * factor, moved * factor
+        if epilogue.shift is not None:
+            size = size + epilogue.shift.to(self.dtype).abs().reshape(1, -1, 1, 1)
+        if epilogue.slope is not None:
+            steepest = epilogue.slope.to(self.dtype).abs().clamp(min=1.0).reshape(1, -1, 1, 1)
+            size, moved = size * steepest, moved * steepest
+        return moved + EPS * (terms + ROUNDINGS) * size
+
+    def _run(self, node: Node, x: torch.Tensor) -> torch.Tensor:
+        """The node's operator on another input."""
+        kept = self.values[node.inputs[0]]
+        self.values[node.inputs[0]] = x
+        result = self._compute(node)
+        self.values[node.inputs[0]] = kept
+        return result
+
+
+def assert_within(actual: torch.Tensor, expected: torch.Tensor, bound: torch.Tensor) -> None:
+    """|actual - expected| <= bound, element by element; the message says where it is not, and by how much."""
+    assert actual.shape == expected.shape, f"shapes differ: {list(actual.shape)} and {list(expected.shape)}"
+    off = (actual.double() - expected.double()).abs()
+    wrong = ~(off <= bound)
+    if wrong.any():
+        first = tuple(wrong.nonzero()[0].tolist())
+        raise AssertionError(
+            f"{int(wrong.sum())} of {wrong.numel()} elements are off; first at {list(first)}: {actual[first].item()!r} "
+            f"instead of {expected[first].item()!r}, bound {bound[first].item():.3g}"
+        )

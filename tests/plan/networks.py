@@ -1,0 +1,321 @@
+"""Small networks for the planner's tests: drawn at random, and miniatures of the ones that matter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from hypothesis import strategies as st
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, the frame's [c, h, w], and the size of a block."""
+
+    network: nn.Module
+    frame: tuple[int, int, int]
+    block: int
+
+    def frames(self, streams: int = 1) -> torch.Tensor:
+        return torch.randn(streams, *self.frame)
+
+
+class Program(nn.Module):
+    """A list of instructions, each on earlier values; instruction i makes value i + 1, value 0 is the frame."""
+
+    def __init__(self, instructions: list[tuple], outputs: list[int]) -> None:
+        super().__init__()
+        self.instructions = instructions
+        self.modules_ = nn.ModuleList(item[0] for item in instructions)
+        self.outputs = outputs
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        values = [x]
+        for module, (_, sources) in zip(self.modules_, self.instructions, strict=True):
+            values.append(module(*(values[i] for i in sources)))
+        return [values[i] for i in self.outputs]
+
+    def extra_repr(self) -> str:
+        return "\n".join(f"{i + 1} = {module} of {sources}" for i, (module, sources) in enumerate(self.instructions))
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, name: str, function) -> None:
+        super().__init__()
+        self.name, self.function = name, function
+
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        return self.function(*values)
+
+    def extra_repr(self) -> str:
+        return self.name
+
+
+def set_norms(network: nn.Module) -> nn.Module:
+    """`network` in eval mode with batch norms that do something and slopes that differ."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+        if isinstance(module, nn.PReLU):
+            nn.init.uniform_(module.weight, -0.5, 1.0)
+    return network.eval()
+
+
+@st.composite
+def cases(draw, longest: int = 7) -> Case:
+    """A network of up to `longest` operators on a frame of any size."""
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    frame = (draw(st.integers(1, 4)), draw(st.integers(5, 41)), draw(st.integers(5, 41)))
+    shapes = [(1, *frame)]
+    instructions: list[tuple] = []
+    for _ in range(draw(st.integers(1, longest))):
+        source = draw(st.integers(0, len(shapes) - 1))
+        make = draw(st.sampled_from(_MAKERS))
+        made = make(draw, shapes, source)
+        if made is None:
+            continue
+        module, sources = made
+        with torch.no_grad():
+            result = module.eval()(*(torch.zeros(shapes[i]) for i in sources))
+        if min(result.shape) < 1 or result.numel() > 40_000:
+            continue
+        instructions.append((module, sources))
+        shapes.append(tuple(result.shape))
+    outputs = sorted({len(shapes) - 1, draw(st.integers(0, len(shapes) - 1))})
+    block = draw(st.sampled_from([8, 12, 16]))
+    return Case(set_norms(Program(instructions, outputs)), frame, block)
+
+
+def _conv(draw, shapes, source):
+    c = shapes[source][1]
+    k = draw(st.integers(1, 3))
+    dilation = draw(st.integers(1, 2))
+    groups = draw(st.sampled_from([1, c]))
+    out = groups * draw(st.integers(1, 3)) if groups > 1 else draw(st.integers(1, 9))
+    padding = draw(st.integers(0, dilation * (k - 1)))
+    if min(shapes[source][2:]) + 2 * padding < dilation * (k - 1) + 1:
+        return None
+    bias = draw(st.booleans())
+    stride = draw(st.integers(1, 2))
+    return nn.Conv2d(c, out, k, stride, padding, dilation, groups, bias), [source]
+
+
+def _conv_transpose(draw, shapes, source):
+    c = shapes[source][1]
+    k, padding, extra = draw(st.sampled_from([(2, 0, 0), (3, 1, 1), (4, 1, 0), (1, 0, 1)]))
+    groups = draw(st.sampled_from([1, c]))
+    out = groups * draw(st.integers(1, 3))
+    return nn.ConvTranspose2d(c, out, k, 2, padding, extra, groups, bias=draw(st.booleans())), [source]
+
+
+def _norm(draw, shapes, source):
+    return nn.BatchNorm2d(shapes[source][1]), [source]
+
+
+def _activation(draw, shapes, source):
+    c = shapes[source][1]
+    make = draw(
+        st.sampled_from(
+            [nn.ReLU, nn.ReLU6, lambda: nn.LeakyReLU(0.1), lambda: nn.PReLU(c), nn.PReLU, nn.Dropout, nn.Identity]
+        )
+    )
+    return make(), [source]
+
+
+def _arithmetic(draw, shapes, source):
+    constant = torch.randn(shapes[source][1], 1, 1)
+    name, function = draw(
+        st.sampled_from(
+            [
+                ("x * 0.5 + 1", lambda x: x * 0.5 + 1),
+                ("x - constant", lambda x: x - constant),
+                ("constant - x", lambda x: constant - x),
+                ("-x / 3", lambda x: -x / 3),
+                ("relu_ of a clone, added", lambda x: x.clone().relu_().add_(x)),
+                ("x + x", lambda x: x + x),
+            ]
+        )
+    )
+    return Call(name, function), [source]
+
+
+def _join(draw, shapes, source):
+    alike = [i for i, shape in enumerate(shapes) if shape[2:] == shapes[source][2:]]
+    others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3))
+    return Call("cat", lambda *values: torch.cat(values, 1)), [source, *others]
+
+
+def _add(draw, shapes, source):
+    other = draw(st.sampled_from([i for i, shape in enumerate(shapes) if shape == shapes[source]]))
+    name, function = draw(
+        st.sampled_from(
+            [("add", torch.add), ("sub", torch.sub), ("add half", lambda a, b: torch.add(a, b, alpha=0.5))]
+        )
+    )
+    return Call(name, function), [source, other]
+
+
+def _pool(draw, shapes, source):
+    if min(shapes[source][2:]) < 3:
+        return None
+    ceil = draw(st.booleans())
+    counted = draw(st.booleans())
+    make = draw(
+        st.sampled_from(
+            [
+                lambda: nn.MaxPool2d(3, 2, 1, ceil_mode=ceil),
+                lambda: nn.MaxPool2d(2, ceil_mode=ceil),
+                lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=ceil, count_include_pad=counted),
+                lambda: nn.AvgPool2d(2),
+                lambda: nn.AdaptiveAvgPool2d((2, 3)),
+                lambda: nn.AdaptiveAvgPool2d(1),
+            ]
+        )
+    )
+    return make(), [source]
+
+
+def _resize(draw, shapes, source):
+    size = draw(st.sampled_from(shapes))[2:]
+    align = draw(st.booleans())
+    name, function = draw(
+        st.sampled_from(
+            [
+                ("bilinear to a size", lambda x: F.interpolate(x, size, mode="bilinear", align_corners=align)),
+                ("bilinear x2", lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=align)),
+                ("nearest x2", lambda x: F.interpolate(x, scale_factor=2)),
+                ("nearest x1/2", lambda x: F.interpolate(x, scale_factor=0.5)),
+            ]
+        )
+    )
+    if min(shapes[source][2:]) < 2:
+        return None
+    return Call(name, function), [source]
+
+
+def _part(draw, shapes, source):
+    c = shapes[source][1]
+    if c < 2:
+        return None
+    which = draw(st.integers(0, 1))
+    name, function = draw(
+        st.sampled_from(
+            [
+                ("chunk", lambda x: x.chunk(2, 1)[min(which, len(x.chunk(2, 1)) - 1)]),
+                ("split", lambda x: x.split([1, c - 1], 1)[which]),
+                ("slice", lambda x: x[:, which:]),
+            ]
+        )
+    )
+    return Call(name, function), [source]
+
+
+def _torch(draw, shapes, source):
+    return draw(st.sampled_from([nn.Sigmoid, nn.Tanh]))(), [source]
+
+
+_MAKERS = (
+    *(_conv, _conv, _conv, _norm, _norm, _activation, _activation, _add, _add, _join, _join),
+    *(_conv_transpose, _arithmetic, _pool, _resize, _part, _torch),
+)
+
+
+class PyramidUnit(nn.Module):
+    """ESPNet's unit: reduce, dilated branches summed one after the other, concat, residual, norm, PReLU."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        narrow = c // 5
+        self.reduce = nn.Conv2d(c, narrow, 1, bias=False)
+        self.first = nn.Conv2d(narrow, c - 4 * narrow, 3, padding=1, bias=False)
+        self.branches = nn.ModuleList(
+            nn.Conv2d(narrow, narrow, 3, padding=d, dilation=d, bias=False) for d in (2, 4, 8, 16)
+        )
+        self.norm, self.act = nn.BatchNorm2d(c), nn.PReLU(c)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        reduced = self.reduce(x)
+        sums = [self.branches[0](reduced)]
+        for branch in self.branches[1:]:
+            sums.append(sums[-1] + branch(reduced))
+        return self.act(self.norm(x + torch.cat([self.first(reduced), *sums], 1)))
+
+
+class TinyPyramid(nn.Module):
+    """ESPNet in small: a pyramid unit between strided convolutions, image re-read, transposed 2x2 convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 9, 3, 2, 1, bias=False), nn.BatchNorm2d(9), nn.PReLU(9))
+        self.pool = nn.AvgPool2d(3, 2, 1)
+        self.join = nn.Sequential(nn.BatchNorm2d(12), nn.PReLU(12))
+        self.down = nn.Conv2d(12, 22, 3, 2, 1, bias=False)
+        self.units = nn.Sequential(PyramidUnit(22), PyramidUnit(22))
+        self.up = nn.Sequential(nn.ConvTranspose2d(22, 5, 2, 2, bias=False), nn.BatchNorm2d(5), nn.PReLU(5))
+        self.head = nn.Sequential(nn.Conv2d(14, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.PReLU(5))
+        self.classify = nn.ConvTranspose2d(5, 5, 2, 2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = self.stem(x)
+        deep = self.units(self.down(self.join(torch.cat([half, self.pool(x)], 1))))
+        return self.classify(self.head(torch.cat([self.up(deep), half], 1)))
+
+
+class TinySwift(nn.Module):
+    """SwiftNet in small: residual units, a pyramid of averages, norm-ReLU-conv units, bilinear upsampling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.body = nn.Sequential(
+            nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1), nn.BatchNorm2d(12)
+        )
+        self.skip = nn.Sequential(nn.Conv2d(8, 12, 1, 2, bias=False), nn.BatchNorm2d(12))
+        self.level = nn.Sequential(nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 4, 1, bias=False))
+        self.fuse = nn.Sequential(nn.BatchNorm2d(20), nn.ReLU(), nn.Conv2d(20, 12, 1, bias=False))
+        self.lateral = nn.Sequential(nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 1, bias=False))
+        self.blend = nn.Sequential(nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 5, 3, padding=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = self.stem(x)
+        deep = F.relu(self.body(half) + self.skip(half))
+        levels = [deep]
+        for size in ((2, 3), (1, 2)):
+            level = self.level(F.adaptive_avg_pool2d(deep, size))
+            levels.append(F.interpolate(level, deep.shape[-2:], mode="bilinear", align_corners=False))
+        deep = self.fuse(torch.cat(levels, 1))
+        up = F.interpolate(deep, half.shape[-2:], mode="bilinear", align_corners=False)
+        return self.blend(up + self.lateral(half))
+
+
+class TinyVDSR(nn.Module):
+    """VDSR in small: 3x3 convolutions at full resolution, plus the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (1, 12, 12, 12)
+        layers = [
+            layer
+            for c, k in zip(widths, widths[1:], strict=False)
+            for layer in (nn.Conv2d(c, k, 3, padding=1, bias=False), nn.ReLU(inplace=True))
+        ]
+        self.body = nn.Sequential(*layers, nn.Conv2d(12, 1, 3, padding=1, bias=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+MINIATURES = {"pyramid": (TinyPyramid, (3, 36, 44)), "swift": (TinySwift, (3, 37, 50)), "vdsr": (TinyVDSR, (1, 33, 47))}
+
+
+def miniature(name: str, block: int = 16) -> Case:
+    torch.manual_seed(0)
+    make, frame = MINIATURES[name]
+    return Case(set_norms(make()), frame, block)
