@@ -16,7 +16,8 @@ class Case:
     """One call of an op on active blocks.
 
     Attributes:
-        call: the op; called as `call(**maps, **keywords, blocks=blocks, out=out)`.
+        call: what is tested; called as `call(**maps, **keywords, blocks=blocks, out=out)`.
+        oracle: the op of `sparseblock.ops` that it must agree with, called alike on the reference backend.
         maps: the feature maps that it reads, [n, c, h, w], by argument name.
         reads: for each map two bool matrices, [oh, h] and [ow, w]: which rows and columns of the map an output row and
             column may read.
@@ -28,6 +29,7 @@ class Case:
     """
 
     call: Callable[..., torch.Tensor]
+    oracle: Callable[..., torch.Tensor]
     maps: dict[str, torch.Tensor]
     reads: dict[str, tuple[torch.Tensor, torch.Tensor]]
     out_shape: tuple[int, int, int, int]
@@ -46,7 +48,7 @@ class Case:
         cast = {name: _cast(value, dtype) for name, value in {**self.maps, **self.keywords}.items()}
         out = channels_last(torch.zeros(self.out_shape, dtype=dtype))
         with torch.no_grad(), backend("reference"):
-            return self.call(**cast, blocks=BlockSet.all(*self.blocks.grid, self.blocks.block), out=out)
+            return self.oracle(**cast, blocks=BlockSet.all(*self.blocks.grid, self.blocks.block), out=out)
 
     def active(self) -> torch.Tensor:
         """bool [n, 1, oh, ow]: the pixels of active blocks."""
@@ -66,8 +68,9 @@ class Case:
     def __repr__(self) -> str:
         parts = {**self.maps, **self.keywords, "out": torch.empty(self.out_shape, device="meta")}
         said = ", ".join(f"{name}={_said(value)}" for name, value in parts.items() if value is not None)
-        name = getattr(self.call, "__name__", "call")
-        return f"{name}({said}, block={self.blocks.block}, active={self.blocks.to_mask().int().tolist()})"
+        return (
+            f"{self.oracle.__name__}({said}, block={self.blocks.block}, active={self.blocks.to_mask().int().tolist()})"
+        )
 
 
 def channels_last(tensor: torch.Tensor) -> torch.Tensor:

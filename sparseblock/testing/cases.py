@@ -151,7 +151,7 @@ def _cat(*, blocks: BlockSet, out: torch.Tensor, **parts: torch.Tensor) -> torch
 
 def _case(call, maps, reads, out_shape, keywords, allowed) -> Case:
     blocks = BlockSet.all(out_shape[0], 1, 1, tuple(out_shape[2:]))
-    return Case(call, maps, reads, tuple(out_shape), blocks, keywords, allowed)
+    return Case(call, call, maps, reads, tuple(out_shape), blocks, keywords, allowed)
 
 
 def _convolution(call, x, reads, out_shape, keywords, residual, terms) -> Case:
