@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "prefetch.h"
 #include "regions.h"
 #include "scratch.h"
 
@@ -28,6 +29,8 @@ constexpr int64_t CHUNK_FLOATS = 128 << 10; /* input of a chunk: 512 KiB, halo i
 constexpr int64_t CHUNK_PIXELS = 256;
 constexpr int64_t STRIP_COLUMNS = 64;
 constexpr int64_t ITEMS_PER_THREAD = 4;
+constexpr int64_t PREFETCH_FLOATS = 1 << 20; /* inputs from 4 MiB on are fetched ahead: smaller ones wait in the cache */
+constexpr int64_t STREAM_FLOATS = 16 << 20;  /* outputs from 64 MiB on are stored past the caches: nobody would find them there */
 
 struct AxisTap {
     int64_t offset, index; /* input pixel relative to the window's origin; position in the kernel */
@@ -55,6 +58,7 @@ struct Axis {
     /* Bounds of the offsets of all phases. */
     int64_t lowest() const { return transposed ? -((kernel - 1) * dilation - pad + out_stride - 1) / out_stride : -pad; }
     int64_t highest() const { return transposed ? (out_stride - 1 + pad) / out_stride : (kernel - 1) * dilation - pad; }
+    PrefetchAxis prefetch() const { return {in_stride, out_stride, minimum(in_stride, highest() - lowest() + 1)}; }
 };
 
 struct Shape {
@@ -121,11 +125,14 @@ struct Run2d {
     int64_t n_phases;
     int64_t strips; /* per chunk */
     int64_t window_h, window_w;
+    int64_t prefetch_lines; /* per chunk; 0: none */
+    bool stream;
 
-    void item(int64_t chunk, int64_t first_unit, int64_t last_unit) const;
+    /* `next`: the chunk that this thread will probably compute next. */
+    void item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const;
     int64_t locate(const Phase &phase, int64_t chunk, const float **in, const float **res, float **dst, bool &windows) const;
     void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const float *const *res,
-             float *const *dst) const;
+             float *const *dst, Prefetch &prefetch, int64_t lines) const;
 };
 
 /* Base pointers of the chunk's pixels of one phase; returns how many. `windows`: they point into scratch. */
@@ -198,9 +205,9 @@ int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const
     return count;
 }
 
-/* All pixels of a chunk, one unit of output channels. */
+/* All pixels of a chunk, one unit of output channels. `lines` of `prefetch` per tile. */
 void Run2d::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const float *const *res,
-                float *const *dst) const {
+                float *const *dst, Prefetch &prefetch, int64_t lines) const {
     const int64_t group = unit / shape.units_per_group, first = unit % shape.units_per_group * UNIT;
     const int lanes = (int)minimum(UNIT, shape.out_group - first);
     const EpilogueParams<UNIT> params(epilogue, group * shape.out_group + first, lanes);
@@ -209,6 +216,7 @@ void Run2d::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, 
     tile.out_channel = group * shape.out_group + first;
     tile.channel = shape.depthwise ? first : group * shape.in_group;
     tile.vectors = (int)ceil_div(lanes, W);
+    tile.stream = stream && lanes % W == 0;
     const float *weights = weight + phase.weight + phase.steps * (group * shape.group_width + first);
     float *sums = phase.panels > 1 ? (float *)scratch(SCRATCH_SUMS, sizeof(float) * pixels * UNIT) : nullptr;
     /* Tiles of nearly equal size rather than full ones and a rest: small tiles are the slow ones. */
@@ -220,6 +228,7 @@ void Run2d::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, 
         tile.runs = phase.runs[windows] + phase.panel_start[windows][panel];
         tile.runs_end = phase.runs[windows] + phase.panel_start[windows][panel + 1];
         for (int64_t i = 0; i < tiles; ++i) {
+            prefetch.advance(lines);
             const int64_t begin = i * pixels / tiles;
             tile.pixels = (int)((i + 1) * pixels / tiles - begin);
             tile.x = in + begin;
@@ -232,17 +241,22 @@ void Run2d::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, 
     }
 }
 
-void Run2d::item(int64_t chunk, int64_t first_unit, int64_t last_unit) const {
+void Run2d::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const {
     const int64_t most = strips * regions.strip_h * regions.strip_w;
     float **pointers = (float **)scratch(SCRATCH_PIXELS, sizeof(float *) * 3 * most);
     const float **in = (const float **)pointers, **res = in + most;
     float **dst = pointers + 2 * most;
+    Prefetch prefetch(regions, x, shape.y.prefetch(), shape.x.prefetch(), next * strips, (next + 1) * strips);
     for (int64_t i = 0; i < n_phases; ++i) {
         bool windows;
         const int64_t pixels = locate(phases[i], chunk, in, res, dst, windows);
         if (!pixels) continue;
-        for (int64_t unit = first_unit; unit < last_unit; ++unit) sum(phases[i], unit, windows, pixels, in, res, dst);
+        const int64_t tiles = ceil_div(pixels, TILE_P) * phases[i].panels * (last_unit - first_unit);
+        const int64_t lines = ceil_div(prefetch_lines, tiles);
+        for (int64_t unit = first_unit; unit < last_unit; ++unit)
+            sum(phases[i], unit, windows, pixels, in, res, dst, prefetch, lines);
     }
+    if (stream) stream_end();
 }
 
 } // namespace
@@ -299,10 +313,15 @@ void conv2d_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &e
     Run *runs = (Run *)(cols + ax.kernel);
     int32_t *starts = (int32_t *)(runs + 2 * (taps + max_panels));
 
-    Run2d run{shape, epilogue, x, residual, out, regions, packed, phases, phases_count, 0, 0, 0};
+    Run2d run{shape, epilogue, x, residual, out, regions, packed, phases, phases_count, 0, 0, 0, 0, false};
     run.strips = maximum(chunk / (regions.strip_h * regions.strip_w), 1);
     run.window_h = (ceil_div(regions.strip_h, ay.out_stride) - 1) * ay.in_stride + ay.highest() - ay.lowest() + 1;
     run.window_w = (ceil_div(regions.strip_w, ax.out_stride) - 1) * ax.in_stride + ax.highest() - ax.lowest() + 1;
+
+    if ((int64_t)x.h * x.stride_y * x.n >= PREFETCH_FLOATS)
+        run.prefetch_lines = run.strips * Prefetch::lines(regions, x, ay.prefetch(), ax.prefetch());
+    const bool aligned = (uintptr_t)out.data % (4 * W) == 0 && (out.stride_n | out.stride_y | out.stride_x | shape.out_group) % W == 0;
+    run.stream = aligned && regions.count * regions.strip_h * regions.strip_w * out.c >= STREAM_FLOATS;
 
     int64_t weight = 0;
     for (int64_t i = 0; i < phases_count; ++i) {
@@ -333,7 +352,7 @@ void conv2d_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &e
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < items; ++i) {
         const int64_t share = i / chunks;
-        run.item(i % chunks, share * shape.units / shares, (share + 1) * shape.units / shares);
+        run.item(i % chunks, (i + threads) % chunks, share * shape.units / shares, (share + 1) * shape.units / shares);
     }
 }
 

@@ -36,6 +36,7 @@ struct Tile {
     int64_t channel, out_channel; /* first input and output channel */
     int pixels, vectors;
     bool first, last; /* panel: start from the bias, or from sums; finish and store to out, or to sums */
+    bool stream;      /* store past the caches; out is aligned and the unit whole */
 };
 
 void conv2d_tile(const Tile &tile);
@@ -92,7 +93,8 @@ SB_INLINE void finish_sums(const Tile &t, vec (&acc)[P][V]) {
         float *out = t.out[p] + t.out_channel;
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
-            if (v + 1 < V || whole) store(out + v * W, acc[p][v]);
+            if (t.stream) stream(out + v * W, acc[p][v]);
+            else if (v + 1 < V || whole) store(out + v * W, acc[p][v]);
             else store(out + v * W, acc[p][v], tail);
         }
     }

@@ -60,6 +60,18 @@ SB_INLINE void store(float *p, vec v, int n) {
 }
 #endif
 
+/* Stores past the caches, to an address that is a multiple of the vector; stream_end orders them before what follows. */
+#if SB_WIDTH == 16
+SB_INLINE void stream(float *p, vec v) { _mm512_stream_ps(p, (__m512)v); }
+SB_INLINE void stream_end() { _mm_sfence(); }
+#elif SB_WIDTH == 8
+SB_INLINE void stream(float *p, vec v) { _mm256_stream_ps(p, (__m256)v); }
+SB_INLINE void stream_end() { _mm_sfence(); }
+#else
+SB_INLINE void stream(float *p, vec v) { store(p, v); }
+SB_INLINE void stream_end() {}
+#endif
+
 SB_INLINE int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
 SB_INLINE int64_t maximum(int64_t a, int64_t b) { return a > b ? a : b; }
 SB_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -1,0 +1,79 @@
+/* Brings the input of a chunk of strips into the second-level cache, a few lines at a time, while another chunk computes.
+ *
+ * Only the pixels under the strips themselves, not their halo: neighbours mostly brought that already. Where the
+ * window is smaller than the stride, only the pixels that are read. */
+#pragma once
+
+#include "regions.h"
+
+namespace sb::SB_ISA {
+
+struct PrefetchAxis {
+    int64_t in_stride, out_stride, cell; /* cell: input pixels to bring per output pixel */
+};
+
+class Prefetch {
+public:
+    Prefetch(const Regions &regions, const sb_plane &x, PrefetchAxis y_axis, PrefetchAxis x_axis, int64_t first, int64_t last)
+        : regions_(regions), x_(x), y_axis_(y_axis), x_axis_(x_axis), strip_(first), last_(minimum(last, regions.count)) {}
+
+    /* About the number of lines of a whole strip. */
+    static int64_t lines(const Regions &regions, const sb_plane &x, PrefetchAxis ay, PrefetchAxis ax) {
+        const int64_t rows = ceil_div(regions.strip_h, ay.out_stride) * ay.cell;
+        const int64_t cols = ceil_div(regions.strip_w, ax.out_stride);
+        const int64_t segments = ax.cell < ax.in_stride ? cols : 1;
+        return rows * segments * (cols * ax.cell * x.stride_x / segments / LINE + 1);
+    }
+
+    void advance(int64_t lines) {
+        while (lines > 0) {
+            if (line_ < end_) {
+                __builtin_prefetch(line_, 0, 2);
+                line_ += LINE;
+                --lines;
+            } else if (segment_ < segments_) {
+                open_segment();
+            } else if (strip_ < last_) {
+                open_strip();
+            } else {
+                return;
+            }
+        }
+    }
+
+private:
+    static constexpr int64_t LINE = 16; /* floats */
+
+    void open_strip() {
+        const Region r = regions_[strip_++];
+        n_ = r.n;
+        y0_ = r.y0 / y_axis_.out_stride;
+        x0_ = r.x0 / x_axis_.out_stride;
+        const int64_t rows = r.y1 > r.y0 ? (ceil_div(r.y1, y_axis_.out_stride) - y0_) * y_axis_.cell : 0;
+        cols_ = r.x1 > r.x0 ? ceil_div(r.x1, x_axis_.out_stride) - x0_ : 0;
+        row_segments_ = x_axis_.cell < x_axis_.in_stride ? maximum(cols_, 1) : 1;
+        segment_ = 0;
+        segments_ = cols_ ? rows * row_segments_ : 0;
+    }
+
+    /* A contiguous piece of a row: all of the strip's width, or the cell of one output pixel. */
+    void open_segment() {
+        const int64_t row = segment_ / row_segments_, column = x0_ + segment_ % row_segments_;
+        ++segment_;
+        const int64_t y = (y0_ + row / y_axis_.cell) * y_axis_.in_stride + row % y_axis_.cell;
+        const int64_t x = column * x_axis_.in_stride;
+        const int64_t pixels = row_segments_ > 1 ? x_axis_.cell : cols_ * x_axis_.in_stride;
+        if (y >= x_.h || x >= x_.w) return;
+        line_ = pixel(x_, n_, y, x);
+        end_ = line_ + minimum(pixels, x_.w - x) * x_.stride_x;
+    }
+
+    const Regions &regions_;
+    const sb_plane &x_;
+    const PrefetchAxis y_axis_, x_axis_;
+    int64_t strip_, last_;
+    int64_t n_ = 0, y0_ = 0, x0_ = 0, cols_ = 0, row_segments_ = 1, segment_ = 0, segments_ = 0;
+    const float *line_ = nullptr, *end_ = nullptr;
+};
+
+} // namespace sb::SB_ISA
