@@ -47,15 +47,8 @@ class BlockSet:
             raise SparseBlockError(
                 f"BlockSet.from_mask: mask is {_describe(mask)}; it must be a bool tensor [n, rows, cols]"
             )
-        if mask.device.type == "cpu":
-            index = mask.nonzero().to(torch.int32).contiguous()  # nonzero's result is column-major
-            count = torch.tensor([len(index)], dtype=torch.int32)
-            return BlockSet(index, count, tuple(mask.shape), _as_block(block))
-        # nonzero would wait for the device. argsort of the negated mask puts active blocks first, in order.
-        flat = mask.flatten()
-        order = torch.argsort(flat.logical_not().to(torch.uint8), stable=True)
-        index = torch.stack(torch.unravel_index(order, mask.shape), dim=1).to(torch.int32).contiguous()
-        return BlockSet(index, flat.sum(dtype=torch.int32).reshape(1), tuple(mask.shape), _as_block(block))
+        index, count = _listed(mask) if mask.device.type == "cpu" else _listed_on_device(mask)
+        return BlockSet(index, count, tuple(mask.shape), _as_block(block))
 
     @staticmethod
     def from_index(index: torch.Tensor, grid: tuple[int, int, int], block: tuple[int, int] | int) -> BlockSet:
@@ -104,6 +97,24 @@ class BlockSet:
     def with_block(self, block: tuple[int, int] | int) -> BlockSet:
         """The same blocks on a feature map of another stride, where a block is `block` pixels."""
         return replace(self, block=_as_block(block))
+
+
+def _listed(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Index and count of the true elements of `mask`, as short as can be."""
+    index = mask.nonzero().to(torch.int32).contiguous()  # nonzero's result is column-major
+    return index, torch.tensor([len(index)], dtype=torch.int32)
+
+
+def _listed_on_device(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same with room for every block: the size does not depend on the mask, so nothing waits for the device."""
+    _, rows, cols = mask.shape
+    # A stable sort of the negated mask puts active blocks first, in ascending order.
+    order = torch.argsort(mask.flatten().logical_not().to(torch.uint8), stable=True)
+    image = order // max(rows * cols, 1)
+    within = order - image * (rows * cols)
+    y = within // max(cols, 1)
+    index = torch.stack([image, y, within - y * cols], dim=1).to(torch.int32)
+    return index, mask.sum(dtype=torch.int32).reshape(1)
 
 
 def _as_block(block: tuple[int, int] | int) -> tuple[int, int]:

@@ -69,9 +69,10 @@ class FeatureCache:
         self.planes = (native.Plane * len(self.specs))()
         self._storage: dict[str, torch.Tensor] = {}  # [n, h + 2*border, w + 2*border, c] of planes with own memory
         self._views: dict[str, torch.Tensor] = {}  # [n, c, h, w]
+        self._numbers = {spec.name: number for number, spec in enumerate(self.specs)}
         borders: dict[str, int] = {}
         for number, spec in enumerate(self.specs):
-            self._check(spec)
+            self._check(spec, number)
             if spec.external:
                 continue
             if spec.parent is None:
@@ -83,10 +84,9 @@ class FeatureCache:
                 view = self._views[spec.parent][:, spec.offset : spec.offset + spec.c]
             self._views[spec.name] = view
             self.planes[number] = native.plane_of(view, borders[spec.name])
-        self._numbers = {spec.name: number for number, spec in enumerate(self.specs)}
 
-    def _check(self, spec: PlaneSpec) -> None:
-        if spec.name in self._views:
+    def _check(self, spec: PlaneSpec, number: int) -> None:
+        if self._numbers[spec.name] != number:
             raise SparseBlockError(f"FeatureCache: two planes are called {spec.name!r}; names must be unique")
         if min(spec.c, spec.h, spec.w) < 1 or spec.border < 0:
             raise SparseBlockError(

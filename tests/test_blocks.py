@@ -1,0 +1,122 @@
+"""BlockSet: masks to lists and back."""
+
+from __future__ import annotations
+
+import re
+from ctypes import c_int32
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparseblock import BlockSet, SparseBlockError
+from sparseblock.backends.cpu import native
+from sparseblock.blocks import _listed_on_device
+from sparseblock.testing import strategies
+
+
+@st.composite
+def masks(draw):
+    shape = draw(st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 6)))
+    density = draw(st.sampled_from([0.0, 0.3, 1.0]))
+    return torch.rand(shape, generator=draw(strategies.generators())) < density
+
+
+def raises(message: str):
+    return pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$")
+
+
+@given(masks())
+def test_mask_to_list_and_back(mask):
+    blocks = BlockSet.from_mask(mask, 4)
+    assert torch.equal(blocks.to_mask(), mask)
+    assert blocks.index.dtype == blocks.count.dtype == torch.int32
+    assert blocks.index.is_contiguous()
+    assert blocks.index[: int(blocks.count)].tolist() == mask.nonzero().tolist()
+    assert blocks.grid == tuple(mask.shape)
+
+
+@given(masks())
+def test_list_without_a_wait_for_the_device(mask):
+    """The list that other devices make has room for every block."""
+    index, count = _listed_on_device(mask)
+    assert index.shape == (mask.numel(), 3) and index.is_contiguous()
+    assert index.dtype == count.dtype == torch.int32 and count.shape == (1,)
+    assert index[: int(count)].tolist() == mask.nonzero().tolist()
+    assert torch.equal(BlockSet(index, count, tuple(mask.shape), (4, 4)).to_mask(), mask)
+
+
+@given(masks())
+def test_the_native_list_is_the_same(mask):
+    index, count = torch.empty(mask.numel(), 3, dtype=torch.int32), c_int32()
+    bytes_ = mask.to(torch.uint8).contiguous()
+    native.lib().sb_blocks_from_mask(bytes_.data_ptr(), *mask.shape, index.data_ptr(), native.ctypes.addressof(count))
+    assert index[: count.value].tolist() == mask.nonzero().tolist()
+
+
+def test_all_and_with_block():
+    blocks = BlockSet.all(2, 3, 4, 16)
+    assert blocks.to_mask().all() and blocks.grid == (2, 3, 4) and blocks.block == (16, 16)
+    other = blocks.with_block((4, 8))
+    assert other.block == (4, 8) and other.index is blocks.index and other.count is blocks.count
+
+
+def test_from_index_takes_any_order():
+    index = torch.tensor([[0, 1, 2], [0, 0, 0]], dtype=torch.int32)
+    blocks = BlockSet.from_index(index, (1, 2, 3), 4)
+    assert blocks.to_mask().nonzero().tolist() == [[0, 0, 0], [0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: BlockSet.from_mask(torch.ones(2, 2, dtype=torch.bool), 4),
+            "BlockSet.from_mask: mask is torch.bool [2, 2]; it must be a bool tensor [n, rows, cols]",
+        ),
+        (
+            lambda: BlockSet.from_mask(torch.ones(1, 2, 2), 4),
+            "BlockSet.from_mask: mask is torch.float32 [1, 2, 2]; it must be a bool tensor [n, rows, cols]",
+        ),
+        (
+            lambda: BlockSet.from_mask([[[True]]], 4),
+            "BlockSet.from_mask: mask is list; it must be a bool tensor [n, rows, cols]",
+        ),
+        (
+            lambda: BlockSet.all(1, 2, 2, 0),
+            "BlockSet: block is 0; it must be one or two positive integers (pixels)",
+        ),
+        (
+            lambda: BlockSet.all(1, 2, 2, 4.0),
+            "BlockSet: block is 4.0; it must be one or two positive integers (pixels)",
+        ),
+        (
+            lambda: BlockSet.all(1, 2, 2, (4, 4, 4)),
+            "BlockSet: block is (4, 4, 4); it must be one or two positive integers (pixels)",
+        ),
+        (
+            lambda: BlockSet.from_index(torch.zeros(2, 3), (1, 2, 2), 4),
+            "BlockSet.from_index: index is torch.float32 [2, 3]; it must be an int32 tensor [count, 3]",
+        ),
+        (
+            lambda: BlockSet.from_index(torch.tensor([[0, 0, 0], [0, 2, 1]], dtype=torch.int32), (1, 2, 2), 4),
+            "BlockSet.from_index: block [0, 2, 1] lies outside of the grid (n, y, x) = [1, 2, 2]",
+        ),
+        (
+            lambda: BlockSet.from_index(torch.tensor([[0, -1, 0]], dtype=torch.int32), (1, 2, 2), 4),
+            "BlockSet.from_index: block [0, -1, 0] lies outside of the grid (n, y, x) = [1, 2, 2]",
+        ),
+        (
+            lambda: BlockSet.from_index(torch.zeros(2, 3, dtype=torch.int32), (1, 2, 2), 4),
+            "BlockSet.from_index: block [0, 0, 0] is listed twice; list each block once",
+        ),
+        (
+            lambda: BlockSet.from_index(torch.zeros(1, 3, dtype=torch.int32), (2, 2), 4),
+            "BlockSet.from_index: grid is (2, 2); it must be (n, rows, cols), in blocks",
+        ),
+    ],
+)
+def test_wrong_input_is_one_clear_line(make, message):
+    with raises(message):
+        make()
