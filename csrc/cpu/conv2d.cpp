@@ -30,7 +30,7 @@ constexpr int64_t CHUNK_PIXELS = 256;
 constexpr int64_t STRIP_COLUMNS = 64;
 constexpr int64_t ITEMS_PER_THREAD = 4;
 constexpr int64_t PREFETCH_FLOATS = 1 << 20; /* inputs from 4 MiB on are fetched ahead: smaller ones wait in the cache */
-constexpr int64_t STREAM_FLOATS = 16 << 20;  /* outputs from 64 MiB on are stored past the caches: nobody would find them there */
+constexpr int64_t STREAM_FLOATS = 8 << 20;   /* outputs from 32 MiB on are stored past the caches: nobody would find them there */
 
 struct AxisTap {
     int64_t offset, index; /* input pixel relative to the window's origin; position in the kernel */
