@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn, TypeVar
 
 import tasknets
 import typer
@@ -21,6 +21,8 @@ from blockcopy.report import Report
 from blockcopy.video_io import VideoReader
 
 INTERRUPTED, STOPPED = 130, 2
+
+T = TypeVar("T")
 
 # typer's own name for "wrong use" moved between its versions; BadParameter < UsageError < ClickException did not.
 UsageError = typer.BadParameter.__mro__[2]
@@ -69,12 +71,7 @@ def run(
         def on_frame(done: Report) -> None:
             progress.update(task, advance=1, fps=done.fps, active=100 * done.frames[-1].active_fraction)
 
-        try:
-            outcome = session.run(settings, on_start, on_frame)
-        except KeyboardInterrupt:
-            outcome = None
-    if outcome is None:
-        _leave("interrupted before the first frame was done; nothing is written", INTERRUPTED)
+        outcome = _unless_interrupted(lambda: session.run(settings, on_start, on_frame))
     Console().print(_summary(outcome.report))
     if outcome.written:
         print("wrote " + ", ".join(map(str, outcome.written)))
@@ -87,7 +84,7 @@ def run(
 
 @app.command()
 def demo(
-    frames: Annotated[int, typer.Option(min=2, help="Frames of the scene.")] = 120,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of the scene.")] = 240,
     seed: Annotated[int, typer.Option(help="Seed of scene and policies.")] = 0,
     camera: Annotated[str, typer.Option(help="fixed or pan.")] = "fixed",
     height: Annotated[int, typer.Option(help="Height of the scene in pixels.")] = 384,
@@ -107,14 +104,11 @@ def demo(
         def on_step(done: int, total: int, fps: float, active: float) -> None:
             progress.update(task, completed=done, total=total, visible=True, fps=fps, active=100 * active)
 
-        try:
-            result = scene_demo.run(settings, on_step)
-        except KeyboardInterrupt:
-            result = None
-    if result is None:
-        _leave("interrupted; nothing is written", INTERRUPTED)
+        result = _unless_interrupted(lambda: scene_demo.run(settings, on_step))
     Console().print(scene_demo.table(result))
     print(f"wrote {result.video}, {result.picture}")
+    if result.frames < frames:
+        _leave(f"interrupted after {result.frames} frames; what is written is complete up to there", INTERRUPTED)
 
 
 @app.command()
@@ -194,6 +188,15 @@ def _number(value: float | None, scale: float, digits: int, unit: str = "") -> s
     return "" if value is None else f"{value * scale:.{digits}f}{unit}"
 
 
-def _leave(message: str, code: int) -> None:
+def _unless_interrupted(work: Callable[[], T]) -> T:
+    """What `work` returns; where it is interrupted, leave with one line (typer would print an empty one)."""
+    try:
+        return work()
+    except KeyboardInterrupt as interrupt:
+        message = str(interrupt) or "interrupted"
+    _leave(message, INTERRUPTED)
+
+
+def _leave(message: str, code: int) -> NoReturn:
     print("blockcopy:", " ".join(message.split()), file=sys.stderr)
     raise typer.Exit(code)

@@ -19,7 +19,7 @@ from tasknets.scenes import SceneGenerator
 import sparseblock
 from blockcopy import BlockCopy, overlay
 from blockcopy.report import write_figure
-from blockcopy.session import DenseNetwork
+from blockcopy.session import DenseNetwork, StopSignal
 from blockcopy.video_io import VideoWriter, check_writable
 from sparseblock import BlockGrid, SparseBlockError
 
@@ -86,9 +86,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Result:
-    """The demo's outcome: rows by contender, and the files written."""
+    """The demo's outcome: rows by contender, frames done (fewer than asked for after Ctrl-C), the files written."""
 
     rows: list[dict]
+    frames: int
     video: Path
     picture: Path
 
@@ -152,8 +153,10 @@ def run(settings: Settings, on_step: Callable[[int, int, float, float], None]) -
     contenders, grid, dense_macs = _contenders(settings, network, network.preprocess(scenes[0].frame))
     tallies = {name: Tally() for name in contenders}
     truth = []
-    with VideoWriter(settings.output_dir / "demo.mp4", RATE) as writer:
+    with VideoWriter(settings.output_dir / "demo.mp4", RATE) as writer, StopSignal() as stop:
         for index in range(settings.frames):
+            if stop.stopped and index > 1:
+                break
             scene = scenes[index]
             truth.append(scene.labels)
             x = network.preprocess(scene.frame)
@@ -181,7 +184,7 @@ def run(settings: Settings, on_step: Callable[[int, int, float, float], None]) -
         for name, tally in tallies.items()
     ]
     _plot(picture, rows, tallies, settings.target)
-    return Result(rows, writer.path, picture)
+    return Result(rows, len(truth), writer.path, picture)
 
 
 def table(result: Result) -> Table:

@@ -53,7 +53,8 @@ class FrameRecord:
         reason: why these blocks ran: "policy", or one of FORCED.
         active_fraction: active blocks / all blocks. aged: blocks that are active only because of their age.
         macs: multiply-accumulates of the task network on this frame. policy_macs: those of the policy network.
-        policy_ms, train_ms, network_ms: milliseconds of deciding, of training the policy, of the task network.
+        policy_ms, train_ms, network_ms: milliseconds of deciding (on the first frame also of making the plan), of
+            training the policy, of the task network.
         prepare_ms: frame to network input, and network output to prediction.
         io_ms: reading and decoding, drawing, encoding.
         dense: the comparison with the dense network, on every k-th frame, else None.

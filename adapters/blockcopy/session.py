@@ -149,7 +149,7 @@ def run(settings: Settings, on_start: Callable[[VideoReader], None], on_frame: C
             report.status = f"stopped: {error}"
         if stop.stopped:
             if not report.frames:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt("interrupted before the first frame was done; nothing is written")
             report.status = "interrupted"
         # While the signals are still held: what was done gets written, each output whatever became of the others.
         report.run["dropped_frames"] = reader.dropped

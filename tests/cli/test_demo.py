@@ -5,7 +5,7 @@ from __future__ import annotations
 import av
 from conftest import decode
 
-TINY = ("--frames", 6, "--height", 96, "--width", 192, "--block-size", 32)
+TINY = ("--frames", 6, "--height", 96, "--width", 192, "--block-size", 32, "--threads", 1)
 
 
 def test_contenders_side_by_side(blockcopy_command, out):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from blockcopy import session
+from blockcopy import demo, session
 from conftest import decode, encode, street
 from test_bad_input import environment
 
@@ -21,7 +21,16 @@ def test_a_signal_in_the_middle(tmp_path, out, number):
     clip = encode(tmp_path / "long.mp4", street(3000, 64, 96))
     terminal, screen = pty.openpty()
     command = [sys.executable, "-m", "blockcopy.cli", "run", str(clip), "--network", "streets", "--block-size", "32"]
-    command += ["--output", str(out / "v.mp4"), "--report", str(out / "r.json"), "--compare-every", "0"]
+    command += [
+        "--output",
+        str(out / "v.mp4"),
+        "--report",
+        str(out / "r.json"),
+        "--compare-every",
+        "0",
+        "--threads",
+        "1",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=screen, env=environment())
     os.close(screen)
     seen = wait_for(terminal, rb"\b[1-9]\d*/3000")
@@ -64,13 +73,46 @@ def test_a_second_signal_does_not_wait():
 
 def test_an_interrupt_before_the_first_frame_leaves_nothing(blockcopy_command, clip, out, monkeypatch):
     def interrupted(*_, **__):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(session.tasknets, "load", interrupted)
+    monkeypatch.setattr(session, "_Worker", interrupted)
     code, printed, complained = blockcopy_command("run", clip, "--network", "streets", "--output", out / "v.mp4")
     assert (code, printed) == (130, "")
     assert complained == "blockcopy: interrupted before the first frame was done; nothing is written\n"
     assert list(out.iterdir()) == []
+
+
+def test_an_interrupt_while_the_network_loads_leaves_nothing(blockcopy_command, clip, out, monkeypatch):
+    def interrupted(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(session.tasknets, "load", interrupted)
+    assert blockcopy_command("run", clip, "--network", "streets", "--output", out / "v.mp4") == (
+        130,
+        "",
+        "blockcopy: interrupted\n",
+    )
+    assert list(out.iterdir()) == []
+
+
+def test_an_interrupted_demo_shows_what_it_has(blockcopy_command, out, monkeypatch):
+    write = demo.VideoWriter.write
+    pictures = []
+
+    def interrupt(writer, picture):
+        write(writer, picture)
+        pictures.append(picture)
+        if len(pictures) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(demo.VideoWriter, "write", interrupt)
+    code, printed, complained = blockcopy_command(
+        "demo", "--height", 96, "--width", 128, "--block-size", 32, "--threads", 1, "--output-dir", out
+    )
+    assert code == 130
+    assert "BlockCopy" in printed
+    assert complained == "blockcopy: interrupted after 3 frames; what is written is complete up to there\n"
+    assert len(decode(out / "demo.mp4")[0]) == 3
 
 
 def test_a_fault_of_the_program_is_not_hidden_and_still_closes_the_video(clip, out, monkeypatch):

@@ -14,7 +14,7 @@ from conftest import cut, decode, encode, street
 
 from sparseblock import SparseBlockError
 
-SMALL = ("--network", "streets", "--block-size", 32)
+SMALL = ("--network", "streets", "--block-size", 32, "--threads", 1)
 TOTALS = {
     *("frames", "active_fraction", "active_fraction_chosen", "forced_frames", "macs", "policy_macs", "dense_macs"),
     *("macs_vs_dense", "policy_ms", "train_ms", "network_ms", "prepare_ms", "io_ms", "fps", "compared_frames"),
@@ -32,7 +32,7 @@ def read_report(path: Path) -> dict:
 def test_video_and_report_and_table(blockcopy_command, clip, out):
     code, printed, complained = blockcopy_command(
         *("run", clip, *SMALL, "--target", 0.3, "--output", out / "v.mp4", "--report", out / "r.json"),
-        *("--compare-every", 4, "--threads", 1, "--seed", 3),
+        *("--compare-every", 4, "--seed", 3),
     )
     assert (code, complained) == (0, "")
     assert "frames/s" in printed
@@ -76,7 +76,7 @@ def test_all_blocks_is_the_dense_network(blockcopy_command, clip, out):
 
 def test_restoration_reports_decibels_and_draws_the_restored_frame(blockcopy_command, clip, out):
     code, printed, _ = blockcopy_command(
-        *("run", clip, "--network", "vdsr", "--block-size", 64, "--frames", 4, "--compare-every", 2),
+        *("run", clip, "--network", "vdsr", "--block-size", 64, "--frames", 4, "--compare-every", 2, "--threads", 1),
         *("--output", out / "v.mkv", "--report", out / "r.json"),
     )
     assert code == 0
