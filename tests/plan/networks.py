@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -155,9 +156,7 @@ def _join(draw, shapes, source):
 def _add(draw, shapes, source):
     other = draw(st.sampled_from([i for i, shape in enumerate(shapes) if shape == shapes[source]]))
     name, function = draw(
-        st.sampled_from(
-            [("add", torch.add), ("sub", torch.sub), ("add half", lambda a, b: torch.add(a, b, alpha=0.5))]
-        )
+        st.sampled_from([("add", torch.add), ("sub", torch.sub), ("add half", lambda a, b: torch.add(a, b, alpha=0.5))])
     )
     return Call(name, function), [source, other]
 
@@ -275,7 +274,11 @@ class TinySwift(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
         self.body = nn.Sequential(
-            nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1), nn.BatchNorm2d(12)
+            nn.Conv2d(8, 12, 3, 2, 1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, 12, 3, padding=1),
+            nn.BatchNorm2d(12),
         )
         self.skip = nn.Sequential(nn.Conv2d(8, 12, 1, 2, bias=False), nn.BatchNorm2d(12))
         self.level = nn.Sequential(nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 4, 1, bias=False))
@@ -303,7 +306,7 @@ class TinyVDSR(nn.Module):
         widths = (1, 12, 12, 12)
         layers = [
             layer
-            for c, k in zip(widths, widths[1:], strict=False)
+            for c, k in itertools.pairwise(widths)
             for layer in (nn.Conv2d(c, k, 3, padding=1, bias=False), nn.ReLU(inplace=True))
         ]
         self.body = nn.Sequential(*layers, nn.Conv2d(12, 1, 3, padding=1, bias=False))

@@ -1,0 +1,100 @@
+"""What goes into the epilogue or the weights of a producer, and what must not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from error_bound import assert_within, depth_tolerance
+from networks import Call, set_norms
+from torch import nn
+
+from sparseblock.grid import BlockGrid
+from sparseblock.plan.compile import trace
+from sparseblock.plan.passes.fuse_pointwise import fuse_pointwise
+from sparseblock.plan.reference import Reference
+
+GRID = BlockGrid(12, 20, 4)
+
+
+class Residual(nn.Module):
+    """after(first(x) + second(x)), or the other way round."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, after: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.after = first, second, after
+
+    def forward(self, x):
+        return self.after(self.first(x) + self.second(x))
+
+
+def conv(c=3, k=6):
+    return nn.Conv2d(c, k, 3, padding=1)
+
+
+FUSED = {
+    "norm into weights": (nn.Sequential(conv(), nn.BatchNorm2d(6)), ["copy", "conv2d"]),
+    "norm into grouped weights": (
+        nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, bias=False), nn.BatchNorm2d(6)),
+        ["copy", "conv2d"],
+    ),
+    "norm into transposed weights": (
+        nn.Sequential(nn.ConvTranspose2d(3, 6, 2, 2, groups=3), nn.BatchNorm2d(6)),
+        ["copy", "conv_transpose2d"],
+    ),
+    "norm and activation": (nn.Sequential(conv(), nn.BatchNorm2d(6), nn.PReLU(6)), ["copy", "conv2d+prelu"]),
+    "two norms": (nn.Sequential(conv(), nn.BatchNorm2d(6), nn.BatchNorm2d(6), nn.ReLU6()), ["copy", "conv2d+relu6"]),
+    "residual, norm, activation": (
+        Residual(conv(), nn.Sequential(conv(), nn.ReLU()), nn.Sequential(nn.BatchNorm2d(6), nn.ReLU())),
+        ["copy", "conv2d+relu", "conv2d+add+affine+relu"],
+    ),
+    "frame's normalisation": (nn.Sequential(Call("", lambda x: (x - 0.5) / 0.25), nn.ReLU()), ["affine+relu"]),
+    "lone norm and activation": (
+        nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.LeakyReLU(0.2)),
+        ["copy", "max_pool2d", "affine+prelu"],
+    ),
+}
+LEFT = {
+    "norm after activation": (nn.Sequential(conv(), nn.ReLU(), nn.BatchNorm2d(6)), ["copy", "conv2d+relu", "affine"]),
+    "two activations": (nn.Sequential(conv(), nn.ReLU6(), nn.LeakyReLU(0.1)), ["copy", "conv2d+relu6", "prelu"]),
+    "read by others too": (
+        nn.Sequential(conv(), Call("", lambda x: (x.relu(), x.neg()))),
+        ["copy", "conv2d", "relu", "affine"],
+    ),
+    "an output": (nn.Sequential(conv(), Call("", lambda x: (x, x.relu()))), ["copy", "conv2d", "relu"]),
+    "added to itself": (nn.Sequential(conv(), Call("", lambda x: x + x)), ["copy", "conv2d", "add"]),
+    "pooling has no epilogue": (nn.Sequential(nn.MaxPool2d(2), nn.ReLU()), ["copy", "max_pool2d", "relu"]),
+}
+
+
+@pytest.mark.parametrize("name", [*FUSED, *LEFT])
+def test_fuse(name):
+    network, expected = (FUSED | LEFT)[name]
+    torch.manual_seed(0)
+    frame = torch.randn(1, 3, 12, 20)
+    graph, _ = trace(set_norms(network), frame)
+    with torch.no_grad():
+        fused = fuse_pointwise(graph, GRID)
+    assert [node.label for node in fused.nodes] == expected
+    # The fused graph computes what the captured one does; they differ in the rounding of folded weights alone.
+    everything = torch.ones(GRID.rows, GRID.cols, dtype=torch.bool)
+    before, after = Reference(graph, GRID), Reference(fused, GRID)
+    for a, b in zip(before(frame, everything), after(frame, everything), strict=True):
+        assert_within(b, a, depth_tolerance(before))
+
+
+def test_residual_goes_to_the_later_producer():
+    graph, _ = trace(Residual(conv(), conv(), nn.Identity()).eval(), torch.randn(1, 3, 12, 20))
+    fused = fuse_pointwise(graph, GRID)
+    assert [(node.origin, node.label) for node in fused.nodes[1:]] == [("first", "conv2d"), ("second", "conv2d+add")]
+
+
+def test_second_affine_map_composes():
+    network = Residual(conv(), conv(), nn.Sequential(nn.BatchNorm2d(6), Call("", lambda x: x * 2 + 1)))
+    frame = torch.randn(1, 3, 12, 20)
+    graph, _ = trace(set_norms(network), frame)
+    fused = fuse_pointwise(graph, GRID)
+    assert fused.nodes[-1].label == "conv2d+add+affine"
+    everything = torch.ones(GRID.rows, GRID.cols, dtype=torch.bool)
+    before = Reference(graph, GRID)
+    (a,), (b,) = before(frame, everything), Reference(fused, GRID)(frame, everything)
+    assert_within(b, a, depth_tolerance(before))

@@ -1,0 +1,210 @@
+"""Capture and lowering: in-place operators, constants, rules and their limits, and what is refused."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import Call
+from torch import nn
+
+import sparseblock
+from sparseblock import SparseBlockError
+from sparseblock.plan.compile import trace
+from sparseblock.plan.ir import Torch
+from sparseblock.testing import assert_matches, tolerance
+
+FRAME = torch.randn(1, 4, 16, 24)
+
+
+def run(function, frame=FRAME):
+    """The plan's output for one frame, and the network's."""
+    network = Call("", function).eval()
+    plan = sparseblock.compile(network, frame, block_size=8)
+    return plan(frame, None, plan.new_state()), network(frame.clone())
+
+
+def in_place_through_alias(x):
+    y = x * 2
+    z = y.view(y.shape)
+    z.relu_()
+    return y + z
+
+
+def in_place_on_clone(x):
+    y = x * 2
+    y.clone().zero_().add_(1)
+    return y
+
+
+def in_place_on_disjoint_halves(x):
+    a, b = (x * 2).chunk(2, 1)
+    a.relu_()
+    return torch.cat([a, b], 1)
+
+
+def in_place_chain(x):
+    y = F.relu(x * 3, inplace=True)
+    y += 1
+    y.mul_(0.5).sub_(0.25)
+    return F.leaky_relu(y, 0.1, inplace=True)
+
+
+def in_place_without_rule(x):
+    return (x * 2).sigmoid_().add_(1)
+
+
+def in_place_on_frame(x):
+    x.relu_()
+    return x + 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(in_place_through_alias, in_place_on_clone, in_place_on_disjoint_halves),
+        *(in_place_chain, in_place_without_rule, in_place_on_frame),
+    ],
+)
+def test_in_place_is_functional(function):
+    frame = FRAME.clone()
+    out, expected = run(function, frame)
+    assert_matches(out, expected, tolerance(1, expected))
+    assert torch.equal(frame, FRAME), "the frame is the caller's"
+
+
+def test_constants_are_evaluated():
+    def function(x):
+        weight = torch.ones(3, 4, 1, 1) * torch.arange(4.0).view(1, 4, 1, 1)
+        return F.conv2d(x, weight / weight.sum())
+
+    graph, _ = trace(Call("", function).eval(), FRAME)
+    assert [node.label for node in graph.nodes] == ["copy", "conv2d"]
+
+
+UNRULED = {
+    "aten.sigmoid.default": torch.sigmoid,
+    "product of two maps": lambda x: x * x,
+    "varies over the frame": lambda x: x + torch.arange(24.0),
+    "windows of unequal size": lambda x: F.adaptive_avg_pool2d(x, (3, 5)),
+    "not along the channels": lambda x: torch.cat([x, x], 2),
+    "slice along axis 2": lambda x: x[:, :, 1:],
+    "in steps of 2": lambda x: x[:, ::2],
+    "clamp to": lambda x: x.clamp(0, 3),
+    "maps of two shapes": lambda x: x + x[:, :1],
+    "is not float32": lambda x: F.relu(x.double()),
+    "no float32 map": lambda x: F.relu(x.mean((2, 3))),
+    "not equal on both sides": lambda x: F.conv2d(x, torch.ones(2, 4, 2, 3), padding="same"),
+    "shape or type": lambda x: x.flatten(2),
+    "statistics are those of the whole frame": lambda x: F.batch_norm(x, None, None, training=True),
+    "its weight is computed from the frame": lambda x: F.conv2d(x, x[:, :, :3, :3]),
+    "at random": lambda x: F.dropout(x, 0.0, training=True),
+}
+
+
+@pytest.mark.parametrize("reason", UNRULED)
+def test_no_rule_runs_dense_and_says_why(reason):
+    out, expected = run(UNRULED[reason])
+    assert_matches(out, expected, tolerance(FRAME.numel(), FRAME, FRAME))  # torch sums in another order here
+    report = sparseblock.compile(Call("", UNRULED[reason]).eval(), FRAME, block_size=8).report()
+    dense = [node for node in report.nodes if node.placement == "dense"]
+    assert dense and any(reason in node.reason for node in dense)
+    assert reason in str(report)
+
+
+def test_dense_values_of_any_type_are_returned():
+    def function(x):
+        values, places = x.max(1)
+        return {"mask": values > 0, "top": (places, x.mean()), "eight": 8, "none": None}
+
+    out, expected = run(function)
+    assert out.keys() == expected.keys() and out["eight"] == 8 and out["none"] is None
+    assert torch.equal(out["mask"], expected["mask"]) and torch.equal(out["top"][0], expected["top"][0])
+    assert_matches(out["top"][1], expected["top"][1], tolerance(FRAME.numel(), FRAME))
+
+
+class ChangesBuffer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x):
+        self.seen.add_(1)
+        return x * self.seen
+
+
+def changes_a_part(x):
+    y = x * 2
+    y[:, :2].relu_()
+    return y
+
+
+def branches_on_values(x):
+    return x if x.sum() > 0 else -x
+
+
+REFUSED = {
+    "ChangesBuffer is in training mode; call model.eval() first": ChangesBuffer().train(),
+    "add_ changes seen in place; a plan's constants cannot change": ChangesBuffer().eval(),
+    "relu_ changes in place what mul shows in part": Call("", changes_a_part).eval(),
+    "Call cannot be captured at [1, 4, 16, 24] (GuardOnDataDependentSymNode": Call("", branches_on_values).eval(),
+    "the size of nonzero (aten.nonzero.default) depends on values": Call("", lambda x: x.nonzero()).eval(),
+    "weight is torch.float64; plans compute in float32": nn.Conv2d(4, 4, 1).double().eval(),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_refused(message):
+    with pytest.raises(SparseBlockError, match=re.escape(message)) as caught:
+        sparseblock.compile(REFUSED[message], FRAME)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (FRAME[0], r"example_frame is torch.float32 \[4, 16, 24\] on cpu; it must be a float32 frame \[n, c, h, w\]"),
+        (FRAME.double(), r"example_frame is torch.float64 \[1, 4, 16, 24\]"),
+        (None, "example_frame is a NoneType; it must be a tensor"),
+    ],
+)
+def test_refused_examples(frame, message):
+    with pytest.raises(SparseBlockError, match=message):
+        sparseblock.compile(nn.ReLU().eval(), frame)
+
+
+def test_not_a_module():
+    with pytest.raises(SparseBlockError, match=r"model is a builtin_function_or_method; it must be a torch.nn.Module"):
+        sparseblock.compile(torch.relu, FRAME)
+
+
+def test_a_models_own_error_comes_through():
+    class Picky(nn.Module):
+        def forward(self, x):
+            raise SparseBlockError("picky: height and width must be multiples of 7")
+
+    with pytest.raises(SparseBlockError, match=r"^picky: height and width must be multiples of 7$"):
+        sparseblock.compile(Picky().eval(), FRAME)
+
+
+def test_weights_are_the_plans_own():
+    network = nn.Conv2d(4, 4, 1).eval()
+    plan = sparseblock.compile(network, FRAME, block_size=8)
+    state = plan.new_state()
+    before = plan(FRAME, None, state).clone()
+    with torch.no_grad():
+        network.weight.zero_()
+        network.bias.zero_()
+    assert torch.equal(plan(FRAME, None, state), before)
+
+
+def test_grad_mode_of_the_model_does_not_matter():
+    def function(x):
+        with torch.no_grad():
+            y = x * 2
+        return y + x
+
+    graph, _ = trace(Call("", function).eval(), FRAME)
+    assert not any(isinstance(node.op, Torch) for node in graph.nodes)
