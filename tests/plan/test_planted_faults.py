@@ -1,0 +1,90 @@
+"""Faults put into the planner on purpose: the comparison with dense network and reference must notice each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from networks import miniature
+from test_random_networks import check, random_masks
+
+from sparseblock.cache import FeatureCache
+from sparseblock.plan import placement, plan, planes
+from sparseblock.plan.ir import Epilogue
+
+
+def border_without_memory(monkeypatch):
+    """Planes say that they have a border of zeros, and have none."""
+    make = FeatureCache.__init__
+
+    def init(self, specs, streams=1):
+        make(self, [replace(spec, border=0) for spec in specs], streams)
+        self.specs = specs
+        for plane, spec in zip(self.planes, specs, strict=True):
+            plane.border = spec.border
+
+    monkeypatch.setattr(FeatureCache, "__init__", init)
+
+
+def live_values_share(monkeypatch):
+    """Every transient value takes the first plane of its size, free or not."""
+    share = planes._share
+
+    def careless(graph, trees):
+        return share(graph, [replace(tree, first=i, last=i - 1) for i, tree in enumerate(trees)])
+
+    monkeypatch.setattr(planes, "_share", careless)
+
+
+def halo_read_from_transient(monkeypatch):
+    """Values that are read with a halo are taken for transient."""
+    monkeypatch.setattr(planes, "reads_within_block", lambda *_: True)
+
+
+def slices_in_the_wrong_place(monkeypatch):
+    homes = planes._homes
+    monkeypatch.setattr(planes, "_homes", lambda graph: {name: (home, 0) for name, (home, _) in homes(graph).items()})
+
+
+def blocks_of_the_wrong_stride(monkeypatch):
+    place = placement.place
+
+    def wrong(graph, grid):
+        placements = place(graph, grid)
+        return {name: replace(item, block=max(1, item.block // 2)) for name, item in placements.items()}
+
+    monkeypatch.setattr(plan, "place", wrong)
+
+
+def epilogue_of_the_wrong_channels(monkeypatch):
+    """A part of a split concatenation takes the first channels' scale and shift."""
+    good = Epilogue.channels
+    monkeypatch.setattr(Epilogue, "channels", lambda self, start, stop: good(self, 0, stop - start))
+
+
+def frame_not_read(monkeypatch):
+    """The frame's place in the table of planes is another tensor's."""
+    bind = FeatureCache.bind
+    monkeypatch.setattr(FeatureCache, "bind", lambda self, name, frame: bind(self, name, torch.zeros_like(frame)))
+
+
+FAULTS = {
+    border_without_memory: "vdsr",
+    live_values_share: "pyramid",
+    halo_read_from_transient: "pyramid",
+    slices_in_the_wrong_place: "pyramid",
+    blocks_of_the_wrong_stride: "vdsr",
+    epilogue_of_the_wrong_channels: "pyramid",
+    frame_not_read: "vdsr",
+}
+
+
+@pytest.mark.parametrize("plant", FAULTS)
+def test_fault_is_noticed(plant, monkeypatch):
+    case = miniature(FAULTS[plant])
+    masks = random_masks(case, 1, seed=0)
+    check(case, 1, masks, deep=True)
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match="elements are off"):
+        check(case, 1, masks, deep=True)
