@@ -1,0 +1,98 @@
+"""Bits that may not depend on how planes lie in memory, on the threads, or on which path the size takes."""
+
+from __future__ import annotations
+
+from ctypes import byref
+
+import pytest
+import torch
+from native_conv import NativeConv, plane, with_border
+
+from sparseblock import BlockSet
+from sparseblock.backends.cpu import native
+from sparseblock.testing import assert_identical
+
+CANARY = 777.0
+
+
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def checkerboard(n: int, h: int, w: int, block: int) -> BlockSet:
+    rows, cols = -(-h // block), -(-w // block)
+    places = torch.arange(rows)[:, None] + torch.arange(cols) + torch.arange(n)[:, None, None]
+    return BlockSet.from_mask(places % 2 == 0, block)
+
+
+@pytest.mark.parametrize(
+    ("c", "k", "kernel", "stride", "dilation", "block"),
+    [(3, 20, 7, 2, 1, 8), (12, 12, 3, 1, 4, 5), (40, 33, 3, 1, 1, 4), (300, 40, 3, 2, 1, 2), (8, 70, 1, 1, 1, 16)],
+)
+def test_border_threads_and_other_blocks_change_no_bit(isa, c, k, kernel, stride, dilation, block):
+    padding = dilation * (kernel // 2)
+    conv, x, bias = NativeConv(normal(k, c, kernel, kernel), stride, padding, dilation), normal(2, c, 33, 41), normal(k)
+    h, w = (33 - 1) // stride + 1, (41 - 1) // stride + 1
+    everything = conv(with_border(x, padding), plane(2, k, h, w, 0)[0], border=padding, bias=bias)
+    active = checkerboard(2, h, w, block)
+    where = active.to_mask().repeat_interleave(block, 1).repeat_interleave(block, 2)[:, None, :h, :w]
+    for border in {0, 1, padding, padding + 3}:
+        for threads in (1, 2, 5):
+            out = conv(with_border(x, border), plane(2, k, h, w, 0, CANARY)[0], active, border, threads, bias)
+            assert_identical(out, torch.where(where, everything, CANARY))
+
+
+def test_a_slice_of_channels_is_a_plane(isa):
+    conv, x = NativeConv(normal(10, 6, 3, 3), padding=1), normal(1, 20, 12, 9)
+    wide_in, wide_out = with_border(x, 1), plane(1, 30, 12, 9, 0, CANARY)[0]
+    conv(wide_in[:, 5:11], wide_out[:, 7:17], border=1)
+    assert_identical(wide_out[:, 7:17], conv(with_border(x[:, 5:11], 1), plane(1, 10, 12, 9, 0)[0], border=1))
+    assert bool((wide_out[:, :7] == CANARY).all() and (wide_out[:, 17:] == CANARY).all())
+
+
+@pytest.mark.parametrize("blocks", [None, checkerboard(1, 360, 370, 64)])
+def test_planes_larger_than_the_caches(isa, blocks):
+    """Input fetched ahead, output stored past the caches: same bits as small runs, nothing beyond the frame."""
+    conv, x = NativeConv(normal(64, 64, 1, 1)), normal(1, 64, 360, 370)
+    x = with_border(x, 1)
+    out, memory = plane(1, 64, 360, 370, 1, CANARY)
+    conv(x, out, blocks, border=1, threads=2)
+    mask = torch.ones(1, 6, 6, dtype=torch.bool) if blocks is None else blocks.to_mask()
+    for y in range(6):
+        for s in range(6):
+            place = (..., slice(64 * y, 64 * y + 64), slice(64 * s, 64 * s + 64))
+            tile = x[place]
+            small = conv(tile, plane(*tile.shape, 0)[0]) if mask[0, y, s] else torch.full_like(tile, CANARY)
+            assert_identical(out[place], small)
+    out.fill_(CANARY)
+    assert bool((memory == CANARY).all())
+
+
+def test_residual_in_place(isa):
+    conv, x, residual = NativeConv(normal(21, 4, 3, 3), padding=1), normal(1, 4, 10, 10), normal(1, 21, 10, 10)
+    x, shared = with_border(x, 1), with_border(residual, 0)
+    expected = conv(x, plane(1, 21, 10, 10, 0)[0], border=1, residual=with_border(residual, 2))
+    assert_identical(conv(x, shared, border=1, residual=shared), expected)
+
+
+@pytest.mark.parametrize("c", [3, 4])
+def test_a_frame_becomes_channels_last(isa, c):
+    frame, blocks = normal(2, c, 37, 29), checkerboard(2, 37, 29, 8)
+    out, memory = plane(2, c, 37, 29, 2, CANARY)
+    lib, listed = native.lib(), native.blocks_of(blocks.index, blocks.count, blocks.block)
+    lib.sb_pointwise_run(
+        byref(native.epilogue_of()), byref(native.plane_of(frame)), None, byref(listed), byref(native.plane_of(out)), 2
+    )
+    where = blocks.to_mask().repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None, :37, :29]
+    assert_identical(out.contiguous(), torch.where(where, frame, CANARY))
+    out.fill_(CANARY)
+    assert bool((memory == CANARY).all())
+
+
+def test_blocks_from_mask():
+    mask = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(0)) < 0.4
+    index, count = torch.full((mask.numel(), 3), -1, dtype=torch.int32), torch.empty(1, dtype=torch.int32)
+    native.lib().sb_blocks_from_mask(mask.data_ptr(), *mask.shape, index.data_ptr(), count.data_ptr())
+    expected = mask.nonzero().int()
+    assert torch.equal(index[: int(count)], expected)
+    assert bool((index[len(expected) :] == -1).all())
