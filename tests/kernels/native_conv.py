@@ -21,7 +21,7 @@ def isas() -> list[str]:
 
 
 def plane(n: int, c: int, h: int, w: int, border: int, fill: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """A channels-last map [n, c, h, w] inside `border` pixels of `fill`, and all of its memory [n, h + 2b, w + 2b, c]."""
+    """A channels-last map inside `border` pixels of `fill`, and the memory [n, h + 2b, w + 2b, c] that it lies in."""
     memory = torch.full((n, h + 2 * border, w + 2 * border, c), fill)
     return memory.permute(0, 3, 1, 2)[:, :, border : border + h, border : border + w], memory
 
