@@ -26,6 +26,8 @@ from sparseblock import BlockGrid, SparseBlockError
 RATE = Fraction(25)
 MOSAIC = ("dense", "lower frame rate", "difference", "BlockCopy")
 """Contenders shown in the video, by rows."""
+WINDOW = 20
+"""Frames that are scored together for the course over time."""
 HELD_OUT = 1_000_000
 """Scenes from this seed on were not used to train the network."""
 
@@ -168,14 +170,15 @@ def run(settings: Settings, on_step: Callable[[int, int, float, float], None]) -
                     outlined = step.active & ~step.active.all()
                     text = f"{name}   active {100 * tallies[name].active[-1]:.0f} %"
                     tiles.append(overlay.draw(scene.frame, x, step.prediction, outlined, grid, network, text))
-            writer.write(np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])]))
+            mosaic = np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])])
+            writer.write(mosaic)
             shown = tallies["BlockCopy"]
             on_step(index + 1, settings.frames, shown.fps if index else 0.0, shown.active[-1])
-    classes = len(network.class_names)
+    truth, classes = torch.stack(truth), len(network.class_names)
     rows = [
         {
             "name": name,
-            "mean_iou": float(scores.mean_iou(torch.stack(tally.predictions), torch.stack(truth), classes)),
+            "mean_iou": scores.mean_iou(torch.stack(tally.predictions), truth, classes),
             "active_fraction": fmean(tally.active),
             "macs": fmean(tally.macs),
             "macs_vs_dense": fmean(tally.macs) / dense_macs,
@@ -183,7 +186,7 @@ def run(settings: Settings, on_step: Callable[[int, int, float, float], None]) -
         }
         for name, tally in tallies.items()
     ]
-    _plot(picture, rows, tallies, settings.target)
+    write_figure(picture, _plot(mosaic, rows, tallies, truth, classes))
     return Result(rows, len(truth), writer.path, picture)
 
 
@@ -223,29 +226,26 @@ def _contenders(
     return dense | sparse, plan.grid, plan.macs
 
 
-def _plot(path: Path, rows: list[dict], tallies: dict[str, Tally], target: float) -> None:
-    """PNG: what the operations buy, and which share of the blocks each frame got."""
-    figure = Figure(figsize=(11, 4), dpi=110, layout="constrained")
-    bought, activity = figure.subplots(1, 2, width_ratios=(1, 1.4))
+def _plot(mosaic: np.ndarray, rows: list[dict], tallies: dict[str, Tally], truth: torch.Tensor, classes: int) -> Figure:
+    """The last picture of the video; what the operations bought; how that went over time."""
+    figure = Figure(figsize=(11, 9.6), dpi=110, layout="constrained")
+    layout = figure.add_gridspec(2, 2, height_ratios=(1.5, 1), width_ratios=(1, 1.5))
+    picture, bought, course = (figure.add_subplot(layout[cell]) for cell in ((0, slice(None)), (1, 0), (1, 1)))
+    picture.imshow(mosaic, aspect="equal")
+    picture.axis("off")
+    starts = range(0, max(len(truth) - WINDOW // 2, 1), WINDOW)
     for row in rows:
-        color = COLORS[row["name"]]
-        bought.plot(100 * row["macs_vs_dense"], 100 * row["mean_iou"], "o", color=color, ms=8)
-        bought.annotate(
-            row["name"],
-            (100 * row["macs_vs_dense"], 100 * row["mean_iou"]),
-            xytext=(0, 8),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-        )
-    bought.set(xlabel="MACs, % of dense", ylabel="mean IoU to the ground truth, %", xlim=(0, 112))
-    bought.margins(y=0.2)
-    for name in ("random", "difference", "BlockCopy"):
-        activity.plot(tallies[name].active, color=COLORS[name], lw=1.3, label=name)
-    activity.axhline(target, color="black", ls="--", lw=1, label=f"target {target:g}")
-    activity.set(xlabel="frame", ylabel="active blocks", ylim=(0, 1.05))
-    activity.legend(fontsize=9, frameon=False, ncols=2)
-    for axis in (bought, activity):
+        name, color = row["name"], COLORS[row["name"]]
+        bought.plot(100 * row["macs_vs_dense"], 100 * row["mean_iou"], "o", color=color, ms=9, alpha=0.9)
+        predictions = torch.stack(tallies[name].predictions)
+        windows = [(predictions[i : i + WINDOW], truth[i : i + WINDOW]) for i in starts]
+        scored = [100 * scores.mean_iou(made, true, classes) for made, true in windows]
+        course.plot([i + WINDOW / 2 for i in starts], scored, ".-", color=color, lw=1.4, label=name)
+    bought.set(xlabel="MACs, % of dense", ylabel="mean IoU to the ground truth, %", xlim=(0, 108))
+    bought.margins(y=0.15)
+    course.set(xlabel=f"frame, by {WINDOW}", ylabel="mean IoU, %")
+    figure.legend(*course.get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), frameon=False)
+    for axis in (bought, course):
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    write_figure(path, figure)
+    return figure
