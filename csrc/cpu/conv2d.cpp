@@ -28,7 +28,7 @@ constexpr int64_t PANEL_FLOATS = 64 << 10;  /* weights of a panel: 256 KiB */
 constexpr int64_t CHUNK_FLOATS = 128 << 10; /* input of a chunk: 512 KiB, halo included */
 constexpr int64_t CHUNK_PIXELS = 256;
 constexpr int64_t STRIP_COLUMNS = 64;
-constexpr int64_t ITEMS_PER_THREAD = 4;
+constexpr int64_t ITEMS_PER_THREAD = 8;
 constexpr int64_t PREFETCH_FLOATS = 1 << 20; /* inputs from 4 MiB on are fetched ahead: smaller ones wait in the cache */
 constexpr int64_t STREAM_FLOATS = 8 << 20;   /* outputs from 32 MiB on are stored past the caches: nobody would find them there */
 

@@ -13,7 +13,7 @@ constexpr int TILE_P = 12, TILE_V = 2;
 #elif SB_WIDTH == 8
 constexpr int TILE_P = 6, TILE_V = 2;
 #elif defined(__aarch64__)
-constexpr int TILE_P = 6, TILE_V = 4;
+constexpr int TILE_P = 5, TILE_V = 4;
 #else
 constexpr int TILE_P = 6, TILE_V = 2;
 #endif
