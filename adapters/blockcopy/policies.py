@@ -165,11 +165,11 @@ class DifferencePolicy(Policy):
 
     def decide(self, context: Context) -> torch.Tensor:
         difference = block_mean((context.frame - context.executed).abs().mean(1)[0], context.grid)
-        difference = difference + self.TIE * context.age
+        difference = difference + self.TIE * (context.age + spread(context.age.numel()).float().view(context.grid))
         if not self.frozen or not self._window:
             self._window = [*self._window[1 - self.WINDOW :], difference.flatten()]
         share = 1 / (1 + math.exp(-self.control.level))
-        return difference > torch.quantile(torch.cat(self._window), 1 - share)
+        return difference >= torch.quantile(torch.cat(self._window), 1 - share)
 
     def observe(self, outcome: Outcome) -> None:
         if not self.frozen:

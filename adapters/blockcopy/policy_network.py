@@ -21,9 +21,10 @@ LOGIT_BOUND = 4.0
 class PolicyNetwork(nn.Module):
     """Logits [rows, cols] of the blocks. Two parts are added.
 
-    `body` sees 8x8 policy pixels a block: three 3x3 convolutions of stride 2 bring each block down to one pixel, a 1x1
-    convolution to one value. `summary` is linear in a few numbers a block that say directly how much the block may have
-    changed. Both start at zero: p = 0.5 for every block.
+    `body` sees 8x8 policy pixels a block: three 4x4 convolutions of stride 2 bring each block down to one pixel
+    (windows of 3x3 would lie off the block's centre), a 1x1 convolution to one value. `summary` is linear in a few
+    numbers a block that say directly how much the block may have changed. Both start at zero: p = 0.5 for every
+    block.
 
     Args:
         frame_channels: c of the frame.
@@ -34,7 +35,7 @@ class PolicyNetwork(nn.Module):
     def __init__(self, frame_channels: int, output_channels: int, summaries: int) -> None:
         super().__init__()
         widths = (2 * frame_channels + 1 + output_channels + 1, *WIDTHS)
-        self.body = nn.ModuleList(nn.Conv2d(c, k, 3, stride=2, padding=1) for c, k in zip(widths, WIDTHS, strict=False))
+        self.body = nn.ModuleList(nn.Conv2d(c, k, 4, stride=2, padding=1) for c, k in zip(widths, WIDTHS, strict=False))
         self.value = nn.Conv2d(WIDTHS[-1], 1, 1, bias=False)
         self.summary = nn.Conv2d(summaries, 1, 1)
         for parameter in (self.value.weight, self.summary.weight, self.summary.bias):

@@ -52,7 +52,7 @@ class TargetControl:
     (level_0 - level_T) / (gain * T): with a bounded level the miss goes to zero as 1/T.
     """
 
-    def __init__(self, target: float, gain: float = 1.0) -> None:
+    def __init__(self, target: float, gain: float = 2.0) -> None:
         self.target = target
         self.gain = gain
         safe = min(max(target, 1e-3), 1 - 1e-3)

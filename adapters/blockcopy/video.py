@@ -268,7 +268,8 @@ class BlockCopy:
             )
 
     def _make_plan(self, frame: torch.Tensor, view: PolicyView) -> None:
-        plan = sparseblock.compile(self.model, frame, block_size=self.block_size)
+        # A copy, since a frame that was made in inference mode cannot be traced.
+        plan = sparseblock.compile(self.model, frame.clone(), block_size=self.block_size)
         self._state = plan.new_state()
         self._limits = None if self.max_age is None else age_limits(plan.grid.rows, plan.grid.cols, self.max_age)
         self._shape, self._view, self.plan = frame.shape, view, plan

@@ -40,7 +40,8 @@ class PolicyView:
         Every pixel enters exactly one average, so a NaN or an infinity anywhere in the frame shows in the result.
         Past the frame, in partial blocks, the nearest average is repeated.
         """
-        small = F.avg_pool2d(frame, self.grid.block_size // self._fit, ceil_mode=True)
+        window = self.grid.block_size // self._fit
+        small = _means(_means(frame, 2, window), 3, window)
         below = self.grid.rows * self._fit - small.shape[2]
         right = self.grid.cols * self._fit - small.shape[3]
         return enlarge(F.pad(small, (0, right, 0, below), mode="replicate"), PIXELS // self._fit)
@@ -104,13 +105,23 @@ class Standardise:
         self.mean, self.variance = state["mean"], state["variance"]
 
 
+def _means(x: torch.Tensor, axis: int, window: int) -> torch.Tensor:
+    """ceil(size / window) means over windows along one axis, the last one shorter where the axis is no multiple.
+
+    One axis after the other this is avg_pool2d with ceil_mode, several times as fast on a channels-last frame.
+    """
+    whole, rest = divmod(x.shape[axis], window)
+    means = x.narrow(axis, 0, whole * window).unflatten(axis, (whole, window)).mean(axis + 1)
+    return torch.cat([means, x.narrow(axis, whole * window, rest).mean(axis, keepdim=True)], axis) if rest else means
+
+
 def enlarge(x: torch.Tensor, times: int) -> torch.Tensor:
     """Nearest-neighbour enlargement of the last two axes."""
     return x if times == 1 else x.repeat_interleave(times, -2).repeat_interleave(times, -1)
 
 
 def spread(count: int) -> torch.Tensor:
-    """float64 [count] in [0, 1): the multiples of the golden ratio, modulo 1, evenly spread with neighbours far apart."""
+    """float64 [count] in [0, 1): multiples of the golden ratio, modulo 1. Evenly spread, with neighbours far apart."""
     return torch.arange(count, dtype=torch.float64) * ((math.sqrt(5) - 1) / 2) % 1
 
 

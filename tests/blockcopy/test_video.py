@@ -1,0 +1,354 @@
+"""The runtime on a real plan of a small network."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from blockcopy import BlockCopy, names
+from blockcopy.freshness import age_limits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sparseblock import SparseBlockError
+
+BLOCK = 32
+SIZE = (100, 150)
+
+
+def _model(out: int = 5, stride: int = 1) -> nn.Module:
+    """Without a halo: what a block computes is then what the dense network computes there."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 8, stride, stride), nn.ReLU(), nn.Conv2d(8, out, 1)]
+    return nn.Sequential(*layers).eval()
+
+
+def _film(count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> list[torch.Tensor]:
+    """A still scene and a bright square that moves through it."""
+    scene = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
+    frames = []
+    for index in range(count):
+        frame = scene.clone()
+        left = 2 * index % size[1]
+        frame[:, :, size[0] // 3 : size[0] // 2, left : left + 20] = 2
+        frames.append(frame)
+    return frames
+
+
+def _run(video: BlockCopy, frames: list[torch.Tensor]) -> tuple[torch.Tensor, list]:
+    """Masks, bool [frames, rows, cols], and stats."""
+    masks, stats = [], []
+    for frame in frames:
+        video(frame)
+        masks.append(video.active)
+        stats.append(video.stats)
+    return torch.stack(masks), stats
+
+
+@pytest.mark.parametrize("policy", names())
+@pytest.mark.parametrize("stride", [1, 4])
+def test_active_blocks_are_computed_and_the_others_kept(policy, stride):
+    model = _model(stride=stride)
+    video = BlockCopy(model, block_size=BLOCK, policy=policy)
+    kept = None
+    for frame in _film(12):
+        out = video(frame)
+        dense = model(frame)
+        if kept is None:
+            kept = dense.clone()
+        block = BLOCK // stride
+        mask = video.active.repeat_interleave(block, 0).repeat_interleave(block, 1)
+        kept = torch.where(mask[: dense.shape[2], : dense.shape[3]], dense, kept)
+        torch.testing.assert_close(out, kept)
+
+
+def test_the_first_frame_runs_all_blocks():
+    video = BlockCopy(_model(), block_size=BLOCK, policy="none")
+    masks, stats = _run(video, _film(3))
+    assert masks[0].all() and not masks[1:].any()
+    assert [s.reason for s in stats] == ["first frame", "policy", "policy"]
+    assert [s.frame for s in stats] == [0, 1, 2]
+    assert [s.active_fraction for s in stats] == [1, 0, 0]
+    assert stats[0].macs == video.plan.macs and stats[1].macs == video.plan.dense_macs
+
+
+def test_macs_are_those_of_the_active_blocks():
+    video = BlockCopy(_model(), block_size=BLOCK, policy="random", target=0.4)
+    masks, stats = _run(video, _film(6))
+    for mask, s in zip(masks, stats, strict=True):
+        assert s.macs == video.plan.dense_macs + video.plan.block_macs[mask].sum()
+        assert math.isclose(s.active_fraction, mask.float().mean().item())
+        assert min(s.policy_ms, s.network_ms, s.train_ms) >= 0
+
+
+def test_policy_macs_count_training():
+    video = BlockCopy(_model(), block_size=BLOCK, train_interval=3)
+    _, stats = _run(video, _film(8))
+    once = video.policy.trainer.network.macs(video.plan.grid.rows, video.plan.grid.cols)
+    assert [s.policy_macs // once for s in stats] == [0, 1, 1, 3, 1, 1, 3, 1]
+
+
+@pytest.mark.parametrize("policy", ["blockcopy", "all", "random", "static", "difference"])
+def test_a_scene_cut_runs_all_blocks(policy):
+    video = BlockCopy(_model(), block_size=BLOCK, policy=policy)
+    masks, stats = _run(video, [*_film(20), *_film(20, seed=1)])
+    assert [s.frame for s in stats if s.reason == "scene cut"] == [20]
+    assert masks[20].all()
+
+
+def test_a_scene_cut_is_ignored_where_it_is_told_so():
+    film = [*_film(10), *_film(10, seed=1)]
+    for options in ({"policy": "none"}, {"scene_cut": None}):
+        _, stats = _run(BlockCopy(_model(), block_size=BLOCK, **options), film)
+        assert [s.reason for s in stats].count("scene cut") == 0
+
+
+@settings(max_examples=10)
+@given(
+    st.sampled_from(["blockcopy", "random", "difference", "static"]), st.integers(1, 12), st.sampled_from([0.02, 0.3])
+)
+def test_no_block_is_ever_older_than_the_maximum_age(policy, max_age, target):
+    video = BlockCopy(_model(), block_size=BLOCK, policy=policy, max_age=max_age, target=target)
+    masks, _ = _run(video, _film(50))
+    age = torch.zeros(masks.shape[1:])
+    for mask in masks:
+        age = (age + 1).masked_fill(mask, 0)
+        assert age.max() <= max_age
+
+
+def test_a_bound_that_is_off_by_one_is_caught(monkeypatch):
+    monkeypatch.setattr("blockcopy.video.age_limits", lambda *grid: age_limits(*grid) + 1)
+    with pytest.raises(AssertionError):
+        test_no_block_is_ever_older_than_the_maximum_age.hypothesis.inner_test("blockcopy", 5, 0.02)
+
+
+def test_blocks_do_not_fall_due_all_at_once():
+    video = BlockCopy(_model(), block_size=BLOCK, target=0.001, max_age=16)
+    _, stats = _run(video, _film(1) * 100)
+    assert max(s.aged for s in stats) < video.active.numel() / 2
+
+
+def test_without_a_maximum_age_nothing_is_forced():
+    video = BlockCopy(_model(), block_size=BLOCK, target=0.001, max_age=None)
+    _, stats = _run(video, _film(1) * 100)
+    assert sum(s.aged for s in stats) == 0
+
+
+@pytest.mark.parametrize("policy", ["blockcopy", "random", "static", "difference"])
+def test_the_target_is_met_on_a_video(policy):
+    video = BlockCopy(_model(), block_size=BLOCK, policy=policy, target=0.3)
+    masks, _ = _run(video, _film(300))
+    assert abs(masks[1:].float().mean().item() - 0.3) < 0.02
+
+
+def test_dense_frames_do_not_count_towards_the_target():
+    video = BlockCopy(_model(), block_size=BLOCK, scene_cut=0.5)
+    _run(video, _film(20))
+    trainer = video.policy.trainer
+    before = (trainer.share.value, trainer.control.level, trainer.frames)
+    video(_film(1, seed=1)[0])
+    assert video.stats.reason == "scene cut"
+    video.reset()
+    video(_film(1)[0])
+    assert video.stats.reason == "first frame"
+    assert (trainer.share.value, trainer.control.level, trainer.frames) == before
+    video(_film(2)[1])
+    assert trainer.share.value != before[0]
+
+
+def test_resets_do_not_move_the_target():
+    """Clips of ten frames: their dense first frames leave the others at the target."""
+    video = BlockCopy(_model(), block_size=BLOCK, target=0.3)
+    shares = []
+    for clip in range(40):
+        masks, _ = _run(video, _film(10, seed=clip))
+        shares.append(masks[1:].float().mean().item())
+        video.reset()
+    assert abs(sum(shares) / len(shares) - 0.3) < 0.02
+
+
+@pytest.mark.parametrize("policy", names())
+def test_the_same_seed_decides_the_same(policy):
+    first, _ = _run(BlockCopy(_model(), block_size=BLOCK, policy=policy, seed=3), _film(40))
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    again, _ = _run(BlockCopy(_model(), block_size=BLOCK, policy=policy, seed=3), _film(40))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("policy", names())
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_was_saved_decides_as_what_was_not(policy, frozen, tmp_path):
+    video = BlockCopy(_model(), block_size=BLOCK, policy=policy)
+    _run(video, _film(40))
+    video.save(tmp_path / "policy.pt")
+    video.reset()
+    other = BlockCopy(_model(), block_size=BLOCK, policy=policy, seed=7)
+    other.load(tmp_path / "policy.pt")
+    if frozen:
+        video.freeze()
+        other.freeze()
+    assert torch.equal(_run(video, _film(30, seed=2))[0], _run(other, _film(30, seed=2))[0])
+
+
+def test_a_frozen_policy_can_be_let_go_again():
+    video = BlockCopy(_model(), block_size=BLOCK)
+    _run(video, _film(20))
+    weights = [p.clone() for p in video.policy.trainer.network.parameters()]
+    video.freeze()
+    _run(video, _film(20))
+    assert all(torch.equal(a, b) for a, b in zip(weights, video.policy.trainer.network.parameters(), strict=True))
+    video.unfreeze()
+    _run(video, _film(20))
+    assert not all(torch.equal(a, b) for a, b in zip(weights, video.policy.trainer.network.parameters(), strict=True))
+
+
+def test_a_policy_learns_in_inference_mode_too():
+    outside, _ = _run(BlockCopy(_model(), block_size=BLOCK), _film(30))
+    with torch.inference_mode():
+        inside, _ = _run(BlockCopy(_model(), block_size=BLOCK), [frame.clone() for frame in _film(30)])
+    assert torch.equal(outside, inside)
+
+
+def test_the_number_of_threads_is_as_it_was():
+    before = torch.get_num_threads()
+    _run(BlockCopy(_model(), block_size=BLOCK), _film(3))
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("size, block", [((20, 30), 64), ((1, 1), 8), ((33, 65), 32), ((64, 64), 64), ((70, 50), 20)])
+@pytest.mark.parametrize("policy", names())
+def test_any_frame_and_block_size(size, block, policy):
+    masks, _ = _run(BlockCopy(_model(), block_size=block, policy=policy), _film(10, size))
+    assert masks.shape[1:] == (-(-size[0] // block), -(-size[1] // block))
+
+
+def test_frames_may_be_channels_last_and_of_any_channels():
+    model = nn.Conv2d(1, 1, 3, padding=1).eval()
+    video = BlockCopy(model, task="restoration", block_size=16)
+    for _ in range(6):
+        frame = torch.rand(1, 32, 48, 1).permute(0, 3, 1, 2)
+        assert video(frame).shape == frame.shape
+
+
+BAD_ARGUMENTS = [
+    ({"target": 0}, "target is 0; it must be a share of blocks in (0, 1]"),
+    ({"target": 1.5}, "target is 1.5; it must be a share of blocks in (0, 1]"),
+    ({"target": float("nan")}, "target is nan; it must be a share of blocks in (0, 1]"),
+    ({"target": "a third"}, "target is 'a third'; it must be a share of blocks in (0, 1]"),
+    ({"block_size": 0}, "block_size is 0; it must be a positive integer (pixels)"),
+    ({"block_size": 12.5}, "block_size is 12.5; it must be a positive integer (pixels)"),
+    ({"max_age": 0}, "max_age is 0; it must be a positive integer (frames), or None"),
+    ({"scene_cut": -1}, "scene_cut is -1; it must be a positive distance, or None"),
+    ({"train_interval": 0}, "train_interval is 0; it must be a positive integer (frames)"),
+    ({"task": "x"}, "no task is named 'x'; the tasks are segmentation, restoration"),
+    ({"policy": "x"}, "no policy is named 'x'; the policies are blockcopy, all, none, random, static, difference"),
+    ({"reward": "x"}, "no reward is named 'x'; the rewards are balanced, paper"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", BAD_ARGUMENTS)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(SparseBlockError) as error:
+        BlockCopy(_model(), **arguments)
+    assert str(error.value) == f"BlockCopy: {message}"
+
+
+BAD_FRAMES = [
+    (torch.rand(3, 100, 150), "frame is torch.float32 [3, 100, 150]; it must be a float32 tensor [1, c, h, w]"),
+    (torch.rand(2, 3, 100, 150), "frame is torch.float32 [2, 3, 100, 150]; it must be a float32 tensor [1, c, h, w]"),
+    (torch.zeros(1, 3, 8, 8).int(), "frame is torch.int32 [1, 3, 8, 8]; it must be a float32 tensor [1, c, h, w]"),
+    ("frame", "frame is str; it must be a float32 tensor [1, c, h, w]"),
+    (
+        torch.rand(1, 3, 100, 151),
+        "frame is [1, 3, 100, 151] but the stream's first was [1, 3, 100, 150]; "
+        "a stream keeps its size; make a BlockCopy for the new one",
+    ),
+    (
+        torch.full((1, 3, 100, 150), float("nan")),
+        "frame 5 holds NaN or infinity; the cache would keep it; drop the frame or repair it",
+    ),
+]
+
+
+@pytest.mark.parametrize("frame, message", BAD_FRAMES)
+def test_a_bad_frame_is_refused_and_the_stream_goes_on(frame, message):
+    video, other = BlockCopy(_model(), block_size=BLOCK), BlockCopy(_model(), block_size=BLOCK)
+    film = _film(20)
+    _run(video, film[:5])
+    with pytest.raises(SparseBlockError) as error:
+        video(frame)
+    assert str(error.value) == f"BlockCopy: {message}"
+    _run(other, film[:5])
+    assert torch.equal(_run(video, film[5:])[0], _run(other, film[5:])[0])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_bad_pixel_is_enough_even_in_the_first_frame(value):
+    frame = torch.rand(1, 3, *SIZE)
+    frame[0, 1, -1, -1] = value
+    video = BlockCopy(_model(), block_size=BLOCK)
+    with pytest.raises(SparseBlockError, match=r"^BlockCopy: frame 0 holds NaN or infinity; "):
+        video(frame)
+    assert video.plan is None
+    assert video(torch.rand(1, 3, *SIZE)).isfinite().all()
+
+
+def test_a_state_of_another_policy_is_refused():
+    video = BlockCopy(_model(), policy="random")
+    with pytest.raises(SparseBlockError) as error:
+        BlockCopy(_model()).load_state_dict(video.state_dict())
+    assert str(error.value) == (
+        "BlockCopy: the state is of the policy 'random' but this one is 'blockcopy'; "
+        "make BlockCopy with the policy that was saved"
+    )
+
+
+def test_a_policy_file_that_is_none(tmp_path):
+    missing, junk, other = (tmp_path / name for name in ("missing.pt", "junk.pt", "other.pt"))
+    junk.write_bytes(b"junk")
+    torch.save({"weights": torch.zeros(3)}, other)
+    video = BlockCopy(_model())
+    lines = {
+        missing: f"no policy can be read from {missing}: No such file or directory",
+        junk: f"no policy can be read from {junk}: it is damaged or something else",
+        other: f"{other} holds no policy",
+    }
+    for path, line in lines.items():
+        with pytest.raises(SparseBlockError) as error:
+            video.load(path)
+        assert str(error.value) == f"BlockCopy: {line}; give a file that BlockCopy.save wrote"
+
+
+def test_a_truncated_policy_file(tmp_path):
+    video = BlockCopy(_model(), block_size=BLOCK)
+    _run(video, _film(10))
+    path = tmp_path / "policy.pt"
+    video.save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SparseBlockError, match=r"^BlockCopy: no policy can be read from"):
+        video.load(path)
+
+
+def test_a_policy_that_cannot_be_written(tmp_path):
+    path = tmp_path / "nowhere" / "policy.pt"
+    with pytest.raises(SparseBlockError) as error:
+        BlockCopy(_model()).save(path)
+    assert str(error.value) == (
+        f"BlockCopy: the policy cannot be written to {path}: No such file or directory; choose another path"
+    )
+
+
+def test_a_network_without_one_output_map_needs_another_policy():
+    class Two(nn.Module):
+        def forward(self, x):
+            return x * 2, x + 1
+
+    film = _film(3)
+    assert len(BlockCopy(Two().eval(), block_size=BLOCK, policy="random")(film[0])) == 2
+    with pytest.raises(SparseBlockError, match=r"^BlockCopy: the network's output is tuple; "):
+        BlockCopy(Two().eval(), block_size=BLOCK)(film[0])
