@@ -71,7 +71,8 @@ def reads_within_block(node: Node, name: str, graph: Graph, grid: BlockGrid) -> 
         # Powers of two: the source's place, output * scale, is then exact in float32.
         exact = factor.denominator == 1 and factor.numerator & (factor.numerator - 1) == 0
         sizes = zip(graph.values[name].shape[2:], graph.values[node.output].shape[2:], strict=True)
-        return op.mode == "nearest" and exact and all(a * factor == b for a, b in sizes)
+        given = op.factors is None or op.factors == (factor, factor)
+        return op.mode == "nearest" and exact and given and all(a * factor == b for a, b in sizes)
     if not isinstance(op, (Conv2d, Pool2d)) or op.padding != (0, 0):
         return False
     kernel = op.weight.shape[2:] if isinstance(op, Conv2d) else op.kernel

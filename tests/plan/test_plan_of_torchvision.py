@@ -1,4 +1,4 @@
-"""Networks that nobody wrote for this library: whatever has no rule runs dense, and all of it equals the dense network."""
+"""Networks not written for this library: whatever has no rule runs dense, and all of it equals the dense network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def backbone() -> torch.nn.Module:
     return detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).backbone
 
 
-# Depthwise convolutions; a pyramid returned as a dict; dense islands of SiLU and squeeze-and-excitation; concat of concats.
+# Depthwise convolutions; a pyramid returned as a dict; dense islands (SiLU, squeeze-and-excitation); concat of concats.
 NETWORKS = {
     "mobilenet_v2": (lambda: mobilenet_v2().features, {"sparse"}),
     "resnet50_fpn": (backbone, {"sparse", "dense"}),
