@@ -34,15 +34,18 @@ def interpolate_extent(size: int, scale_factor: float) -> int:
     return math.floor(size * scale_factor)
 
 
-def interpolate_scale(size: int, out_size: int, align_corners: bool, scale_factor: float | None) -> float:
+def interpolate_scale(size: int, out_size: int, mode: str, align_corners: bool, scale_factor: float | None) -> float:
     """Input pixels per output pixel of a resize along one axis, as PyTorch computes it.
 
-    A scale factor that is given counts, even where `size * scale_factor` is no whole number; aligned corners ignore it.
+    A scale factor that is given counts, even where `size * scale_factor` is no whole number; aligned corners ignore it,
+    so does an output that turns out as large as the input, and, for "nearest", one that is twice as large.
     PyTorch holds the result in the precision of the tensor; rounding this double to float32 gives the same bits.
     """
     if align_corners:
         return (size - 1) / (out_size - 1) if out_size > 1 else 0.0
-    return size / out_size if scale_factor is None else 1.0 / scale_factor
+    if scale_factor is None or out_size == size or (mode == "nearest" and out_size == 2 * size):
+        return size / out_size
+    return 1.0 / scale_factor
 
 
 @dataclass(frozen=True)

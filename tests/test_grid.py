@@ -60,7 +60,7 @@ def test_interpolate_extent(size, factor):
 @given(SIZE, SIZE, st.booleans())
 def test_interpolate_scale_gives_the_positions_of_pytorch(size, out_size, align_corners):
     """A ramp is resized to its own source positions, clamped to the ramp."""
-    scale = interpolate_scale(size, out_size, align_corners, None)
+    scale = interpolate_scale(size, out_size, "bilinear", align_corners, None)
     ramp = torch.arange(size, dtype=torch.float64)[None, None]
     place = torch.arange(out_size, dtype=torch.float64)
     position = place * scale if align_corners else ((place + 0.5) * scale - 0.5).clamp(min=0)
@@ -71,15 +71,26 @@ def test_interpolate_scale_gives_the_positions_of_pytorch(size, out_size, align_
 @given(SIZE, st.floats(0.1, 5), st.booleans())
 def test_a_scale_factor_counts_itself(size, factor, align_corners):
     out_size = interpolate_extent(size, factor)
+    assume(out_size >= 1 and out_size != size)
+    scale = interpolate_scale(size, out_size, "bilinear", align_corners, factor)
+    assert scale == (interpolate_scale(size, out_size, "bilinear", True, None) if align_corners else 1 / factor)
+
+
+@given(SIZE, st.floats(0.1, 5))
+def test_nearest_takes_the_pixels_of_pytorch(size, factor):
+    """Also where a factor gives an output as large as the input, or twice as large."""
+    out_size = interpolate_extent(size, factor)
     assume(out_size >= 1)
-    scale = interpolate_scale(size, out_size, align_corners, factor)
-    assert scale == (interpolate_scale(size, out_size, True, None) if align_corners else 1 / factor)
+    scale = torch.tensor(interpolate_scale(size, out_size, "nearest", False, factor), dtype=torch.float32)
+    taken = (torch.arange(out_size) * scale).floor().clamp(max=size - 1)
+    ramp = torch.arange(size, dtype=torch.float32)[None, None, :, None]
+    assert taken.tolist() == F.interpolate(ramp, scale_factor=(factor, 1.0), mode="nearest")[0, 0, :, 0].tolist()
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_rounding_the_scale_to_float32_is_dividing_in_float32(size, out_size):
     divided = torch.tensor(size, dtype=torch.float32) / torch.tensor(out_size, dtype=torch.float32)
-    assert ctypes.c_float(interpolate_scale(size, out_size, False, None)).value == divided.item()
+    assert ctypes.c_float(interpolate_scale(size, out_size, "nearest", False, None)).value == divided.item()
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 64))

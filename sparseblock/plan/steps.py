@@ -65,7 +65,8 @@ class Steps:
                 factors = op.factors or (None, None)
                 sizes = zip(x.shape[2:], out.shape[2:], factors, strict=True)
                 scales = (
-                    interpolate_scale(size, out_size, op.align_corners, factor) for size, out_size, factor in sizes
+                    interpolate_scale(size, out_size, op.mode, op.align_corners, factor)
+                    for size, out_size, factor in sizes
                 )
                 step.u.interpolate = native.Interpolate(mode, op.align_corners, *scales)
             case _:

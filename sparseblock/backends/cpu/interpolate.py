@@ -14,8 +14,8 @@ MODES = {"nearest": native.NEAREST, "bilinear": native.BILINEAR}
 
 def interpolate(x, index, count, block, out, mode, align_corners, scale_factor) -> None:
     scales = [
-        interpolate_scale(x.shape[axis], out.shape[axis], align_corners, scale_factor and scale_factor[axis - 2])
-        for axis in (2, 3)
+        interpolate_scale(size, out_size, mode, align_corners, factor)
+        for size, out_size, factor in zip(x.shape[2:], out.shape[2:], scale_factor or (None, None), strict=True)
     ]
     native.lib().sb_interpolate_run(
         byref(native.Interpolate(MODES[mode], align_corners, *scales)),
