@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -177,9 +176,7 @@ def test_not_a_number_in_a_frame_is_refused():
         video(frame)
 
 
-@pytest.mark.skipif("SPARSEBLOCK_DATA" not in os.environ, reason="SPARSEBLOCK_DATA names no folder of real clips")
-def test_a_real_clip_with_real_weights(blockcopy_command, out):
-    data = Path(os.environ["SPARSEBLOCK_DATA"])
+def test_a_real_clip_with_real_weights(blockcopy_command, out, data):
     code, _, complained = blockcopy_command(
         *("run", data / "videos/fixed_road_360p.mp4", "--network", "espnet", "--block-size", 64, "--frames", 20),
         *("--weights", data / "weights/espnet_p2q8_cityscapes.pth", "--compare-every", 10),

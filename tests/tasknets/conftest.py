@@ -1,20 +1,8 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import av
 import pytest
 import torch
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    """The folder of real weights and videos."""
-    folder = os.environ.get("SPARSEBLOCK_DATA")
-    if not folder:
-        pytest.fail("SPARSEBLOCK_DATA is not set; set it to the folder that holds videos/ and weights/")
-    return Path(folder)
 
 
 @pytest.fixture(scope="session")
