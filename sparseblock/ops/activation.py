@@ -22,7 +22,7 @@ def activation(
     activation: str | None = "relu",
     slope: float | torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """out = activation(x) in the active blocks, bit for bit; the rest keeps its bits. Activation None copies.
+    """out = activation(x) in the active blocks, the very values; the rest keeps its bits. None copies bits.
 
     Args:
         x: [n, c, h, w], channels-last; may be `out` itself.

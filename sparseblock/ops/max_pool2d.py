@@ -27,7 +27,7 @@ def max_pool2d(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> torch.Tensor:
-    """out = torch.nn.functional.max_pool2d(x) in the active blocks, bit for bit; the rest keeps its bits.
+    """out = torch.nn.functional.max_pool2d(x) in the active blocks, the very values; the rest keeps its bits.
 
     Args:
         x: [n, c, h, w], channels-last. Minus infinity counts outside of it.

@@ -68,7 +68,7 @@ def test_a_call_counts_as_a_change_of_out(op):
         out = sample[[argument.name for argument in overload._schema.arguments].index("out")]
         version = out._version
         overload(*sample)
-        assert out._version == version + 1
+        assert out._version > version
 
 
 def test_fake_tensors_pass_validation_and_run_nothing():
