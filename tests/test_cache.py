@@ -1,0 +1,89 @@
+"""FeatureCache: planes, slices, streams."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from sparseblock import FeatureCache, SparseBlockError
+from sparseblock.cache import PlaneSpec
+
+SPECS = [
+    PlaneSpec("frame", 3, 9, 7, external=True),
+    PlaneSpec("cat", 8, 9, 7, border=2),
+    PlaneSpec("left", 5, 9, 7, parent="cat"),
+    PlaneSpec("right", 3, 9, 7, parent="cat", offset=5),
+]
+
+
+def test_a_plane_is_the_frame_and_its_border_channels_last():
+    state = FeatureCache(SPECS, streams=2)
+    assert state["cat"].shape == (2, 8, 9, 7)
+    assert state["cat"].stride() == (13 * 11 * 8, 1, 11 * 8, 8)
+    assert state.nbytes == 2 * 13 * 11 * 8 * 4
+    plane = state.planes[1]
+    assert (plane.n, plane.h, plane.w, plane.c, plane.border) == (2, 9, 7, 8, 2)
+    assert plane.data == state["cat"].data_ptr()
+    assert (plane.stride_n, plane.stride_y, plane.stride_x, plane.stride_c) == (13 * 11 * 8, 11 * 8, 8, 1)
+
+
+def test_slices_share_the_memory_of_their_parent():
+    state = FeatureCache(SPECS, streams=2)
+    state["right"].fill_(3.0)
+    assert (state["cat"][:, 5:] == 3.0).all() and (state["cat"][:, :5] == 0.0).all()
+    assert state.planes[3].data == state.planes[1].data + 5 * 4
+    assert state.planes[3].border == 2 and state.planes[3].c == 3
+
+
+def test_an_external_plane_lies_where_it_is_bound():
+    state, frame = FeatureCache(SPECS), torch.zeros(1, 3, 9, 7)
+    state.bind("frame", frame)
+    assert state.planes[0].data == frame.data_ptr() and state.planes[0].stride_c == 63
+
+
+def test_a_reset_forgets_one_stream_or_all():
+    state = FeatureCache(SPECS, streams=3)
+    state["cat"].fill_(1.0)
+    state.frames[:] = [4, 5, 6]
+    state.reset(1)
+    assert state.frames == [4, 0, 6]
+    assert state["cat"].sum(dim=(1, 2, 3)).tolist() == [504.0, 0.0, 504.0]
+    state.reset()
+    assert state.frames == [0, 0, 0] and not state["cat"].any()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: FeatureCache([], streams=0), "FeatureCache: streams is 0; it must be a positive integer"),
+        (
+            lambda: FeatureCache([SPECS[1], SPECS[1]]),
+            "FeatureCache: two planes are called 'cat'; names must be unique",
+        ),
+        (
+            lambda: FeatureCache([SPECS[0], SPECS[0]]),
+            "FeatureCache: two planes are called 'frame'; names must be unique",
+        ),
+        (
+            lambda: FeatureCache([PlaneSpec("a", 0, 9, 7)]),
+            "FeatureCache: plane 'a' has c=0 h=9 w=7 border=0; c, h and w must be positive and border not negative",
+        ),
+        (
+            lambda: FeatureCache([SPECS[2]]),
+            "FeatureCache: plane 'left' is a slice of 'cat', which is no earlier plane",
+        ),
+        (
+            lambda: FeatureCache([SPECS[1], PlaneSpec("a", 5, 9, 7, parent="cat", offset=4)]),
+            "FeatureCache: plane 'a' is channels 4..9 at 9x7, which do not lie in its parent 'cat' [c=8 h=9 w=7]",
+        ),
+        (
+            lambda: FeatureCache(SPECS).reset(1),
+            "FeatureCache.reset: stream is 1; it must be None or in 0..0",
+        ),
+    ],
+)
+def test_wrong_input_is_one_clear_line(call, message):
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
+        call()
