@@ -42,6 +42,19 @@ struct Tile {
 void conv2d_tile(const Tile &tile);
 void conv2d_depthwise_tile(const Tile &tile);
 
+/* Calls Kernel::multiply<P, V> of the tile's own shape: sizes are constants in the kernel, sums stay in registers. */
+template <class Kernel, int V, int P>
+void dispatch_pixels(const Tile &t) {
+    if (t.pixels == P) return Kernel::template multiply<P, V>(t);
+    if constexpr (P > 1) dispatch_pixels<Kernel, V, P - 1>(t);
+}
+
+template <class Kernel, int V>
+void dispatch(const Tile &t) {
+    if (t.vectors == V) return dispatch_pixels<Kernel, V, TILE_P>(t);
+    if constexpr (V > 1) dispatch<Kernel, V - 1>(t);
+}
+
 /* Sums to start from, and where sums go at the end; one code for every tile shape. */
 template <int P, int V>
 SB_INLINE void start_sums(const Tile &t, vec (&acc)[P][V]) {

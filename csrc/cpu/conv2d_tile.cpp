@@ -10,46 +10,36 @@
 namespace sb::SB_ISA {
 namespace {
 
-template <int P, int V>
-void multiply(const Tile &t) {
-    vec acc[P][V];
-    start_sums(t, acc);
-    const float *x[P];
+struct Broadcast {
+    template <int P, int V>
+    static void multiply(const Tile &t) {
+        vec acc[P][V];
+        start_sums(t, acc);
+        const float *x[P];
 #pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) x[p] = t.x[p] + t.channel;
-    const float *weight = t.weight;
-    for (const Run *run = t.runs; run != t.runs_end; ++run) {
-        const int64_t end = run->offset + run->length;
-        for (int64_t i = run->offset; i < end; ++i) {
-            vec w[V];
+        for (int p = 0; p < P; ++p) x[p] = t.x[p] + t.channel;
+        const float *weight = t.weight;
+        for (const Run *run = t.runs; run != t.runs_end; ++run) {
+            const int64_t end = run->offset + run->length;
+            for (int64_t i = run->offset; i < end; ++i) {
+                vec w[V];
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) w[v] = load(weight + v * W);
-            weight += V * W;
+                for (int v = 0; v < V; ++v) w[v] = load(weight + v * W);
+                weight += V * W;
 #pragma GCC unroll 16
-            for (int p = 0; p < P; ++p) {
-                const vec value = splat(x[p][i]);
+                for (int p = 0; p < P; ++p) {
+                    const vec value = splat(x[p][i]);
 #pragma GCC unroll 4
-                for (int v = 0; v < V; ++v) acc[p][v] = fma(value, w[v], acc[p][v]);
+                    for (int v = 0; v < V; ++v) acc[p][v] = fma(value, w[v], acc[p][v]);
+                }
             }
         }
+        finish_sums(t, acc);
     }
-    finish_sums(t, acc);
-}
-
-template <int V, int P>
-void multiply_pixels(const Tile &t) {
-    if (t.pixels == P) return multiply<P, V>(t);
-    if constexpr (P > 1) multiply_pixels<V, P - 1>(t);
-}
-
-template <int V>
-void multiply_vectors(const Tile &t) {
-    if (t.vectors == V) return multiply_pixels<V, TILE_P>(t);
-    if constexpr (V > 1) multiply_vectors<V - 1>(t);
-}
+};
 
 } // namespace
 
-void conv2d_tile(const Tile &tile) { multiply_vectors<TILE_V>(tile); }
+void conv2d_tile(const Tile &tile) { dispatch<Broadcast, TILE_V>(tile); }
 
 } // namespace sb::SB_ISA

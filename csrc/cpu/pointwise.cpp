@@ -9,35 +9,47 @@
 namespace sb::SB_ISA {
 namespace {
 
-constexpr int64_t STRIP_PIXELS = 512, STRIP_COLUMNS = 512;
+constexpr int64_t STRIP_PIXELS = 512, STRIP_COLUMNS = 512, PIXELS_AT_A_TIME = 16;
 
-/* `count` vectors' worth of one row: pixels of `channels` floats at their strides, parameters of the same W channels. */
-SB_INLINE void vector_column(const EpilogueParams<W> &e, const float *x, int64_t step_x, const float *residual, int64_t step_r,
-                             float *out, int64_t step_out, int64_t pixels, int lanes) {
-    const vec bias = load(e.bias), scale = load(e.scale), shift = load(e.shift), slope = load(e.slope);
-    for (int64_t i = 0; i < pixels; ++i, x += step_x, out += step_out) {
+/* One vector of channels of consecutive pixels, or a piece of a row where all channels are alike. */
+SB_INLINE void column(const sb_epilogue &e, int64_t c, int lanes, const float *x, int64_t step_x, const float *residual,
+                      int64_t step_r, float *out, int64_t step_out, int64_t pixels) {
+    const vec bias = e.bias ? load(e.bias + c, lanes) : splat(-0.0f);
+    const vec scale = e.scale ? load(e.scale + c, lanes) : splat(1.0f), shift = e.shift ? load(e.shift + c, lanes) : vec{};
+    const vec slope = e.slope ? load(e.slope + c, lanes) : vec{};
+    const bool affine = e.scale || e.shift;
+    for (int64_t i = 0; i < pixels; ++i, x += step_x, residual += step_r, out += step_out) {
         vec v = (lanes == W ? load(x) : load(x, lanes)) + bias;
-        if (residual) {
-            v += lanes == W ? load(residual) : load(residual, lanes);
-            residual += step_r;
-        }
-        if (e.affine) v = fma(v, scale, shift);
+        if (residual) v += lanes == W ? load(residual) : load(residual, lanes);
+        if (affine) v = fma(v, scale, shift);
         v = activate(v, e.activation, slope);
         if (lanes == W) store(out, v);
         else store(out, v, lanes);
     }
 }
 
-/* A strip of NHWC pixels. */
-void strip_channels_last(const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual, const Region &region,
+/* A strip of NHWC pixels: a few pixels at a time, so that memory is read in order. Rows without gaps and without
+ * parameters per channel are one long vector. */
+void strip_channels_last(const sb_epilogue &e, const sb_plane &x, const sb_plane *residual, const Region &region,
                          const sb_plane &out) {
-    for (int64_t c = 0; c < out.c; c += W) {
-        const int lanes = (int)minimum(W, out.c - c);
-        const EpilogueParams<W> params(epilogue, c, lanes);
-        for (int64_t y = region.y0; y < region.y1; ++y) {
-            const float *r = residual ? pixel(*residual, region.n, y, region.x0) + c : nullptr;
-            vector_column(params, pixel(x, region.n, y, region.x0) + c, x.stride_x, r, residual ? residual->stride_x : 0,
-                          pixel(out, region.n, y, region.x0) + c, out.stride_x, region.x1 - region.x0, lanes);
+    const bool flat = !e.bias && !e.scale && !e.shift && !e.slope && x.stride_x == out.c && out.stride_x == out.c &&
+                      (!residual || residual->stride_x == out.c);
+    for (int64_t y = region.y0; y < region.y1; ++y) {
+        const int64_t step = flat ? maximum(region.x1 - region.x0, 1) : PIXELS_AT_A_TIME;
+        for (int64_t x0 = region.x0; x0 < region.x1; x0 += step) {
+            const float *src = pixel(x, region.n, y, x0), *res = residual ? pixel(*residual, region.n, y, x0) : nullptr;
+            float *dst = pixel(out, region.n, y, x0);
+            const int64_t pixels = minimum(step, region.x1 - x0), floats = pixels * out.c;
+            if (flat) {
+                const int64_t whole = floats / W, rest = whole * W;
+                column(e, 0, W, src, W, res, res ? W : 0, dst, W, whole);
+                if (rest < floats)
+                    column(e, 0, (int)(floats - rest), src + rest, W, res ? res + rest : nullptr, 0, dst + rest, W, 1);
+                continue;
+            }
+            for (int64_t c = 0; c < out.c; c += W)
+                column(e, c, (int)minimum(W, out.c - c), src + c, x.stride_x, res ? res + c : nullptr,
+                       residual ? residual->stride_x : 0, dst + c, out.stride_x, pixels);
         }
     }
 }

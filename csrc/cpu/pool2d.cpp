@@ -31,19 +31,21 @@ SB_INLINE vec read(const float *p, int lanes) { return lanes == W ? load(p) : lo
 template <int KIND>
 SB_INLINE vec reduce(const Window &window, int64_t channel, int lanes) {
     vec acc = splat(KIND == SB_POOL_MAX ? -__builtin_inff() : 0.0f);
+    vec nan = {}; /* NaN wins over any maximum, as in PyTorch: kept apart, so that max() is one instruction */
     for (int64_t r = 0; r < window.rows; ++r) {
         const float *p = window.origin + r * window.step_y + channel;
         for (int64_t s = 0; s < window.cols; ++s, p += window.step_x) {
             const vec v = read(p, lanes);
             if constexpr (KIND == SB_POOL_MAX) {
-                acc = v > acc ? v : acc;
-                acc = v == v ? acc : v; /* NaN wins, as in PyTorch */
+                acc = max(v, acc);
+                nan = v == v ? nan : v;
             } else {
                 acc += v;
             }
         }
     }
-    return KIND == SB_POOL_MAX ? acc : acc / window.divisor;
+    if constexpr (KIND == SB_POOL_MAX) return nan == nan ? acc : nan;
+    else return acc / window.divisor;
 }
 
 template <int KIND>
