@@ -130,10 +130,32 @@ struct Run2d {
 
     /* `next`: the chunk that this thread will probably compute next. */
     void item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const;
+    void copy_window(int64_t n, int64_t top, int64_t left, float *window) const;
     int64_t locate(const Phase &phase, int64_t chunk, const float **in, const float **res, float **dst, bool &windows) const;
     void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const float *const *res,
              float *const *dst, Prefetch &prefetch, int64_t lines) const;
 };
+
+/* The input pixels [top, top + window_h) x [left, left + window_w) of image n, zeros outside of the frame. */
+void Run2d::copy_window(int64_t n, int64_t top, int64_t left, float *window) const {
+    const int64_t channels = shape.in_channels;
+    const int64_t from = minimum(maximum(-left, 0), window_w), to = maximum(minimum(x.w - left, window_w), from);
+    for (int64_t y = top; y < top + window_h; ++y, window += window_w * channels) {
+        if (y < 0 || y >= x.h) {
+            memset(window, 0, sizeof(float) * window_w * channels);
+            continue;
+        }
+        const float *source = pixel(x, n, y, left);
+        memset(window, 0, sizeof(float) * from * channels);
+        if (x.stride_x == channels) {
+            memcpy(window + from * channels, source + from * channels, sizeof(float) * (to - from) * channels);
+        } else {
+            for (int64_t i = from; i < to; ++i)
+                memcpy(window + i * channels, source + i * x.stride_x, sizeof(float) * channels);
+        }
+        memset(window + to * channels, 0, sizeof(float) * (window_w - to) * channels);
+    }
+}
 
 /* Base pointers of the chunk's pixels of one phase; returns how many. `windows`: they point into scratch. */
 int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const float **res, float **dst, bool &windows) const {
@@ -167,23 +189,7 @@ int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const
         int64_t step_y, step_x;
         if (windows) {
             const int64_t top = r.y0 * ay.in_stride + low_y, left = r.x0 * ax.in_stride + low_x;
-            const int64_t from = minimum(maximum(-left, 0), window_w), to = maximum(minimum(x.w - left, window_w), from);
-            for (int64_t wy = 0; wy < window_h; ++wy) {
-                float *row = window + wy * window_row;
-                if (top + wy < 0 || top + wy >= x.h) {
-                    memset(row, 0, sizeof(float) * window_row);
-                    continue;
-                }
-                memset(row, 0, sizeof(float) * from * channels);
-                const float *source = pixel(x, r.n, top + wy, left);
-                if (x.stride_x == channels) {
-                    memcpy(row + from * channels, source + from * channels, sizeof(float) * (to - from) * channels);
-                } else {
-                    for (int64_t wx = from; wx < to; ++wx)
-                        memcpy(row + wx * channels, source + wx * x.stride_x, sizeof(float) * channels);
-                }
-                memset(row + to * channels, 0, sizeof(float) * (window_w - to) * channels);
-            }
+            copy_window(r.n, top, left, window);
             base = window - low_y * window_row - low_x * channels;
             step_y = ay.in_stride * window_row;
             step_x = ax.in_stride * channels;
@@ -193,13 +199,20 @@ int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const
             step_y = ay.in_stride * x.stride_y;
             step_x = ax.in_stride * x.stride_x;
         }
-        for (int64_t qy = r.y0; qy < r.y1; ++qy) {
-            for (int64_t qx = r.x0; qx < r.x1; ++qx, ++count) {
-                const int64_t oy = qy * ay.out_stride + phase.y, ox = qx * ax.out_stride + phase.x;
-                in[count] = base + (qy - r.y0) * step_y + (qx - r.x0) * step_x;
-                dst[count] = pixel(out, r.n, oy, ox);
-                if (residual) res[count] = pixel(*residual, r.n, oy, ox);
+        const int64_t out_x = r.x0 * ax.out_stride + phase.x, out_step = ax.out_stride * out.stride_x;
+        const int64_t res_step = residual ? ax.out_stride * residual->stride_x : 0;
+        for (int64_t qy = r.y0; qy < r.y1; ++qy, base += step_y) {
+            const int64_t out_y = qy * ay.out_stride + phase.y, pixels = r.x1 - r.x0;
+            float *to = pixel(out, r.n, out_y, out_x);
+            for (int64_t i = 0; i < pixels; ++i) {
+                in[count + i] = base + i * step_x;
+                dst[count + i] = to + i * out_step;
             }
+            if (residual) {
+                const float *from = pixel(*residual, r.n, out_y, out_x);
+                for (int64_t i = 0; i < pixels; ++i) res[count + i] = from + i * res_step;
+            }
+            count += pixels;
         }
     }
     return count;
