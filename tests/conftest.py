@@ -14,19 +14,27 @@ settings.register_profile("ci", derandomize=True, max_examples=100, **_COMMON)
 settings.register_profile("search", max_examples=1000, print_blob=True, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+# Made absolute before the tests leave this folder.
+DATA = Path(os.environ["SPARSEBLOCK_DATA"]).absolute() if os.environ.get("SPARSEBLOCK_DATA") else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def outside_of_the_source_tree(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Interpreters that tests start put their folder first on the path: they are to find the installed package."""
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real weights and videos, which no checkout carries."""
-    folder = Path(os.environ["SPARSEBLOCK_DATA"])
-    if not (folder / "videos").is_dir() or not (folder / "weights").is_dir():
-        pytest.fail(f"SPARSEBLOCK_DATA is {folder}; it must name a folder that holds videos/ and weights/")
-    return folder
+    if not (DATA / "videos").is_dir() or not (DATA / "weights").is_dir():
+        pytest.fail(f"SPARSEBLOCK_DATA is {DATA}; it must name a folder that holds videos/ and weights/")
+    return DATA
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without the folder, tests that need it are not part of the run, which says so."""
-    if "SPARSEBLOCK_DATA" in os.environ:
+    if DATA is not None:
         return
     need = [item for item in items if "data" in getattr(item, "fixturenames", ())]
     if need:

@@ -69,8 +69,8 @@ def test_a_missing_library_is_one_clear_line(tmp_path):
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert said == (
-        f"libsparseblock.so is not in {tmp_path}/lib; the cpu backend needs it: build it with `pip install .` in the "
-        "source tree, or set SPARSEBLOCK_BACKEND=reference to run without it\n"
+        f"libsparseblock.so is not in {tmp_path}/lib; the cpu backend needs it: install with `pip install .` and leave "
+        "the source tree, whose folder hides the installed package, or install with `pip install -e .`\n"
     )
 
 

@@ -176,8 +176,8 @@ def lib() -> ctypes.CDLL:
             return _load(path)
     raise SparseBlockError(
         f"libsparseblock.so is not in {os.pathsep.join(str(Path(folder, 'lib')) for folder in sparseblock.__path__)}; "
-        "the cpu backend needs it: build it with `pip install .` in the source tree, "
-        "or set SPARSEBLOCK_BACKEND=reference to run without it"
+        "the cpu backend needs it: install with `pip install .` and leave the source tree, whose folder hides the "
+        "installed package, or install with `pip install -e .`"
     )
 
 
