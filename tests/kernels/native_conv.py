@@ -43,10 +43,12 @@ class NativeConv:
         self.packed = pack(self.conv, weight.contiguous())
         self.conv.packed_weight = self.packed.data_ptr()
 
-    def __call__(self, x, out, blocks: BlockSet | None = None, border=0, threads=1, bias=None, residual=None):
-        """Writes the active blocks of `out`; every pixel where `blocks` is None."""
+    def __call__(
+        self, x, out, blocks: BlockSet | None = None, border=0, threads=1, residual=None, activation="relu", **vectors
+    ):
+        """Writes the active blocks of `out`; every pixel where `blocks` is None. `vectors`: of the epilogue."""
         listed = None if blocks is None else byref(native.blocks_of(blocks.index, blocks.count, blocks.block))
-        epilogue = native.epilogue_of(bias=bias, activation="relu")
+        epilogue = native.epilogue_of(activation=activation, **vectors)
         planes = [
             None if t is None else byref(native.plane_of(t, b)) for t, b in ((x, border), (residual, 0), (out, 0))
         ]

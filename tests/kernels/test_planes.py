@@ -10,7 +10,7 @@ from native_conv import NativeConv, plane, with_border
 
 from sparseblock import BlockSet
 from sparseblock.backends.cpu import native
-from sparseblock.testing import assert_identical
+from sparseblock.testing import assert_identical, assert_matches, tolerance
 
 CANARY = 777.0
 
@@ -38,7 +38,7 @@ def test_border_threads_and_other_blocks_change_no_bit(isa, c, k, kernel, stride
     where = active.to_mask().repeat_interleave(block, 1).repeat_interleave(block, 2)[:, None, :h, :w]
     for border in {0, 1, padding, padding + 3}:
         for threads in (1, 2, 5):
-            out = conv(with_border(x, border), plane(2, k, h, w, 0, CANARY)[0], active, border, threads, bias)
+            out = conv(with_border(x, border), plane(2, k, h, w, 0, CANARY)[0], active, border, threads, bias=bias)
             assert_identical(out, torch.where(where, everything, CANARY))
 
 
@@ -50,19 +50,23 @@ def test_a_slice_of_channels_is_a_plane(isa):
     assert bool((wide_out[:, :7] == CANARY).all() and (wide_out[:, 17:] == CANARY).all())
 
 
+@pytest.mark.parametrize("spare", [0, 1])
 @pytest.mark.parametrize("blocks", [None, checkerboard(1, 360, 370, 64)])
-def test_planes_larger_than_the_caches(isa, blocks):
-    """Input fetched ahead, output stored past the caches: same bits as small runs, nothing beyond the frame."""
-    conv, x = NativeConv(normal(64, 64, 1, 1)), normal(1, 64, 360, 370)
-    x = with_border(x, 1)
-    out, memory = plane(1, 64, 360, 370, 1, CANARY)
+def test_planes_larger_than_the_caches(isa, blocks, spare):
+    """Input fetched ahead, output stored past the caches: same bits as small runs, nothing beyond the frame.
+
+    `spare` channels that the convolution does not write move its pixels off the vectors' alignment.
+    """
+    conv, x = NativeConv(normal(64, 64, 1, 1)), with_border(normal(1, 64, 360, 370), 1)
+    wide, memory = plane(1, 64 + spare, 360, 370, 1, CANARY)
+    out = wide[:, spare:]
     conv(x, out, blocks, border=1, threads=2)
     mask = torch.ones(1, 6, 6, dtype=torch.bool) if blocks is None else blocks.to_mask()
-    for y in range(6):
-        for s in range(6):
-            place = (..., slice(64 * y, 64 * y + 64), slice(64 * s, 64 * s + 64))
+    for row in range(6):
+        for col in range(6):
+            place = (..., slice(64 * row, 64 * row + 64), slice(64 * col, 64 * col + 64))
             tile = x[place]
-            small = conv(tile, plane(*tile.shape, 0)[0]) if mask[0, y, s] else torch.full_like(tile, CANARY)
+            small = conv(tile, plane(*tile.shape, 0)[0]) if mask[0, row, col] else torch.full_like(tile, CANARY)
             assert_identical(out[place], small)
     out.fill_(CANARY)
     assert bool((memory == CANARY).all())
@@ -73,6 +77,31 @@ def test_residual_in_place(isa):
     x, shared = with_border(x, 1), with_border(residual, 0)
     expected = conv(x, plane(1, 21, 10, 10, 0)[0], border=1, residual=with_border(residual, 2))
     assert_identical(conv(x, shared, border=1, residual=shared), expected)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "prelu"])
+@pytest.mark.parametrize("k", [16, 21])
+def test_epilogue(isa, activation, k):
+    """activation((sum + bias + residual) * scale + shift), each part present and absent."""
+    x, weight, residual = normal(1, 4, 5, 6), normal(k, 4, 1, 1), normal(1, k, 5, 6)
+    vectors = {name: normal(k).roll(i) for i, name in enumerate(("bias", "scale", "shift"))}
+    slope = normal(k).abs() if activation == "prelu" else None
+    for left_out in (None, *vectors):
+        used = {name: vector for name, vector in vectors.items() if name != left_out}
+        out = plane(1, k, 5, 6, 0)[0]
+        NativeConv(weight)(
+            with_border(x, 0), out, residual=with_border(residual, 0), activation=activation, slope=slope, **used
+        )
+        bias, scale, shift = (used[name].double()[:, None, None] if name in used else None for name in vectors)
+        expected = torch.nn.functional.conv2d(x.double(), weight.double()) + residual + (0 if bias is None else bias)
+        expected = expected * (1 if scale is None else scale) + (0 if shift is None else shift)
+        negative = expected * slope[:, None, None] if slope is not None else torch.zeros(())
+        if activation:
+            expected = torch.where(expected > 0, expected, negative).clamp(
+                max=6 if activation == "relu6" else torch.inf
+            )
+        widest = 1 if scale is None else float(scale.abs().max())
+        assert_matches(out, expected, widest * tolerance(7, x, weight, addends=(bias, residual, shift)))
 
 
 @pytest.mark.parametrize("c", [3, 4])

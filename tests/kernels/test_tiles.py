@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparseblock import BlockSet
-from sparseblock.testing import cases, check_contract, check_independence
+from sparseblock.testing import cases, channels_last, check_contract, check_independence
 
 # Vectors are 4, 8 or 16 wide, units of output channels 8 to 32, tiles 6 or 12 pixels.
 CHANNELS = [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 65]
@@ -48,6 +48,14 @@ def test_pixels_of_a_block(isa, pixels):
     check_independence(blocks(case, 1, pixels))
 
 
+def test_sums_longer_than_a_panel_of_weights(isa):
+    check_contract(blocks(cases.conv2d(normal(1, 1000, 4, 5), normal(33, 1000, 3, 3), padding=(1, 1)), 2, 2))
+
+
+def test_blocks_cut_into_uneven_strips(isa):
+    check_contract(blocks(cases.conv2d(normal(1, 2, 40, 200), normal(5, 2, 3, 3), padding=(1, 1)), 20, 65))
+
+
 @pytest.mark.parametrize("c", CHANNELS[1:])
 def test_depthwise(isa, c):
     case = cases.conv2d(normal(1, c, 9, 11), normal(c, 1, 3, 3), normal(c), padding=(1, 1), groups=c)
@@ -84,5 +92,14 @@ def test_the_other_kernels(isa, c):
         cases.add(x, normal(2, c, 10, 8).transpose(2, 3).contiguous(), activation="relu6"),
         cases.affine(x, normal(c), normal(c), activation="leaky_relu", slope=0.1),
     ):
-        check_contract(blocks(case, 3, 4))
-        check_independence(blocks(case, 3, 4))
+        check_contract(blocks(case, 4, 3))
+        check_independence(blocks(case, 4, 3))
+
+
+@pytest.mark.parametrize("place", [0, 4, 8])
+def test_nan_wins_over_any_maximum(isa, place):
+    x = normal(1, 5, 3, 3)
+    x.view(5, 9)[2, place] = torch.nan
+    case = cases.max_pool2d(x, kernel_size=(3, 3), stride=(1, 1))
+    out = case.run({"x": channels_last(x)}, case.blocks, channels_last(torch.zeros(case.out_shape)))
+    assert out[0, :, 0, 0].isnan().tolist() == [False, False, True, False, False]
