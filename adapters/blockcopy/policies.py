@@ -41,8 +41,7 @@ class BlockCopyPolicy(Policy):
         if not self.frozen:
             self._change_level = CHANGE_MOMENTUM * self._change_level + (1 - CHANGE_MOMENTUM) * change
         pixels, summary = inputs(context, self.task, self._change_level)
-        with torch.set_grad_enabled(not self.frozen and self.trainer.due):
-            self._logits = self.trainer.logits(pixels, summary)
+        self._logits = self.trainer.logits(pixels, summary, learn=not self.frozen)
         self.macs = self.trainer.network.macs(*context.grid)
         probability = self._logits.detach().sigmoid()
         return torch.rand(context.grid, generator=self.generator).to(probability.device) < probability

@@ -14,8 +14,8 @@ from blockcopy.policy import Context
 from blockcopy.view import PIXELS, block_mean, enlarge
 
 WIDTHS = (8, 16, 32)
-LOGIT_BOUND = 4.0
-"""Logits lie in (-4, 4): no block's probability collapses, and the level that keeps the target is bounded too."""
+LOGIT_BOUND = 24.0
+"""Logits lie in (-24, 24), so the level that answers them, and with it the miss of the target, is bounded."""
 
 
 class PolicyNetwork(nn.Module):

@@ -7,11 +7,11 @@ import math
 import torch
 import torch.nn.functional as F
 
-SHARE_MOMENTUM = 0.9
-"""m of the moving average M_t (BlockCopy, section 3.2)."""
+MOMENTUM = 0.9
+"""m of the moving average M_t (BlockCopy, section 3.2), and of the other running means here."""
 
-LEVEL_LIMIT = 12.0
-"""Bound of TargetControl.level, in logits: past it a probability is 0 or 1 in all but name."""
+LEVEL_LIMIT = 60.0
+"""Bound of TargetControl.level, in logits: what the centred logits, within 48 of 0, can ask for and 12 more."""
 
 
 def cost_reward(share: float, target: float) -> float:
@@ -42,7 +42,7 @@ class MovingShare:
         self.value = target
 
     def update(self, share: float) -> None:
-        self.value = SHARE_MOMENTUM * self.value + (1 - SHARE_MOMENTUM) * share
+        self.value = MOMENTUM * self.value + (1 - MOMENTUM) * share
 
 
 class TargetControl:
@@ -52,7 +52,7 @@ class TargetControl:
     (level_0 - level_T) / (gain * T): with a bounded level the miss goes to zero as 1/T.
     """
 
-    def __init__(self, target: float, gain: float = 2.0) -> None:
+    def __init__(self, target: float, gain: float = 4.0) -> None:
         self.target = target
         self.gain = gain
         safe = min(max(target, 1e-3), 1 - 1e-3)
@@ -60,6 +60,17 @@ class TargetControl:
 
     def update(self, share: float) -> None:
         self.level = min(max(self.level - self.gain * (share - self.target), -LEVEL_LIMIT), LEVEL_LIMIT)
+
+
+class Centre:
+    """Running mean of all logits of a frame. What drifts in common is taken off, so the level need not run after it."""
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+
+    def update(self, logits: torch.Tensor) -> None:
+        mean = logits.mean().item()
+        self.value = mean if self.value is None else MOMENTUM * self.value + (1 - MOMENTUM) * mean
 
 
 class GainScale:
@@ -84,10 +95,10 @@ class GainScale:
         if not len(gain):
             return
         mean = gain.mean().item()
-        self.scale = SHARE_MOMENTUM * self.scale + (1 - SHARE_MOMENTUM) * mean if self._weight else mean
+        self.scale = MOMENTUM * self.scale + (1 - MOMENTUM) * mean if self._weight else mean
         weight = 1 - probability
-        self._sum = SHARE_MOMENTUM * self._sum + (weight * self.scaled(gain)).sum().item()
-        self._weight = SHARE_MOMENTUM * self._weight + weight.sum().item()
+        self._sum = MOMENTUM * self._sum + (weight * self.scaled(gain)).sum().item()
+        self._weight = MOMENTUM * self._weight + weight.sum().item()
 
     def scaled(self, gain: torch.Tensor) -> torch.Tensor:
         """Gain in units of the running mean; all zero as long as nothing was ever gained."""

@@ -8,7 +8,7 @@ import torch
 
 from blockcopy.policy import Outcome
 from blockcopy.policy_network import PolicyNetwork
-from blockcopy.reward import GainScale, MovingShare, TargetControl, cost_reward, policy_loss
+from blockcopy.reward import Centre, GainScale, MovingShare, TargetControl, cost_reward, policy_loss
 from sparseblock import SparseBlockError
 
 REWARDS = ("balanced", "paper")
@@ -33,7 +33,7 @@ class Training:
     interval: int = 4
     gamma: float = 5.0
     lr: float = 1e-4
-    summary_lr: float = 3e-2
+    summary_lr: float = 0.5
     weight_decay: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -51,6 +51,7 @@ class Trainer:
         self.training = training
         self.share = MovingShare(target)
         self.control = TargetControl(target)
+        self.centre = Centre()
         self.gains = GainScale()
         self.frames = 0
         self.optimizer = torch.optim.RMSprop(
@@ -71,10 +72,18 @@ class Trainer:
         """Whether the frame that comes next trains."""
         return (self.frames + 1) % self.training.interval == 0
 
-    def logits(self, pixels: torch.Tensor, summary: torch.Tensor) -> torch.Tensor:
-        """The network's logits plus the level that keeps the target, [rows, cols]."""
-        logits = self.network(pixels, summary)
-        return logits + self.control.level if self.balanced else logits
+    def logits(self, pixels: torch.Tensor, summary: torch.Tensor, learn: bool) -> torch.Tensor:
+        """The network's logits, centred, plus the level that keeps the target: [rows, cols].
+
+        With `learn` the centre takes this frame in, and where the frame trains there is a graph.
+        """
+        with torch.set_grad_enabled(learn and self.due):
+            logits = self.network(pixels, summary)
+            if not self.balanced:
+                return logits
+            if learn or self.centre.value is None:
+                self.centre.update(logits.detach())
+            return logits + (self.control.level - self.centre.value)
 
     def observe(self, logits: torch.Tensor, outcome: Outcome) -> bool:
         """Takes in the outcome of a frame; updates the network where the frame was due. Returns whether it did."""
@@ -111,6 +120,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "share": self.share.value,
             "level": self.control.level,
+            "centre": self.centre.value,
             "gains": self.gains.state_dict(),
             "frames": self.frames,
         }
@@ -120,5 +130,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.share.value = state["share"]
         self.control.level = state["level"]
+        self.centre.value = state["centre"]
         self.gains.load_state_dict(state["gains"])
         self.frames = state["frames"]
