@@ -118,6 +118,20 @@ def test_a_frame_becomes_channels_last(isa, c):
     assert bool((memory == CANARY).all())
 
 
+@pytest.mark.parametrize("c", [1, 3, 5, 8])
+def test_rows_without_gaps(isa, c):
+    """Pixels that follow each other without a gap run as one long vector: not beyond the block."""
+    x, y = with_border(normal(1, c, 9, 11), 0), with_border(normal(1, c, 11, 9).transpose(2, 3), 0)
+    blocks, out = checkerboard(1, 9, 11, 3), plane(1, c, 9, 11, 0, CANARY)[0]
+    listed = native.blocks_of(blocks.index, blocks.count, blocks.block)
+    planes = [byref(native.plane_of(t)) for t in (x, y, out)]
+    native.lib().sb_pointwise_run(
+        byref(native.epilogue_of(activation="relu")), planes[0], planes[1], byref(listed), planes[2], 1
+    )
+    where = blocks.to_mask().repeat_interleave(3, 1).repeat_interleave(3, 2)[:, None, :9, :11]
+    assert_identical(out, torch.where(where, (x + y).relu(), CANARY))
+
+
 def test_blocks_from_mask():
     mask = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(0)) < 0.4
     index, count = torch.full((mask.numel(), 3), -1, dtype=torch.int32), torch.empty(1, dtype=torch.int32)
