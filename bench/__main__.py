@@ -75,7 +75,7 @@ def run_suite(name: str, select: str) -> list[dict]:
 
 def show(record: dict) -> None:
     """Print one suite: time relative to dense at each density, and the gap time / (dense time x density)."""
-    console = Console(width=max(Console().width, 110))
+    console = Console(width=max(Console().width, 150))
     rows = record["rows"]
     densities = [key for key in rows[0]["seconds"] if key != rows[0]["baseline"]]
     m = record["machine"]
@@ -88,7 +88,7 @@ def show(record: dict) -> None:
         *(f"time at {d}" for d in densities),
         *(f"gap at {d}" for d in densities),
     ):
-        out.add_column(column, justify="left" if not column else "right")
+        out.add_column(column, justify="left" if not column else "right", no_wrap=not column)
     ratios: dict[tuple[int, str], list[float]] = {}
     for row in rows:
         dense = row["seconds"][row["baseline"]]

@@ -21,6 +21,7 @@ from blockcopy import BlockCopy
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from tasknets import scores
 
 from bench.timing import machine
 
@@ -52,9 +53,10 @@ def compare(clip: Path, network: str, weights: Path | None, target: float, block
         policy: BlockCopy(task.model, task=task.task, target=target, block_size=block_size, policy=policy, seed=0)
         for policy in ("blockcopy", "difference")
     }
-    score = tasknets.scores.pixel_agreement if task.task == "segmentation" else tasknets.scores.psnr
+    score = scores.pixel_agreement if task.task == "segmentation" else scores.psnr
     quality: dict[str, list[float]] = {name: [] for name in (*runs, "lower frame rate", "previous frame")}
     seconds: dict[str, list[float]] = {name: [] for name in ("dense", *runs)}
+    deciding: dict[str, list[float]] = {name: [] for name in runs}
     active: dict[str, list[float]] = {name: [] for name in runs}
     macs: dict[str, list[int]] = {name: [] for name in runs}
     previous = held = None
@@ -63,19 +65,21 @@ def compare(clip: Path, network: str, weights: Path | None, target: float, block
         for number, picture in enumerate(track(container.decode(video=0), description=clip.stem, total=frames)):
             if number == frames:
                 break
+            size = (picture.height, picture.width)
             frame = task.preprocess(torch.from_numpy(picture.to_ndarray(format="rgb24")))
             start = time.perf_counter()
             output = dense_model(frame.contiguous(memory_format=torch.channels_last))
             seconds["dense"].append(time.perf_counter() - start)
-            dense = task.predict(output)
+            dense = task.predict(output, size)
             for name, run in runs.items():
                 out = run(frame)
                 stats = run.stats
-                seconds[name].append((stats.network_ms + stats.policy_ms + stats.train_ms) / 1e3)
+                deciding[name].append((stats.policy_ms + stats.train_ms) / 1e3)
+                seconds[name].append(stats.network_ms / 1e3 + deciding[name][-1])
                 active[name].append(stats.active_fraction)
                 macs[name].append(stats.macs + stats.policy_macs)
                 if number:
-                    quality[name].append(float(score(task.predict(out), dense)))
+                    quality[name].append(float(score(task.predict(out, size), dense)))
             # The lower frame rate spends what BlockCopy spends: it runs when it has saved up one dense frame.
             credit += macs["blockcopy"][-1] / runs["blockcopy"].plan.macs if number else 0.0
             if credit >= 1.0:
@@ -103,6 +107,7 @@ def compare(clip: Path, network: str, weights: Path | None, target: float, block
                         "active": statistics.fmean(active[name][1:]),
                         "macs": statistics.fmean(macs[name]) / total,
                         "mean_ms": statistics.fmean(seconds[name]) * 1e3,
+                        "policy": statistics.fmean(deciding[name]) / statistics.fmean(seconds["dense"]),
                         "speedup": statistics.fmean(seconds["dense"]) / statistics.fmean(seconds[name]),
                     }
                     if name in runs
@@ -123,13 +128,13 @@ def show(record: dict) -> None:
     """Print one row for each clip and method."""
     m = record["machine"]
     out = Table(title=f"{m['processor']}, {m['cores']} cores, torch {m['torch']}, {record['date']}")
-    for column in ("clip", "network", "method", "active", "MACs", "frames/s", "speed-up", "score"):
-        out.add_column(
-            column, justify="right" if column in ("active", "MACs", "frames/s", "speed-up", "score") else "left"
-        )
+    for column in ("clip", "network", "method"):
+        out.add_column(column, no_wrap=True)
+    for column in ("active", "MACs", "frames/s", "speed-up", "policy / dense time", "score"):
+        out.add_column(column, justify="right")
     for clip in record["clips"]:
         out.add_row(
-            clip["clip"], clip["network"], "dense", "1", "1", f"{1e3 / clip['dense_ms']:.1f}", "1", clip["score"]
+            clip["clip"], clip["network"], "dense", "1", "1", f"{1e3 / clip['dense_ms']:.1f}", "1", "", clip["score"]
         )
         for name, row in clip["methods"].items():
             ran = "active" in row
@@ -141,7 +146,8 @@ def show(record: dict) -> None:
                 f"{row['macs']:.3f}" if ran else "",
                 f"{1e3 / row['mean_ms']:.1f}" if ran else "",
                 f"{row['speedup']:.2f}" if ran else "",
+                f"{row['policy']:.3f}" if ran else "",
                 f"{row['score']:.4f}" if "agreement" in clip["score"] else f"{row['score']:.1f}",
             )
         out.add_section()
-    Console(width=max(Console().width, 110)).print(out)
+    Console(width=max(Console().width, 150)).print(out)
