@@ -55,8 +55,8 @@ struct Axis {
         }
         return count;
     }
-    /* Bounds of the offsets of all phases. */
-    int64_t lowest() const { return transposed ? -((kernel - 1) * dilation - pad + out_stride - 1) / out_stride : -pad; }
+    /* Bounds of the offsets of all phases: for each tap the one phase that it reaches rounds up, as the division does. */
+    int64_t lowest() const { return transposed ? (pad - (kernel - 1) * dilation) / out_stride : -pad; }
     int64_t highest() const { return transposed ? (out_stride - 1 + pad) / out_stride : (kernel - 1) * dilation - pad; }
     PrefetchAxis prefetch() const { return {in_stride, out_stride, minimum(in_stride, highest() - lowest() + 1)}; }
 };
