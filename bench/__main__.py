@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.timing import machine
+from bench.video import show as show_video
 from bench.video import video
 
 FOLDER = Path(__file__).parent
@@ -49,7 +50,8 @@ def run(
 def table(results: Annotated[list[Path], typer.Argument(help="JSON files under bench/results")]) -> None:
     """Print the tables of results that were measured before."""
     for path in results:
-        show(json.loads(path.read_text()))
+        record = json.loads(path.read_text())
+        (show_video if record["suite"] == "video" else show)(record)
 
 
 def run_suite(name: str, select: str) -> list[dict]:

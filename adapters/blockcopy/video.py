@@ -60,15 +60,13 @@ class BlockCopy:
         model: nn.Module in eval mode that takes a frame [1, c, h, w]. For the policy "blockcopy" it returns one tensor
             [1, k, h', w'], at the frame's size or a fraction of it.
         task: "segmentation" (the output is class logits; one channel: foreground or not) or "restoration" (the output
-        is a
-            picture). Decides the information gain.
+            is a picture). Decides the information gain.
         target: share of blocks to execute, in (0, 1], met on average over the frames on which there is a choice.
         block_size: side of a block in pixels.
         policy: name from `blockcopy.policies.names()`.
         seed: of the policy's initial weights and of its sampling. The global generator is neither read nor changed.
         max_age: a block is recomputed at the latest so many frames after it was; blocks fall due at different ages
-        between
-            half of it and all of it. None: never. It goes before the target.
+            between half of it and all of it. None: never. It goes before the target.
         scene_cut: distance between consecutive frames above which everything is recomputed (see SceneCut); None: never.
         train_interval: an update of the policy every so many frames.
         reward, gamma, lr, summary_lr, weight_decay: see Training.
