@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from sparseblock.errors import SparseBlockError
+from sparseblock.grid import LIMIT
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class BlockSet:
             raise SparseBlockError(
                 f"BlockSet.from_index: index is {_describe(index)}; it must be an int32 tensor [count, 3]"
             )
-        if len(grid) != 3 or any(not isinstance(axis, int) or axis < 0 for axis in grid):
+        if not isinstance(grid, Sequence) or len(grid) != 3 or not all(map(_is_size, grid)):
             raise SparseBlockError(f"BlockSet.from_index: grid is {grid!r}; it must be (n, rows, cols), in blocks")
         rows = index.cpu()
         outside = ((rows < 0) | (rows >= torch.tensor(grid))).any(dim=1)
@@ -82,7 +83,16 @@ class BlockSet:
 
     @staticmethod
     def all(n: int, rows: int, cols: int, block: tuple[int, int] | int, device: torch.device | str = "cpu") -> BlockSet:
-        """Every block of `n` images of [rows, cols] blocks."""
+        """Every block of `n` images of [rows, cols] blocks.
+
+        Raises:
+            SparseBlockError: a size is negative or no integer, or `block` is not positive.
+        """
+        if not all(map(_is_size, (n, rows, cols))):
+            raise SparseBlockError(
+                f"BlockSet.all: n, rows, cols are {n!r}, {rows!r}, {cols!r}; they must be integers of at least 0, "
+                "in blocks"
+            )
         return BlockSet.from_mask(torch.ones(n, rows, cols, dtype=torch.bool, device=device), block)
 
     def to_mask(self) -> torch.Tensor:
@@ -97,6 +107,19 @@ class BlockSet:
     def with_block(self, block: tuple[int, int] | int) -> BlockSet:
         """The same blocks on a feature map of another stride, where a block is `block` pixels."""
         return replace(self, block=_as_block(block))
+
+
+def check_list(op: str, blocks: BlockSet, name: str, device: torch.device) -> None:
+    """The list of `blocks` is what kernels read where it is: int32 without gaps, on the device of tensor `name`."""
+    index, count = blocks.index, blocks.count
+    if index.dtype != torch.int32 or not index.is_contiguous() or count.dtype != torch.int32:
+        raise SparseBlockError(
+            f"{op}: blocks have index {index.dtype} with strides {index.stride()} and count "
+            f"{count.dtype}; both must be torch.int32 and contiguous: BlockSet.from_index makes them so"
+        )
+    for where in (index.device, count.device):
+        if where != device:
+            raise SparseBlockError(f"{op}: blocks are on {where} but {name} is on {device}; they must be on one device")
 
 
 def _listed(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,9 +142,15 @@ def _listed_on_device(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _as_block(block: tuple[int, int] | int) -> tuple[int, int]:
     pair = (block, block) if isinstance(block, int) else tuple(block) if isinstance(block, Sequence) else ()
-    if len(pair) != 2 or any(not isinstance(side, int) or side < 1 for side in pair):
+    if len(pair) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in pair):
         raise SparseBlockError(f"BlockSet: block is {block!r}; it must be one or two positive integers (pixels)")
+    if max(pair) >= LIMIT:
+        raise SparseBlockError(f"BlockSet: block is {block!r}; both sides must be below 2**31 pixels")
     return pair
+
+
+def _is_size(axis: object) -> bool:
+    return isinstance(axis, int) and not isinstance(axis, bool) and 0 <= axis < LIMIT
 
 
 def _describe(value: object) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sparseblock.errors import SparseBlockError
 
+LIMIT = 2**31  # sizes are int32 in the kernels
+
 
 def conv_extent(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """Output pixels of a convolution or pooling window along one axis of `size` pixels (floor mode)."""
@@ -64,8 +66,10 @@ class BlockGrid:
     def __post_init__(self) -> None:
         for name in ("height", "width", "block_size"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise SparseBlockError(f"BlockGrid: {name} is {value!r}; it must be a positive integer (pixels)")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < LIMIT:
+                raise SparseBlockError(
+                    f"BlockGrid: {name} is {value!r}; it must be a positive integer (pixels) below 2**31"
+                )
 
     @property
     def rows(self) -> int:

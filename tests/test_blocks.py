@@ -88,6 +88,26 @@ def test_from_index_takes_any_order():
             "BlockSet: block is 0; it must be one or two positive integers (pixels)",
         ),
         (
+            lambda: BlockSet.all(1, 1, 1, True),
+            "BlockSet: block is True; it must be one or two positive integers (pixels)",
+        ),
+        (
+            lambda: BlockSet.all(1, 1, 1, (4, 2**31)),
+            "BlockSet: block is (4, 2147483648); both sides must be below 2**31 pixels",
+        ),
+        (
+            lambda: BlockSet.all(-1, 2, 3, 16),
+            "BlockSet.all: n, rows, cols are -1, 2, 3; they must be integers of at least 0, in blocks",
+        ),
+        (
+            lambda: BlockSet.all("a", 2, 3, 16),
+            "BlockSet.all: n, rows, cols are 'a', 2, 3; they must be integers of at least 0, in blocks",
+        ),
+        (
+            lambda: BlockSet.from_index(torch.zeros(1, 3, dtype=torch.int32), 5, 16),
+            "BlockSet.from_index: grid is 5; it must be (n, rows, cols), in blocks",
+        ),
+        (
             lambda: BlockSet.all(1, 2, 2, 4.0),
             "BlockSet: block is 4.0; it must be one or two positive integers (pixels)",
         ),

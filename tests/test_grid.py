@@ -109,8 +109,19 @@ def test_block_at_a_stride():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: BlockGrid(0, 640, 128), "BlockGrid: height is 0; it must be a positive integer (pixels)"),
-        (lambda: BlockGrid(360, 640, 12.5), "BlockGrid: block_size is 12.5; it must be a positive integer (pixels)"),
+        (lambda: BlockGrid(0, 640, 128), "BlockGrid: height is 0; it must be a positive integer (pixels) below 2**31"),
+        (
+            lambda: BlockGrid(360, 640, 12.5),
+            "BlockGrid: block_size is 12.5; it must be a positive integer (pixels) below 2**31",
+        ),
+        (
+            lambda: BlockGrid(360, 640, 2**31),
+            "BlockGrid: block_size is 2147483648; it must be a positive integer (pixels) below 2**31",
+        ),
+        (
+            lambda: BlockGrid(360, 640, True),
+            "BlockGrid: block_size is True; it must be a positive integer (pixels) below 2**31",
+        ),
         (
             lambda: BlockGrid(360, 640, 100).block_at(8, 45, 80),
             "block of 100 px is no multiple of the stride 8",

@@ -8,11 +8,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from sparseblock import backends
-from sparseblock.blocks import BlockSet
+from sparseblock.blocks import BlockSet, check_list
 from sparseblock.errors import SparseBlockError
-from sparseblock.grid import pool_extent
+from sparseblock.grid import LIMIT, pool_extent
 
-LIMIT = 2**31  # sizes are int32 in the kernels
 ACTIVATIONS = (None, "relu", "relu6", "leaky_relu", "prelu")
 
 
@@ -116,15 +115,7 @@ def blocks(op: str, active: BlockSet, out: torch.Tensor, name: str = "out") -> N
         raise SparseBlockError(
             f"{op}: blocks is a {type(active).__name__}; it must be a BlockSet: BlockSet.from_mask(mask, block)"
         )
-    if active.index.dtype != torch.int32 or not active.index.is_contiguous() or active.count.dtype != torch.int32:
-        raise SparseBlockError(
-            f"{op}: blocks have index {active.index.dtype} with strides {active.index.stride()} and count "
-            f"{active.count.dtype}; both must be torch.int32 and contiguous: BlockSet.from_index makes them so"
-        )
-    if active.index.device != out.device:
-        raise SparseBlockError(
-            f"{op}: blocks are on {active.index.device} but {name} is on {out.device}; they must be on one device"
-        )
+    check_list(op, active, name, out.device)
     n, _, h, w = out.shape
     block_h, block_w = active.block
     needed = (n, -(-h // block_h), -(-w // block_w))

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from sparseblock.backends import selected
 from sparseblock.backends.cpu import native
-from sparseblock.blocks import BlockSet
+from sparseblock.blocks import BlockSet, check_list
 from sparseblock.cache import FeatureCache, PlaneSpec
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
@@ -197,6 +197,8 @@ class Plan:
             )
         _, c, h, w = self.graph.values[self.graph.input].shape
         expected = (state.streams, c, h, w)
+        if isinstance(frame, torch.Tensor) and frame.layout != torch.strided:
+            raise SparseBlockError(f"plan: frame is {frame.layout}; it must be a dense tensor: frame.to_dense()")
         if not isinstance(frame, torch.Tensor) or frame.dtype != torch.float32 or frame.device.type != "cpu":
             given = f"{frame.dtype} on {frame.device}" if isinstance(frame, torch.Tensor) else type(frame).__name__
             raise SparseBlockError(f"plan: frame is {given}; it must be float32 on the cpu")
@@ -216,6 +218,12 @@ class Plan:
         if isinstance(blocks, torch.Tensor) and blocks.dtype == torch.bool and tuple(blocks.shape) == expected:
             mask, active = blocks, BlockSet.from_mask(blocks.cpu(), size)
         elif isinstance(blocks, BlockSet) and blocks.grid == expected:
+            check_list("plan", blocks, "the frame", torch.device("cpu"))
+            if blocks.block != (size, size):
+                raise SparseBlockError(
+                    f"plan: blocks are of {'x'.join(map(str, blocks.block))} px but this plan's are of {size}x{size}; "
+                    f"make them with block={size}, or compile a plan with their block_size"
+                )
             mask, active = None, blocks
         else:
             raise SparseBlockError(

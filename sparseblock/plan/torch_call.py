@@ -13,7 +13,11 @@ Locals = list[dict[str, Any]]  # per stream: values without a plane, of this fra
 
 
 class TorchCall:
-    """The call, once per stream: a captured graph knows one image, its sizes may hold a batch of one."""
+    """The call, once per stream: a captured graph knows one image, its sizes may hold a batch of one.
+
+    Operators such as `view` depend on how their input lies in memory. Capture saw contiguous maps where the plan has
+    channels-last planes with a border, so the call gets contiguous copies.
+    """
 
     def __init__(self, node: Node, with_plane: set[str]) -> None:
         self.node = node
@@ -36,5 +40,5 @@ class TorchCall:
         if not isinstance(leaf, Ref):
             return leaf
         if leaf.name in self._with_plane:
-            return state[leaf.name][stream : stream + 1]
+            return state[leaf.name][stream : stream + 1].contiguous()
         return held[stream][leaf.name]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from networks import MINIATURES, Call, cases, miniature
 from torch import nn
@@ -125,6 +127,21 @@ def test_structure_of_the_output():
     assert torch.equal(out["flat"][0], out["maps"][0].flatten(2))
 
 
+@pytest.mark.parametrize(
+    "flatten",
+    [
+        lambda x: x.view(x.shape[0], -1).sum(1),
+        lambda x: x.contiguous().view(x.shape[0], -1).sum(1),
+        lambda x: F.linear(x.view(x.shape[0], -1), torch.ones(5, 4 * 16 * 16)),
+    ],
+)
+def test_views_after_a_convolution_see_what_capture_saw(flatten):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), Call("", flatten), nn.Identity()).eval()
+    frame = torch.randn(1, 3, 16, 16)
+    plan = sparseblock.compile(network, frame, 8)
+    torch.testing.assert_close(plan(frame, None, plan.new_state()), network(frame), atol=1e-3, rtol=1e-4)
+
+
 def test_several_streams_of_dense_outputs():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), Call("", lambda x: (x.argmax(1), x.flatten(1).sum(1)))).eval()
     frames = torch.randn(3, 3, 16, 16)
@@ -191,6 +208,11 @@ def test_refuses_frames_that_do_not_fit():
     refused(torch.randn(2, 3, 36, 44), None, "frame is [2, 3, 36, 44]; this plan and state take [1, 3, 36, 44]")
     refused(torch.randn(1, 3, 36, 44).double(), None, "frame is torch.float64 on cpu; it must be float32 on the cpu")
     refused("frame", None, "frame is str; it must be float32 on the cpu")
+    refused(
+        torch.randn(1, 3, 36, 44).to_sparse(),
+        None,
+        "frame is torch.sparse_coo; it must be a dense tensor: frame.to_dense()",
+    )
 
 
 def test_refuses_blocks_that_do_not_fit():
@@ -201,6 +223,32 @@ def test_refuses_blocks_that_do_not_fit():
     refused(frame, torch.ones(1, 3, 3), "blocks is torch.float32 [1, 3, 3]; it must be None, a BlockSet or")
     refused(frame, BlockSet.all(2, 3, 3, 16), "blocks is a BlockSet of [2, 3, 3]; it must be None, a BlockSet or")
     refused(frame, "all", "blocks is a str; it must be None, a BlockSet or")
+
+
+def test_refuses_lists_of_blocks_that_kernels_cannot_read():
+    frame, whole = torch.randn(1, 3, 36, 44), BlockSet.all(1, 3, 3, 16)
+    rule = "both must be torch.int32 and contiguous: BlockSet.from_index makes them so"
+    refused(
+        frame,
+        replace(whole, index=whole.index.long()),
+        f"blocks have index torch.int64 with strides (3, 1) and count torch.int32; {rule}",
+    )
+    refused(
+        frame,
+        replace(whole, index=whole.index.T.contiguous().T),
+        f"blocks have index torch.int32 with strides (1, 9) and count torch.int32; {rule}",
+    )
+    refused(
+        frame,
+        replace(whole, index=whole.index.to("meta")),
+        "blocks are on meta but the frame is on cpu; they must be on one device",
+    )
+    refused(
+        frame,
+        whole.with_block((16, 8)),
+        "blocks are of 16x8 px but this plan's are of 16x16; "
+        "make them with block=16, or compile a plan with their block_size",
+    )
 
 
 def test_refuses_a_first_frame_in_part():
