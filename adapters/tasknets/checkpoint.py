@@ -55,7 +55,9 @@ def _read(path: str | Path, name: str) -> dict[str, torch.Tensor]:
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
         raise SparseBlockError(
             f"{name}: weights {path} hold a {type(state).__name__}, not a state_dict; pass a dict of tensors by name"
         )

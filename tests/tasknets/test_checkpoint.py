@@ -108,3 +108,9 @@ def test_a_file_that_holds_no_state_dict(tmp_path):
     path = saved([1, 2], tmp_path / "w.pth")
     with refuses(f"espnet: weights {path} hold a list, not a state_dict; pass a dict of tensors by name"):
         tasknets.load("espnet", path)
+
+
+def test_a_file_whose_tensors_have_no_names(tmp_path):
+    path = saved({0: torch.zeros(1)}, tmp_path / "w.pth")
+    with refuses(f"espnet: weights {path} hold a dict, not a state_dict; pass a dict of tensors by name"):
+        tasknets.load("espnet", path)
