@@ -170,6 +170,6 @@ def task_named(name: str) -> Task:
     Raises:
         SparseBlockError: there is none of that name.
     """
-    if name not in _TASKS:
+    if not isinstance(name, str) or name not in _TASKS:
         raise SparseBlockError(f"BlockCopy: no task is named {name!r}; the tasks are {', '.join(_TASKS)}")
     return _TASKS[name]

@@ -10,7 +10,7 @@ from blockcopy.information_gain import Task
 from blockcopy.policy import Context, Outcome, Policy
 from blockcopy.policy_network import PolicyNetwork, inputs, summaries
 from blockcopy.reward import TargetControl
-from blockcopy.trainer import Trainer, Training
+from blockcopy.trainer import Trainer, Training, number
 from blockcopy.view import block_mean, spread
 from sparseblock import SparseBlockError
 
@@ -32,12 +32,15 @@ class BlockCopyPolicy(Policy):
         self._logits: torch.Tensor | None = None
         self._saved: dict | None = None
 
+    def begin(self, frame: torch.Tensor, output: torch.Tensor) -> None:
+        if self.trainer is None:
+            self.trainer = self._make_trainer(frame, output)
+
     def decide(self, context: Context) -> torch.Tensor:
         change = (context.frame - context.executed).abs().mean().item()
         if self._change_level is None:
             self._change_level = change
-        if self.trainer is None:
-            self.trainer = self._make_trainer(context)
+        self.begin(context.frame, context.output)
         if not self.frozen:
             self._change_level = CHANGE_MOMENTUM * self._change_level + (1 - CHANGE_MOMENTUM) * change
         pixels, summary = inputs(context, self.task, self._change_level)
@@ -50,11 +53,11 @@ class BlockCopyPolicy(Policy):
         if not self.frozen and self.trainer.observe(self._logits, outcome):
             self.macs *= 3  # the backward pass: once more for the inputs' gradients, once for the weights'
 
-    def _make_trainer(self, context: Context) -> Trainer:
-        channels = (context.frame.shape[1], self.task.centred(context.output).shape[1], summaries(self.task))
+    def _make_trainer(self, frame: torch.Tensor, output: torch.Tensor) -> Trainer:
+        channels = (frame.shape[1], self.task.centred(output).shape[1], summaries(self.task))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network = PolicyNetwork(*channels).to(context.frame.device)
+            network = PolicyNetwork(*channels).to(frame.device)
         trainer = Trainer(network, self.target, self.training)
         if self._saved is not None:
             saved = self._saved["trainer"]
@@ -79,11 +82,24 @@ class BlockCopyPolicy(Policy):
         }
 
     def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        if state:
+            self._try(state["trainer"])
+            level = state["change_level"]
+            self._change_level = None if level is None else number(level, "change_level")
+            self.generator.set_state(state["generator"])
         self.trainer = None
         self._saved = state or None
-        if state:
-            self._change_level = state["change_level"]
-            self.generator.set_state(state["generator"])
+
+    def _try(self, state: dict) -> None:
+        """Loads a trainer's state into one that is made to its measure, so that what is wrong with it shows now.
+
+        Whether it is also the measure of this network and task shows on the first frame.
+        """
+        inner, summary = (state["network"][f"{name}.weight"].shape[1] for name in ("body.0", "summary"))
+        with torch.random.fork_rng(devices=[]):
+            trainer = Trainer(PolicyNetwork(0, inner - 2, summary), self.target, self.training)
+        trainer.load_state_dict(state)
 
 
 class AllPolicy(Policy):
@@ -116,6 +132,7 @@ class RandomPolicy(Policy):
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
         self.generator.set_state(state["generator"])
 
 
@@ -178,7 +195,11 @@ class DifferencePolicy(Policy):
         return {"level": self.control.level, "window": self._window}
 
     def load_state_dict(self, state: dict) -> None:
-        self.control.level, self._window = state["level"], list(state["window"])
+        super().load_state_dict(state)
+        level, window = number(state["level"], "level"), list(state["window"])
+        if not all(isinstance(seen, torch.Tensor) and seen.dim() == 1 and seen.is_floating_point() for seen in window):
+            raise TypeError("window is no list of differences")
+        self.control.level, self._window = level, window
 
 
 _BASELINES = {
@@ -203,6 +224,6 @@ def make(name: str, target: float, seed: int, task: Task, training: Training) ->
     """
     if name == "blockcopy":
         return BlockCopyPolicy(target, seed, task, training)
-    if name not in _BASELINES:
+    if not isinstance(name, str) or name not in _BASELINES:
         raise SparseBlockError(f"BlockCopy: no policy is named {name!r}; the policies are {', '.join(names())}")
     return _BASELINES[name](target, seed)

@@ -71,6 +71,13 @@ class Policy(ABC):
     def decide(self, context: Context) -> torch.Tensor:
         """The blocks to execute, bool [rows, cols]."""
 
+    def begin(self, frame: torch.Tensor, output: torch.Tensor | None) -> None:  # noqa: B027
+        """Sees the first frame of a stream and its output, as in `Context`. Does nothing by default.
+
+        Raises:
+            SparseBlockError: what was loaded is of another network or task.
+        """
+
     def observe(self, outcome: Outcome) -> None:  # noqa: B027
         """Learns from what came of the last decision. Does nothing by default."""
 
@@ -81,5 +88,7 @@ class Policy(ABC):
         """What was learned, of plain numbers and tensors."""
         return {}
 
-    def load_state_dict(self, state: dict) -> None:  # noqa: B027
-        """Takes up what `state_dict` gave."""
+    def load_state_dict(self, state: dict) -> None:
+        """Takes up what `state_dict` gave. May raise anything for another state, and is of no use then."""
+        if not isinstance(state, dict):
+            raise TypeError(f"the policy's state is {type(state).__name__}, not a dict")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,10 @@ class Training:
             raise SparseBlockError(
                 f"BlockCopy: no reward is named {self.reward!r}; the rewards are {', '.join(REWARDS)}"
             )
+        for name in ("gamma", "lr", "summary_lr", "weight_decay"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
+                raise SparseBlockError(f"BlockCopy: {name} is {value!r}; it must be a finite number, at least 0")
 
 
 class Trainer:
@@ -128,8 +133,22 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.share.value = state["share"]
-        self.control.level = state["level"]
-        self.centre.value = state["centre"]
-        self.gains.load_state_dict(state["gains"])
-        self.frames = state["frames"]
+        for parameter, means in self.optimizer.state.items():
+            if means["square_avg"].shape != parameter.shape:
+                raise ValueError(f"optimizer: {list(means['square_avg'].shape)} for {list(parameter.shape)}")
+        self.share.value = number(state["share"], "share")
+        self.control.level = number(state["level"], "level")
+        self.centre.value = None if state["centre"] is None else number(state["centre"], "centre")
+        self.gains.load_state_dict({name: number(value, name) for name, value in state["gains"].items()})
+        self.frames = int(number(state["frames"], "frames"))
+
+
+def number(value: object, name: str) -> float:
+    """`value`, read from a file.
+
+    Raises:
+        TypeError: it is no finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+        raise TypeError(f"{name} is {value!r}, not a number")
+    return value

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -102,19 +103,25 @@ class BlockCopy:
         summary_lr: float = Training.summary_lr,
         weight_decay: float = Training.weight_decay,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise SparseBlockError(f"BlockCopy: model is {type(model).__name__}; it must be an nn.Module in eval mode")
         if not _is_number(target) or not 0 < target <= 1:
             raise SparseBlockError(f"BlockCopy: target is {target!r}; it must be a share of blocks in (0, 1]")
         if not _is_count(block_size):
-            raise SparseBlockError(f"BlockCopy: block_size is {block_size!r}; it must be a positive integer (pixels)")
+            raise SparseBlockError(
+                f"BlockCopy: block_size is {block_size!r}; it must be a positive integer (pixels) below 2**31"
+            )
         if max_age is not None and not _is_count(max_age):
             raise SparseBlockError(
-                f"BlockCopy: max_age is {max_age!r}; it must be a positive integer (frames), or None"
+                f"BlockCopy: max_age is {max_age!r}; it must be a positive integer (frames) below 2**31, or None"
             )
+        if not _is_integer(seed) or not 0 <= seed < 2**63:
+            raise SparseBlockError(f"BlockCopy: seed is {seed!r}; it must be an integer in [0, 2**63)")
         if scene_cut is not None and (not _is_number(scene_cut) or not 0 < scene_cut):
             raise SparseBlockError(f"BlockCopy: scene_cut is {scene_cut!r}; it must be a positive distance, or None")
         if not _is_count(train_interval):
             raise SparseBlockError(
-                f"BlockCopy: train_interval is {train_interval!r}; it must be a positive integer (frames)"
+                f"BlockCopy: train_interval is {train_interval!r}; it must be a positive integer (frames) below 2**31"
             )
         self.model = model
         self.task = task_named(task)
@@ -123,7 +130,8 @@ class BlockCopy:
         self.max_age = max_age
         self.policy_name = policy
         training = Training(reward, train_interval, gamma, lr, summary_lr, weight_decay)
-        self.policy = policies.make(policy, self.target, seed, self.task, training)
+        self._make_policy = partial(policies.make, policy, self.target, seed, self.task, training)
+        self.policy = self._make_policy()
         self.plan: sparseblock.Plan | None = None
         self.active: torch.Tensor | None = None
         self.stats: FrameStats | None = None
@@ -169,7 +177,7 @@ class BlockCopy:
         out = self.plan(frame, mask[None], self._state)
         ran = time.perf_counter()
         with _one_thread():
-            self._learn(out, mask, aged, reason)
+            self._learn(small, out, mask, aged, reason)
             self._remember(small, mask)
         self.stats = FrameStats(
             frame=self._frame,
@@ -213,18 +221,31 @@ class BlockCopy:
         """Takes up what `state_dict` gave, of the same policy, network and task; ends the stream.
 
         Raises:
-            SparseBlockError: the state is of another policy, or none; where it is of another network, the next frame
-            raises.
+            SparseBlockError: the state is of another policy, or none, and everything stays as it was; where it is of
+            another network, the next frame raises.
         """
+        self._take(state, "the state")
+
+    def _take(self, state: dict, what: str) -> None:
         name = state.get("name") if isinstance(state, dict) else None
         if name != self.policy_name:
             raise SparseBlockError(
                 f"BlockCopy: the state is of the policy {name!r} but this one is {self.policy_name!r}; "
                 "make BlockCopy with the policy that was saved"
             )
-        state = copy.deepcopy(state)
-        self.policy.load_state_dict(state["policy"])
-        self._standardise.load_state_dict(state["standardise"])
+        # Into new ones, which take the place of the old only when they are whole.
+        policy, standardise = self._make_policy(), Standardise()
+        policy.frozen = self.policy.frozen
+        try:
+            policy.load_state_dict(copy.deepcopy(state["policy"]))
+            standardise.load_state_dict(copy.deepcopy(state["standardise"]))
+        except Exception as error:
+            # A foreign state makes the loaders raise nearly anything: KeyError, TypeError, RuntimeError, ...
+            raise SparseBlockError(
+                f"BlockCopy: {what} holds a policy {name!r} that is damaged or something else "
+                f"({type(error).__name__}); give what BlockCopy.state_dict gave or BlockCopy.save wrote"
+            ) from error
+        self.policy, self._standardise = policy, standardise
         self.reset()
 
     def save(self, path: str | Path) -> None:
@@ -241,7 +262,7 @@ class BlockCopy:
         Raises:
             SparseBlockError: the file is missing or holds no policy, or as `load_state_dict`.
         """
-        self.load_state_dict(policy_file.read(Path(path)))
+        self._take(policy_file.read(Path(path)), str(path))
 
     def _check(self, frame: torch.Tensor) -> None:
         if (
@@ -289,11 +310,16 @@ class BlockCopy:
             return torch.zeros_like(chosen)
         return (self._age >= self._limits) & ~chosen
 
-    def _learn(self, out: torch.Tensor, mask: torch.Tensor, aged: torch.Tensor, reason: str) -> None:
-        """Shows the policy what came of its decision."""
+    def _learn(
+        self, small: torch.Tensor, out: torch.Tensor, mask: torch.Tensor, aged: torch.Tensor, reason: str
+    ) -> None:
+        """Shows the policy the first frame, or what came of its decision."""
         before = self._features
         if self.policy.needs_output:
             self._features = self.task.features(self._view.output(out))
+        if reason == FIRST_FRAME:
+            self._standardise.check(small)
+            self.policy.begin(small, self._features)
         if reason == POLICY:
             gain = lambda: self.task.gain(before, self._features, tuple(mask.shape))  # noqa: E731
             self.policy.observe(Outcome(mask, aged, gain))
@@ -323,8 +349,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return _is_integer(value) and 1 <= value < 2**31
 
 
 def _is_number(value: object) -> bool:

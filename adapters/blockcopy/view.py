@@ -102,7 +102,21 @@ class Standardise:
         return {"mean": self.mean, "variance": self.variance}
 
     def load_state_dict(self, state: dict) -> None:
-        self.mean, self.variance = state["mean"], state["variance"]
+        mean, variance = state["mean"], state["variance"]
+        if (mean is None) != (variance is None):
+            raise TypeError("standardise has one of mean and variance")
+        for moment in () if mean is None else (mean, variance):
+            if moment.dtype != torch.float32 or moment.shape != (1, mean.numel(), 1, 1):
+                raise TypeError(f"standardise has {moment.dtype} {list(moment.shape)}")
+        self.mean, self.variance = mean, variance
+
+    def check(self, small: torch.Tensor) -> None:
+        """Raise SparseBlockError where what was loaded is of frames with another number of channels."""
+        if self.mean is not None and self.mean.shape[1] != small.shape[1]:
+            raise SparseBlockError(
+                f"BlockCopy: the saved policy is of frames with {self.mean.shape[1]} channels but this one has "
+                f"{small.shape[1]}; load a policy that was saved with the same network"
+            )
 
 
 def _means(x: torch.Tensor, axis: int, window: int) -> torch.Tensor:

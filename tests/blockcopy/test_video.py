@@ -245,11 +245,25 @@ BAD_ARGUMENTS = [
     ({"target": 1.5}, "target is 1.5; it must be a share of blocks in (0, 1]"),
     ({"target": float("nan")}, "target is nan; it must be a share of blocks in (0, 1]"),
     ({"target": "a third"}, "target is 'a third'; it must be a share of blocks in (0, 1]"),
-    ({"block_size": 0}, "block_size is 0; it must be a positive integer (pixels)"),
-    ({"block_size": 12.5}, "block_size is 12.5; it must be a positive integer (pixels)"),
-    ({"max_age": 0}, "max_age is 0; it must be a positive integer (frames), or None"),
+    ({"block_size": 0}, "block_size is 0; it must be a positive integer (pixels) below 2**31"),
+    ({"block_size": 12.5}, "block_size is 12.5; it must be a positive integer (pixels) below 2**31"),
+    ({"block_size": 2**31}, "block_size is 2147483648; it must be a positive integer (pixels) below 2**31"),
+    ({"max_age": 0}, "max_age is 0; it must be a positive integer (frames) below 2**31, or None"),
+    ({"max_age": 2**31}, "max_age is 2147483648; it must be a positive integer (frames) below 2**31, or None"),
+    ({"seed": -1}, "seed is -1; it must be an integer in [0, 2**63)"),
+    ({"seed": 2**70}, f"seed is {2**70}; it must be an integer in [0, 2**63)"),
+    ({"seed": "x"}, "seed is 'x'; it must be an integer in [0, 2**63)"),
+    ({"seed": True}, "seed is True; it must be an integer in [0, 2**63)"),
+    ({"model": 5}, "model is int; it must be an nn.Module in eval mode"),
+    ({"gamma": float("nan")}, "gamma is nan; it must be a finite number, at least 0"),
+    ({"lr": -1}, "lr is -1; it must be a finite number, at least 0"),
+    ({"lr": float("inf")}, "lr is inf; it must be a finite number, at least 0"),
+    ({"summary_lr": None}, "summary_lr is None; it must be a finite number, at least 0"),
+    ({"weight_decay": "x"}, "weight_decay is 'x'; it must be a finite number, at least 0"),
+    ({"task": []}, "no task is named []; the tasks are segmentation, restoration"),
+    ({"policy": []}, "no policy is named []; the policies are blockcopy, all, none, random, static, difference"),
     ({"scene_cut": -1}, "scene_cut is -1; it must be a positive distance, or None"),
-    ({"train_interval": 0}, "train_interval is 0; it must be a positive integer (frames)"),
+    ({"train_interval": 0}, "train_interval is 0; it must be a positive integer (frames) below 2**31"),
     ({"task": "x"}, "no task is named 'x'; the tasks are segmentation, restoration"),
     ({"policy": "x"}, "no policy is named 'x'; the policies are blockcopy, all, none, random, static, difference"),
     ({"reward": "x"}, "no reward is named 'x'; the rewards are balanced, paper"),
@@ -259,7 +273,7 @@ BAD_ARGUMENTS = [
 @pytest.mark.parametrize("arguments, message", BAD_ARGUMENTS)
 def test_bad_arguments(arguments, message):
     with pytest.raises(SparseBlockError) as error:
-        BlockCopy(_model(), **arguments)
+        BlockCopy(**{"model": _model(), **arguments})
     assert str(error.value) == f"BlockCopy: {message}"
 
 
@@ -310,6 +324,66 @@ def test_a_state_of_another_policy_is_refused():
     assert str(error.value) == (
         "BlockCopy: the state is of the policy 'random' but this one is 'blockcopy'; "
         "make BlockCopy with the policy that was saved"
+    )
+
+
+def _mangled(state: dict, *path: str, value: object = None) -> dict:
+    """`state` with what lies at `path` replaced by `value`, or removed."""
+    *way, last = path
+    inner = state
+    for key in way:
+        inner = inner[key]
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
+    return state
+
+
+MANGLED = [
+    ("blockcopy", lambda s: {"name": "blockcopy"}, "KeyError"),
+    ("blockcopy", lambda s: _mangled(s, "policy", value={"foo": 1}), "KeyError"),
+    ("blockcopy", lambda s: _mangled(s, "policy", value=5), "TypeError"),
+    ("blockcopy", lambda s: _mangled(s, "standardise", value={}), "KeyError"),
+    ("blockcopy", lambda s: _mangled(s, "standardise", "mean", value=torch.zeros(3)), "TypeError"),
+    ("blockcopy", lambda s: _mangled(s, "policy", "generator", value=torch.zeros(3)), "TypeError"),
+    ("blockcopy", lambda s: _mangled(s, "policy", "change_level", value="x"), "TypeError"),
+    ("blockcopy", lambda s: _mangled(s, "policy", "trainer", "network"), "KeyError"),
+    ("blockcopy", lambda s: _mangled(s, "policy", "trainer", "network", "body.1.weight"), "RuntimeError"),
+    ("blockcopy", lambda s: _mangled(s, "policy", "trainer", "optimizer", value={}), "KeyError"),
+    ("blockcopy", lambda s: _mangled(s, "policy", "trainer", "share", value=float("nan")), "TypeError"),
+    ("blockcopy", lambda s: _mangled(s, "policy", "trainer", "gains", "sum", value="x"), "TypeError"),
+    ("random", lambda s: _mangled(s, "policy", value={}), "KeyError"),
+    ("static", lambda s: _mangled(s, "policy", value=[1]), "TypeError"),
+    ("difference", lambda s: _mangled(s, "policy", "window", value=[1]), "TypeError"),
+]
+
+
+@pytest.mark.parametrize("policy, mangle, kind", MANGLED)
+def test_a_state_with_something_else_inside_is_refused_and_changes_nothing(policy, mangle, kind):
+    film = _film(12)
+    video, other = (BlockCopy(_model(), block_size=BLOCK, policy=policy) for _ in range(2))
+    _run(video, film[:6])
+    _run(other, film[:6])
+    with pytest.raises(SparseBlockError) as error:
+        video.load_state_dict(mangle(BlockCopy.state_dict(other)))
+    assert str(error.value) == (
+        f"BlockCopy: the state holds a policy '{policy}' that is damaged or something else ({kind}); "
+        "give what BlockCopy.state_dict gave or BlockCopy.save wrote"
+    )
+    assert torch.equal(_run(video, film[6:])[0], _run(other, film[6:])[0])
+
+
+def test_a_policy_of_another_network_is_refused_on_the_first_frame():
+    saved = BlockCopy(_model(out=4), block_size=BLOCK)
+    _run(saved, _film(6))
+    video = BlockCopy(_model(), block_size=BLOCK)
+    video.load_state_dict(saved.state_dict())
+    with pytest.raises(SparseBlockError) as error:
+        video(_film(1)[0])
+    assert str(error.value) == (
+        "BlockCopy: the saved policy's body.0.weight is [8, 12, 4, 4] but this network and task need "
+        "[8, 13, 4, 4]; load a policy that was saved with the same network"
     )
 
 
