@@ -17,10 +17,11 @@ from rich.table import Table
 import sparseblock
 from blockcopy import session
 from blockcopy.policies import names as policy_names
-from blockcopy.report import Report
+from blockcopy.report import FEWEST_TIMED, Report
 from blockcopy.video_io import VideoReader
 
 INTERRUPTED, STOPPED = 130, 2
+LARGEST, LARGEST_SEED, MOST_THREADS = 2**31 - 1, 2**63 - 1, 1024
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def run(
     network: Annotated[str, typer.Option(help="Name of the network: see `blockcopy networks`.")],
     weights: Annotated[Path | None, typer.Option(help="Checkpoint of the network.")] = None,
     target: Annotated[float, typer.Option(help="Fraction of blocks to compute, in (0, 1].")] = 0.3,
-    block_size: Annotated[int, typer.Option(help="Side of a block in pixels.")] = 128,
+    block_size: Annotated[int, typer.Option(max=LARGEST, help="Side of a block in pixels.")] = 128,
     policy: Annotated[str, typer.Option(help="What chooses the blocks: see `blockcopy policies`.")] = "blockcopy",
     output: Annotated[Path | None, typer.Option(help="Video to write: .mp4, .mov or .mkv.")] = None,
     report: Annotated[
@@ -51,11 +52,12 @@ def run(
     compare_every: Annotated[
         int, typer.Option(min=0, help="Run the dense network on every k-th frame; 0: never.")
     ] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of the policy.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the policy.")] = 0,
     max_age: Annotated[
-        int | None, typer.Option(min=1, help="Recompute a block at the latest after so many frames.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of network and policy.")] = None,
+        int,
+        typer.Option(min=0, max=LARGEST, help="Recompute a block at the latest after so many frames; 0: never."),
+    ] = session.Settings.max_age,
+    threads: Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads of network and policy.")] = None,
     save_policy: Annotated[Path | None, typer.Option(help="Write the trained policy to this file.")] = None,
     load_policy: Annotated[Path | None, typer.Option(help="Start from the policy in this file.")] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Do not train the policy.")] = False,
@@ -85,13 +87,13 @@ def run(
 @app.command()
 def demo(
     frames: Annotated[int, typer.Option(min=2, help="Frames of the scene.")] = 240,
-    seed: Annotated[int, typer.Option(help="Seed of scene and policies.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Seed of scene and policies.")] = 0,
     camera: Annotated[str, typer.Option(help="fixed or pan.")] = "fixed",
     height: Annotated[int, typer.Option(help="Height of the scene in pixels.")] = 384,
     width: Annotated[int, typer.Option(help="Width of the scene in pixels.")] = 768,
     target: Annotated[float, typer.Option(help="Fraction of blocks to compute, in (0, 1].")] = 0.3,
-    block_size: Annotated[int, typer.Option(help="Side of a block in pixels.")] = 64,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of network and policy.")] = None,
+    block_size: Annotated[int, typer.Option(max=LARGEST, help="Side of a block in pixels.")] = 64,
+    threads: Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads of network and policy.")] = None,
     output_dir: Annotated[Path, typer.Option(help="Directory for demo.mp4 and demo.png; made if missing.")] = Path("."),
 ) -> None:
     """Dense, lower frame rate, `difference`, `random` and BlockCopy side by side on a synthetic street scene."""
@@ -173,7 +175,8 @@ def _summary(report: Report) -> Table:
     table.add_row("ms prepare, I/O (apart)", f"{t['prepare_ms']:.1f}, {t['io_ms']:.1f}", "")
     table.add_row("frames/s", _number(t["fps"], 1, 1), _number(t["dense_fps"], 1, 1))
     if t["speed_up"] is not None:
-        table.add_row("speed-up", _number(t["speed_up"], 1, 2, "x"), "")
+        timed = t["frames"] > FEWEST_TIMED
+        table.add_row("speed-up", _number(t["speed_up"], 1, 2, "x") if timed else "-", "")
     for name, key, scale, digits, unit in (
         ("pixel agreement", "pixel_agreement", 100, 2, " %"),
         ("mean IoU to dense", "mean_iou", 100, 2, " %"),

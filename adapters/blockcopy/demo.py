@@ -18,7 +18,7 @@ from tasknets.scenes import SceneGenerator
 
 import sparseblock
 from blockcopy import BlockCopy, overlay
-from blockcopy.report import write_figure
+from blockcopy.report import FEWEST_TIMED, write_figure
 from blockcopy.session import DenseNetwork, StopSignal
 from blockcopy.video_io import VideoWriter, check_writable
 from sparseblock import BlockGrid, SparseBlockError
@@ -140,19 +140,20 @@ def run(settings: Settings, on_step: Callable[[int, int, float, float], None]) -
         on_step: called after each frame with (frames done, all frames, BlockCopy's frames/s, its active fraction).
 
     Raises:
-        SparseBlockError: for bad settings, before any work and without leaving a file.
+        SparseBlockError: for bad settings, before the first frame and without leaving a file or directory.
     """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    scenes = SceneGenerator(HELD_OUT + settings.seed, settings.height, settings.width, camera=settings.camera)
+    network = tasknets.load("streets")
+    contenders, grid, dense_macs = _contenders(settings, network, network.preprocess(scenes[0].frame))
+    # Now that the settings are known to be good.
     try:
         settings.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SparseBlockError(f"output {settings.output_dir}: {error.strerror}; give another directory") from None
     picture = settings.output_dir / "demo.png"
     check_writable(picture)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    scenes = SceneGenerator(HELD_OUT + settings.seed, settings.height, settings.width, camera=settings.camera)
-    network = tasknets.load("streets")
-    contenders, grid, dense_macs = _contenders(settings, network, network.preprocess(scenes[0].frame))
     tallies = {name: Tally() for name in contenders}
     truth = []
     with VideoWriter(settings.output_dir / "demo.mp4", RATE) as writer, StopSignal() as stop:
@@ -204,7 +205,7 @@ def table(result: Result) -> Table:
             f"{row['macs'] / 1e9:.2f}",
             f"{100 * row['macs_vs_dense']:.1f} %",
             f"{row['fps']:.1f}",
-            f"{row['fps'] / dense['fps']:.2f}x",
+            f"{row['fps'] / dense['fps']:.2f}x" if result.frames > FEWEST_TIMED else "-",
         )
     return view
 

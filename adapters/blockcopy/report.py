@@ -21,6 +21,8 @@ from sparseblock import SparseBlockError
 
 SCHEMA = "blockcopy-report/1"
 """Version of the JSON. Within a version keys are added, never renamed, removed or changed in meaning."""
+FEWEST_TIMED = 5
+"""Frames after the first from which on a speed-up is said: the mean of fewer says nothing."""
 PSNR_LIMIT = 100.0
 """dB that stand for "equal": the PSNR of equal pictures is infinite, which JSON has no number for."""
 FORCED = ("first frame", "scene cut")

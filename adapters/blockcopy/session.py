@@ -19,7 +19,7 @@ from tasknets import scores
 
 from blockcopy import BlockCopy, overlay
 from blockcopy.report import PSNR_LIMIT, Comparison, FrameRecord, Report, plot_path
-from blockcopy.video_io import Frame, VideoReader, VideoWriter, check_writable
+from blockcopy.video_io import Frame, VideoReader, VideoWriter, check_writable, local_path
 from sparseblock import SparseBlockError
 
 SMOOTHING = 0.9
@@ -28,7 +28,10 @@ SMOOTHING = 0.9
 
 @dataclass(frozen=True)
 class Settings:
-    """What `blockcopy run` takes; see there. Paths are None where nothing is to be read or written."""
+    """What `blockcopy run` takes; see there. Paths are None where nothing is to be read or written.
+
+    `max_age` and `compare_every` 0: never.
+    """
 
     video: str
     network: str
@@ -41,7 +44,7 @@ class Settings:
     frames: int | None = None
     compare_every: int = 10
     seed: int = 0
-    max_age: int | None = None
+    max_age: int = 64
     threads: int | None = None
     save_policy: Path | None = None
     load_policy: Path | None = None
@@ -61,7 +64,7 @@ class Outcome:
 class StopSignal:
     """Turns the first Ctrl-C (or SIGTERM) into a flag, so that the frame in work and the outputs are finished.
 
-    The second one interrupts at once.
+    The second one interrupts at once (Ctrl-C) or ends the process (SIGTERM).
     """
 
     def __init__(self) -> None:
@@ -81,6 +84,7 @@ class StopSignal:
     def _stop(self, *_: object) -> None:
         self.stopped = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class DenseNetwork:
@@ -240,7 +244,6 @@ def _next(reader: VideoReader, stop: StopSignal) -> Frame | None:
 
 
 def _video_of(settings: Settings, network: tasknets.TaskNetwork) -> BlockCopy:
-    options = {} if settings.max_age is None else {"max_age": settings.max_age}
     video = BlockCopy(
         network.model,
         task=network.task,
@@ -248,7 +251,7 @@ def _video_of(settings: Settings, network: tasknets.TaskNetwork) -> BlockCopy:
         block_size=settings.block_size,
         policy=settings.policy,
         seed=settings.seed,
-        **options,
+        max_age=settings.max_age or None,
     )
     if settings.load_policy is not None:
         video.load(settings.load_policy)
@@ -263,11 +266,17 @@ def _check_outputs(settings: Settings) -> None:
     if settings.report is not None:
         check_writable(settings.report, (".json",))
         named["the plot of --report"] = plot_path(settings.report)
-    taken = {Path(p).resolve(): n for n, p in (("VIDEO", settings.video), ("--weights", settings.weights)) if p}
+    inputs = {
+        "VIDEO": local_path(settings.video),
+        "--weights": settings.weights,
+        "--load-policy": settings.load_policy,
+    }
+    taken = {path.resolve(): name for name, path in inputs.items() if path is not None}
     for name, path in named.items():
         if path is None:
             continue
         check_writable(path)
         other = taken.setdefault(path.resolve(), name)
-        if other != name:
+        # A policy that learns on may go back to where it came from: it is read before anything is written.
+        if other != name and (name, other) != ("--save-policy", "--load-policy"):
             raise SparseBlockError(f"output {path}: {name} and {other} are the same file; give two paths")

@@ -353,8 +353,13 @@ def _upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
     return np.rot90(rgb, round(rotation / 90) % 4)
 
 
+def local_path(source: str) -> Path:
+    """The path that `source` names, with or without the prefix `file:` or `file://`."""
+    return Path(source.removeprefix("file://").removeprefix("file:"))
+
+
 def _is_remote(source: str) -> bool:
-    return "://" in source and not source.startswith("file://")
+    return "://" in source and not source.startswith("file:")
 
 
 def _open(source: str) -> av.container.InputContainer:
@@ -367,11 +372,12 @@ def _open(source: str) -> av.container.InputContainer:
             return _open_camera(int(source))
         if _is_remote(source):
             return av.open(source, timeout=(OPEN_TIMEOUT, READ_TIMEOUT))
-        path = Path(source.removeprefix("file://"))
+        path = local_path(source)
         # A pattern such as frames/%05d.jpg is no file, yet ffmpeg reads it.
         if path.is_file() and path.stat().st_size == 0:
             raise SparseBlockError(f"video {source}: the file is empty (0 bytes); {advice}")
-        return av.open(source)
+        # ffmpeg itself would read file://v.mp4 as /v.mp4.
+        return av.open(f"file:{path}" if source.startswith("file:") else source)
     except av.error.InvalidDataError:
         raise SparseBlockError(f"{kind} {source}: not a video, or damaged beyond reading; {advice}") from None
     except av.error.FFmpegError as error:

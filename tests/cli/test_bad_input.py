@@ -165,6 +165,49 @@ def test_an_output_over_the_input(refused, clip):
     assert message == f"output {clip}: --output and VIDEO are the same file; give two paths"
 
 
+@pytest.mark.parametrize("prefix", ["file:", "file://"])
+def test_an_output_over_an_input_with_a_prefix(refused, clip, prefix):
+    message = refused("--output", clip, video=f"{prefix}{clip}")
+    assert message == f"output {clip}: --output and VIDEO are the same file; give two paths"
+
+
+def test_a_relative_path_after_file_is_relative(refused, clip, monkeypatch):
+    monkeypatch.chdir(clip.parent)
+    for prefix in ("file:", "file://"):
+        message = refused("--output", clip, video=f"{prefix}{clip.name}")
+        assert message == f"output {clip}: --output and VIDEO are the same file; give two paths"
+
+
+def test_an_output_over_the_policy_that_is_loaded(refused, tmp_path):
+    path = tmp_path / "p.json"
+    path.write_bytes(b"policy")
+    message = refused("--load-policy", path, "--report", path)
+    assert message == f"output {path}: --report and --load-policy are the same file; give two paths"
+    assert path.read_bytes() == b"policy"
+
+
+@pytest.mark.parametrize("inside", [{"policy": {"foo": 1}, "standardise": {}}, {"policy": 5, "standardise": {}}])
+def test_a_policy_file_with_something_else_inside(refused, tmp_path, inside):
+    path = tmp_path / "p.pt"
+    torch.save({"name": "blockcopy", **inside}, path)
+    kind = "TypeError" if inside["policy"] == 5 else "KeyError"
+    assert refused("--load-policy", path) == (
+        f"BlockCopy: {path} holds a policy 'blockcopy' that is damaged or something else ({kind}); "
+        "give what BlockCopy.state_dict gave or BlockCopy.save wrote"
+    )
+
+
+def test_a_policy_of_another_network_is_said_before_an_output_is_touched(blockcopy_command, refused, clip, tmp_path):
+    path = tmp_path / "p.pt"
+    arguments = ("--block-size", 32, "--compare-every", 0, "--frames", 3, "--save-policy", path)
+    assert blockcopy_command("run", clip, "--network", "vdsr", *arguments)[0] == 0
+    message = refused("--load-policy", path, "--block-size", 32)
+    assert message == (
+        "BlockCopy: the saved policy is of frames with 1 channels but this one has 3; "
+        "load a policy that was saved with the same network"
+    )
+
+
 def test_two_outputs_in_one_file(refused, out):
     path = out / "r.json"
     message = refused("--save-policy", path)
@@ -177,7 +220,12 @@ def test_two_outputs_in_one_file(refused, out):
         ("--frames", "0"),
         ("--compare-every", "-1"),
         ("--threads", "0"),
-        ("--max-age", "0"),
+        ("--threads", "3000000000"),
+        ("--max-age", "-1"),
+        ("--max-age", "99999999999999999999"),
+        ("--block-size", "99999999999999999999"),
+        ("--seed", "-1"),
+        ("--seed", "99999999999999999999"),
         ("--target", "much"),
         ("--colour",),
     ],

@@ -71,6 +71,21 @@ def test_a_second_signal_does_not_wait():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
+def test_a_second_termination_ends_the_process(first):
+    program = (
+        "import os, signal\n"
+        "from blockcopy import session\n"
+        "with session.StopSignal() as stop:\n"
+        f"    os.kill(os.getpid(), signal.{first})\n"
+        "    assert stop.stopped\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('still here')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment(), check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (-signal.SIGTERM, b"", b"")
+
+
 def test_an_interrupt_before_the_first_frame_leaves_nothing(blockcopy_command, clip, out, monkeypatch):
     def interrupted(*_, **__):
         os.kill(os.getpid(), signal.SIGINT)

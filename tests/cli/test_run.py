@@ -198,3 +198,36 @@ def test_defaults_of_the_command_and_of_its_settings_agree():
     for name, value in defaults.items():
         if name not in ("video", "network"):
             assert getattr(settings, name) == value, name
+
+
+def test_the_maximum_age_is_64_unless_said_and_0_is_never(blockcopy_command, clip, monkeypatch):
+    made = []
+    monkeypatch.setattr(session, "BlockCopy", lambda *a, **options: made.append(options) or BlockCopy(*a, **options))
+    for arguments in ((), ("--max-age", 5), ("--max-age", 0)):
+        assert blockcopy_command("run", clip, *SMALL, "--frames", 2, "--compare-every", 0, *arguments)[0] == 0
+    assert [options["max_age"] for options in made] == [64, 5, None]
+
+
+def test_few_frames_say_no_speed_up(blockcopy_command, clip):
+    for frames, said in ((5, False), (6, True)):
+        code, printed, _ = blockcopy_command("run", clip, *SMALL, "--frames", frames, "--compare-every", 2)
+        assert code == 0
+        (line,) = (line for line in printed.splitlines() if "speed-up" in line)
+        assert line.split()[1].endswith("x") == said
+        assert (line.split()[1] == "-") != said
+
+
+def test_a_policy_goes_back_to_the_file_it_came_from(blockcopy_command, clip, tmp_path):
+    path = tmp_path / "p.pt"
+    arguments = ("run", clip, *SMALL, "--frames", 4, "--compare-every", 0, "--save-policy", path)
+    assert blockcopy_command(*arguments)[0] == 0
+    before = path.read_bytes()
+    assert blockcopy_command(*arguments, "--load-policy", path)[0] == 0
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize("prefix", ["file:", "file://"])
+def test_a_file_by_its_prefix(blockcopy_command, clip, monkeypatch, prefix):
+    monkeypatch.chdir(clip.parent)
+    for name in (clip, clip.name):
+        assert blockcopy_command("run", f"{prefix}{name}", *SMALL, "--frames", 2, "--compare-every", 0)[0] == 0
