@@ -18,6 +18,8 @@ def absorb(producer: Node, pointwise: Node) -> Node | None:
     op, before, after = producer.op, producer.epilogue, pointwise.epilogue
     if not isinstance(op, (Conv2d, Pointwise)) or not isinstance(pointwise.op, Pointwise):
         return None
+    if before.is_affine and after.is_affine and not (_is_finite(before) and _is_finite(after)):
+        return None
     inputs = producer.inputs
     if before.activation is not None and (pointwise.residual or after.is_affine or after.activation is not None):
         return None
@@ -26,7 +28,13 @@ def absorb(producer: Node, pointwise: Node) -> Node | None:
         if producer.residual is not None or before.is_affine or len(others) != 1:
             return None
         inputs = (inputs[0], others[0])
-    elif isinstance(op, Conv2d) and producer.residual is None and not before.is_affine and after.is_affine:
+    elif (
+        isinstance(op, Conv2d)
+        and producer.residual is None
+        and not before.is_affine
+        and after.is_affine
+        and _is_finite(after)
+    ):
         op, after = _fold(op, after), replace(after, scale=None, shift=None)
     epilogue = Epilogue(*_compose(before, after), after.activation or before.activation, _slope(before, after))
     origin = producer.origin or pointwise.origin
@@ -52,6 +60,11 @@ def _product(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | N
 
 def _slope(first: Epilogue, second: Epilogue) -> torch.Tensor | None:
     return second.slope if second.activation is not None else first.slope
+
+
+def _is_finite(affine: Epilogue) -> bool:
+    """Whether it can be moved into weights or another affine map; infinity would make NaN of their sums and zeros."""
+    return all(part is None or bool(part.isfinite().all()) for part in (affine.scale, affine.shift))
 
 
 def _fold(conv: Conv2d, affine: Epilogue) -> Conv2d:

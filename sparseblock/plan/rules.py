@@ -56,6 +56,8 @@ def max_pool2d(lower: _Lowering, a: SimpleNamespace) -> Ref:
 @rule("avg_pool2d")
 def avg_pool2d(lower: _Lowering, a: SimpleNamespace) -> Ref:
     lower.value(a.input)
+    if a.divisor_override is not None and a.divisor_override <= 0:
+        raise Unsupported(f"no block-sparse rule for an average divided by {a.divisor_override}")
     kernel = _pair(a.kernel_size)
     stride = _pair(a.stride) if a.stride else kernel
     op = Pool2d("avg", kernel, stride, _pair(a.padding), (1, 1), a.count_include_pad, a.divisor_override or 0)
@@ -185,13 +187,14 @@ def cat(lower: _Lowering, a: SimpleNamespace) -> Ref:
 
 @rule("slice")
 def slice_channels(lower: _Lowering, a: SimpleNamespace) -> Ref:
-    value = lower.value(a.input)
-    if tuple(lower.current.meta["val"].shape) == value.shape:
+    value, result = lower.value(a.input), lower.current.meta["val"]
+    if tuple(result.shape) == value.shape:
         return a.input
+    _not_empty(result)
     if a.dim not in (1, -3) or a.step != 1:
         raise Unsupported(f"no block-sparse rule for a slice along axis {a.dim} in steps of {a.step}")
     start = a.start or 0
-    return lower.emit(Slice(start if start >= 0 else start + value.shape[1]), [a.input])
+    return lower.emit(Slice(start if start >= 0 else max(start + value.shape[1], 0)), [a.input])
 
 
 @rule("narrow")
@@ -199,6 +202,7 @@ def narrow(lower: _Lowering, a: SimpleNamespace) -> Ref:
     value = lower.value(a.input)
     if a.dim not in (1, -3) or isinstance(a.start, (Ref, torch.Tensor)):
         raise Unsupported(f"no block-sparse rule for a slice along axis {a.dim}")
+    _not_empty(lower.current.meta["val"])
     return lower.emit(Slice(a.start if a.start >= 0 else a.start + value.shape[1]), [a.input])
 
 
@@ -207,6 +211,8 @@ def split(lower: _Lowering, a: SimpleNamespace) -> tuple[Ref, ...]:
     lower.value(a.input)
     if a.dim not in (1, -3):
         raise Unsupported(f"splits a map along axis {a.dim}, not along the channels")
+    for part in lower.current.meta["val"]:
+        _not_empty(part)
     parts, start = [], 0
     for part in lower.current.meta["val"]:
         parts.append(lower.emit(Slice(start), [a.input], tuple(part.shape)))
@@ -229,6 +235,11 @@ def identity(lower: _Lowering, a: SimpleNamespace) -> Any:
     if (tuple(result.shape), result.dtype) != (value.shape, value.dtype):
         raise Unsupported(f"changes the shape or type of a map, {list(value.shape)} to {list(result.shape)}")
     return a.input
+
+
+def _not_empty(part: torch.Tensor) -> None:
+    if not part.numel():
+        raise Unsupported("takes no channel of a map")
 
 
 def _pair(value: int | Sequence[int]) -> Pair:

@@ -8,6 +8,7 @@ from error_bound import assert_within, depth_tolerance
 from networks import Call, set_norms
 from torch import nn
 
+import sparseblock
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.compile import trace
 from sparseblock.plan.passes.fuse_pointwise import fuse_pointwise
@@ -52,6 +53,12 @@ FUSED = {
         nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.LeakyReLU(0.2)),
         ["copy", "max_pool2d", "affine+prelu"],
     ),
+}
+INFINITE = {
+    "division by zero": lambda x: x / 0,
+    "infinite scale": lambda x: x * float("inf"),
+    "infinite shift": lambda x: x + float("-inf"),
+    "after another map": lambda x: (x.relu() - 0.5) / 0,
 }
 LEFT = {
     "norm after activation": (nn.Sequential(conv(), nn.ReLU(), nn.BatchNorm2d(6)), ["copy", "conv2d+relu", "affine"]),
@@ -98,3 +105,11 @@ def test_second_affine_map_composes():
     before = Reference(graph, GRID)
     (a,), (b,) = before(frame, everything), Reference(fused, GRID)(frame, everything)
     assert_within(b, a, depth_tolerance(before))
+
+
+@pytest.mark.parametrize("name", INFINITE)
+def test_infinite_maps_give_what_torch_gives(name):
+    network = nn.Sequential(conv(), Call("", INFINITE[name])).eval()
+    frame = torch.randn(1, 3, 12, 20)
+    plan = sparseblock.compile(network, frame, 4)
+    assert torch.equal(plan(frame, None, plan.new_state()), network(frame))

@@ -97,6 +97,8 @@ UNRULED = {
     "is not float32": lambda x: F.relu(x.double()),
     "no float32 map": lambda x: F.relu(x.mean((2, 3))),
     "not equal on both sides": lambda x: F.conv2d(x, torch.ones(2, 4, 2, 3), padding="same"),
+    "takes no channel of a map": lambda x: torch.cat([(x * 2)[:, 2:2], x], 1),
+    "an average divided by -2": lambda x: F.avg_pool2d(x, 2, divisor_override=-2),
     "shape or type": lambda x: x.flatten(2),
     "statistics are those of the whole frame": lambda x: F.batch_norm(x, None, None, training=True),
     "its weight is computed from the frame": lambda x: F.conv2d(x, x[:, :, :3, :3]),
@@ -112,6 +114,12 @@ def test_no_rule_runs_dense_and_says_why(reason):
     dense = [node for node in report.nodes if node.placement == "dense"]
     assert dense and any(reason in node.reason for node in dense)
     assert reason in str(report)
+
+
+@pytest.mark.parametrize("function", [lambda x: (x * 2)[:, -100:2], lambda x: (x * 2)[:, -3:2]])
+def test_slices_from_the_end_are_clamped(function):
+    out, expected = run(function)
+    assert torch.equal(out, expected)
 
 
 def test_dense_values_of_any_type_are_returned():
