@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import av
-from conftest import decode
+from clips import decode
 
 TINY = ("--frames", 6, "--height", 96, "--width", 192, "--block-size", 32, "--threads", 1)
 

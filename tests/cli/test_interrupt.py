@@ -12,7 +12,7 @@ import sys
 
 import pytest
 from blockcopy import demo, session
-from conftest import decode, encode, street
+from clips import decode, encode, street
 from test_bad_input import environment
 
 

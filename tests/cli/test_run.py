@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from blockcopy import BlockCopy, session
-from conftest import cut, decode, encode, street
+from clips import cut, decode, encode, street
 
 from sparseblock import SparseBlockError
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from blockcopy import video_io
 from blockcopy.video_io import VideoReader, VideoWriter
-from conftest import cut, decode, encode, street
+from clips import cut, decode, encode, street
 
 from sparseblock import SparseBlockError
 
