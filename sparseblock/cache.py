@@ -58,32 +58,40 @@ class FeatureCache:
         """Allocates every plane, zeroed.
 
         Raises:
-            SparseBlockError: `streams` is no positive integer, a name appears twice, a size is not positive, or a
-                slice does not fit into its parent.
+            SparseBlockError: `streams` is no positive integer, a name appears twice, a size is not positive, a slice
+                does not fit into its parent, or memory is short.
         """
         if not isinstance(streams, int) or streams < 1:
             raise SparseBlockError(f"FeatureCache: streams is {streams!r}; it must be a positive integer")
         self.specs = tuple(specs)
         self.streams = streams
-        self.frames = [0] * streams
         self.planes = (native.Plane * len(self.specs))()
         self._storage: dict[str, torch.Tensor] = {}  # [n, h + 2*border, w + 2*border, c] of planes with own memory
         self._views: dict[str, torch.Tensor] = {}  # [n, c, h, w]
         self._numbers = {spec.name: number for number, spec in enumerate(self.specs)}
         borders: dict[str, int] = {}
+        needed = streams * sum(_bytes(spec) for spec in self.specs)
         for number, spec in enumerate(self.specs):
             self._check(spec, number)
             if spec.external:
                 continue
             if spec.parent is None:
                 b = borders[spec.name] = spec.border
-                self._storage[spec.name] = torch.zeros(streams, spec.h + 2 * b, spec.w + 2 * b, spec.c)
+                try:
+                    plane = torch.zeros(streams, spec.h + 2 * b, spec.w + 2 * b, spec.c)
+                except (RuntimeError, MemoryError):
+                    raise SparseBlockError(
+                        f"FeatureCache: planes for {streams} streams take {needed} bytes, more memory than there is; "
+                        "use fewer streams or smaller frames"
+                    ) from None
+                self._storage[spec.name] = plane
                 view = self._storage[spec.name][:, b : b + spec.h, b : b + spec.w].permute(0, 3, 1, 2)
             else:
                 borders[spec.name] = borders[spec.parent]
                 view = self._views[spec.parent][:, spec.offset : spec.offset + spec.c]
             self._views[spec.name] = view
             self.planes[number] = native.plane_of(view, borders[spec.name])
+        self.frames = [0] * streams  # after the planes, which say how much memory is short
 
     def _check(self, spec: PlaneSpec, number: int) -> None:
         if self._numbers[spec.name] != number:
@@ -108,7 +116,14 @@ class FeatureCache:
             )
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """The valid frame of plane `name`, [n, c, h, w], as a view: it changes with the stream's next frame."""
+        """The valid frame of plane `name`, [n, c, h, w], as a view: it changes with the stream's next frame.
+
+        Raises:
+            SparseBlockError: there is no such plane, or it has no memory of its own.
+        """
+        if name not in self._views:
+            first = ", ".join(map(repr, list(self._views)[:3])) + (", ..." if len(self._views) > 3 else "")
+            raise SparseBlockError(f"FeatureCache: there is no plane {name!r}; there are {first or 'none'}")
         return self._views[name]
 
     def bind(self, name: str, tensor: torch.Tensor) -> None:
@@ -137,3 +152,10 @@ class FeatureCache:
         for plane in self._storage.values():
             plane[chosen].zero_()
         self.frames[chosen] = [0] * len(self.frames[chosen])
+
+
+def _bytes(spec: PlaneSpec) -> int:
+    if spec.external or spec.parent is not None:
+        return 0
+    size = torch.finfo(torch.float32).bits // 8
+    return size * spec.c * (spec.h + 2 * spec.border) * (spec.w + 2 * spec.border)

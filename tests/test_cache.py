@@ -79,6 +79,15 @@ def test_a_reset_forgets_one_stream_or_all():
             "FeatureCache: plane 'a' is channels 4..9 at 9x7, which do not lie in its parent 'cat' [c=8 h=9 w=7]",
         ),
         (
+            lambda: FeatureCache([PlaneSpec("a", 2, 9, 7)], streams=10**12),
+            "FeatureCache: planes for 1000000000000 streams take 504000000000000 bytes, more memory than there is; "
+            "use fewer streams or smaller frames",
+        ),
+        (
+            lambda: FeatureCache([PlaneSpec(name, 1, 1, 1) for name in "abcd"])["nope"],
+            "FeatureCache: there is no plane 'nope'; there are 'a', 'b', 'c', ...",
+        ),
+        (
             lambda: FeatureCache(SPECS).reset(1),
             "FeatureCache.reset: stream is 1; it must be None or in 0..0",
         ),

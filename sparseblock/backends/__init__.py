@@ -70,6 +70,6 @@ def implementation(name: str, op: str) -> Callable[..., None]:
 
 
 def _known(name: str) -> str:
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise SparseBlockError(f"there is no backend {name!r}; the backends are {', '.join(sorted(DTYPES))}")
     return name

@@ -34,11 +34,20 @@ def pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[in
     return sides
 
 
+def strided(op: str, name: str, tensor: torch.Tensor) -> None:
+    """`tensor` is one, and has its elements in memory, not in a list."""
+    if not isinstance(tensor, torch.Tensor):
+        raise SparseBlockError(f"{op}: {name} is a {type(tensor).__name__}; it must be a torch.Tensor")
+    if tensor.layout != torch.strided:
+        raise SparseBlockError(f"{op}: {name} is {tensor.layout}; it must be a dense tensor: {name}.to_dense()")
+
+
 def planes(op: str, out: torch.Tensor, **inputs: torch.Tensor) -> None:
     """Every feature map is [n, c, h, w], not empty, channels-last; `out` has no element twice."""
     for name, tensor in {**inputs, "out": out}.items():
         if not isinstance(tensor, torch.Tensor):
             raise SparseBlockError(f"{op}: {name} is a {type(tensor).__name__}; it must be a torch.Tensor [n, c, h, w]")
+        strided(op, name, tensor)
         if tensor.dim() != 4:
             raise SparseBlockError(
                 f"{op}: {name} has {tensor.dim()} axes {list(tensor.shape)}; it must have 4: [n, c, h, w]"
@@ -64,8 +73,7 @@ def tensors(op: str, out: torch.Tensor, **inputs: torch.Tensor | None) -> None:
     """One device, one dtype that the backend computes in, nothing to differentiate. `inputs`: x first."""
     given = {name: tensor for name, tensor in inputs.items() if tensor is not None}
     for name, tensor in given.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise SparseBlockError(f"{op}: {name} is a {type(tensor).__name__}; it must be a torch.Tensor")
+        strided(op, name, tensor)
     try:
         backend = backends.selected(out.device)
     except SparseBlockError as error:
@@ -150,6 +158,7 @@ def packed(op: str, name: str, tensor: torch.Tensor, active: BlockSet, channels:
             f"{op}: {name} is {described} for {expected[0]} blocks of {active.block[0]}x{active.block[1]} px with halo "
             f"{halo} and {channels} channels; it must be {list(expected)}"
         )
+    strided(op, name, tensor)
     if not tensor.is_contiguous(memory_format=torch.channels_last):
         raise SparseBlockError(
             f"{op}: {name} has strides {tensor.stride()}; it must be channels-last without gaps: "
@@ -218,6 +227,7 @@ def activation(
         raise SparseBlockError(
             f"{op}: slope of {name!r} is {described}; it must be a number or a tensor [{channels}] or [1]"
         )
+    strided(op, "slope", slope)
     return "prelu", slope.expand(channels)
 
 

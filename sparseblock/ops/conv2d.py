@@ -65,6 +65,7 @@ def conv2d(
     op = "conv2d"
     planes = {"x": x} if residual is None else {"x": x, "residual": residual}
     _check.planes(op, out, **planes)
+    _check.strided(op, "weight", weight)
     _check.tensors(op, out, x=x, weight=weight, bias=bias, residual=residual)
     stride, padding = _check.pair(op, "stride", stride, 1), _check.pair(op, "padding", padding, 0)
     dilation = _check.pair(op, "dilation", dilation, 1)

@@ -46,6 +46,8 @@ def test_a_stretch_of_code_forces_over_the_environment(monkeypatch):
     assert backends.selected(CPU) == "reference"
     with raises("there is no backend 'tpu'; the backends are cpu, reference"), backend("tpu"):
         pass
+    with raises("there is no backend []; the backends are cpu, reference"), backend([]):
+        pass
 
 
 def test_a_forced_backend_does_not_fall_back():

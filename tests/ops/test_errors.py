@@ -49,6 +49,30 @@ SAME = shifted(X, 2)
 ERRORS = {
     # What is not a feature map.
     "type": (lambda: conv(x=[1]), "conv2d: x is a list; it must be a torch.Tensor [n, c, h, w]"),
+    "no weight": (
+        lambda: ops.conv2d(X, None, None, BLOCKS, OUT),
+        "conv2d: weight is a NoneType; it must be a torch.Tensor",
+    ),
+    "no weight of a transposed convolution": (
+        lambda: ops.conv_transpose2d(X, None, None, BLOCKS, OUT),
+        "conv_transpose2d: weight is a NoneType; it must be a torch.Tensor",
+    ),
+    "sparse x": (
+        lambda: conv(x=X.to_sparse()),
+        "conv2d: x is torch.sparse_coo; it must be a dense tensor: x.to_dense()",
+    ),
+    "sparse weight": (
+        lambda: conv(weight=WEIGHT.to_sparse()),
+        "conv2d: weight is torch.sparse_coo; it must be a dense tensor: weight.to_dense()",
+    ),
+    "sparse bias": (
+        lambda: conv(bias=torch.zeros(6).to_sparse()),
+        "conv2d: bias is torch.sparse_coo; it must be a dense tensor: bias.to_dense()",
+    ),
+    "sparse slope": (
+        lambda: conv(activation="prelu", slope=torch.zeros(6).to_sparse()),
+        "conv2d: slope is torch.sparse_coo; it must be a dense tensor: slope.to_dense()",
+    ),
     "axes": (lambda: conv(x=X[0]), "conv2d: x has 3 axes [4, 8, 8]; it must have 4: [n, c, h, w]"),
     "empty": (
         lambda: conv(x=plane(2, 4, 0, 8)),
