@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
+import logging
+import sys
+from collections.abc import Iterator
+
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
@@ -18,17 +25,55 @@ def capture(model: nn.Module, example: torch.Tensor) -> tuple[fx.GraphModule, py
     _check(model, example)
     frame = example[:1].detach()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _quiet():
             program = torch.export.export(model, (frame,), strict=False)
             return program.module(), program.call_spec.out_spec
     except SparseBlockError:
         raise
     except Exception as error:  # export lets through whatever the module or the tracer raises
-        message = str(error).strip().split("\n")[0]
+        own = _error_of(model, frame)
+        if own is not None:
+            raise SparseBlockError(
+                f"compile: {type(model).__name__} itself fails on a frame of {list(frame.shape)} "
+                f"({_first_line(own)}); check the model and the size and channels of example_frame"
+            ) from error
         raise SparseBlockError(
-            f"compile: {type(model).__name__} cannot be captured at {list(frame.shape)} ({type(error).__name__}: "
-            f"{message}); torch.export must get through it: move control flow that depends on values out of the module"
+            f"compile: {type(model).__name__} cannot be captured at {list(frame.shape)} "
+            f"({_first_line(error)}); torch.export must get through it: "
+            "move control flow that depends on values out of the module"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps torch from telling at length on stderr what one line will say; without an error all comes through."""
+    said = io.StringIO()
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+        sys.stderr.write(said.getvalue())
+    finally:
+        logger.disabled = before
+
+
+def _error_of(model: nn.Module, frame: torch.Tensor) -> Exception | None:
+    """What the model raises when it runs as it is; on a copy, since a run may change buffers."""
+    try:
+        model = copy.deepcopy(model)
+    except Exception:  # what cannot be copied is not run
+        return None
+    try:
+        with torch.no_grad():
+            model(frame.clone())
+    except Exception as error:
+        return error
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
 
 
 def _check(model: nn.Module, example: torch.Tensor) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -195,6 +197,37 @@ def test_a_models_own_error_comes_through():
 
     with pytest.raises(SparseBlockError, match=r"^picky: height and width must be multiples of 7$"):
         sparseblock.compile(Picky().eval(), FRAME)
+
+
+def test_a_model_that_fails_by_itself_is_told_so():
+    rule = "check the model and the size and channels of example_frame"
+    for network, error in (
+        (Call("", lambda x: x / (1 // 0)).eval(), "ZeroDivisionError: integer division or modulo by zero"),
+        (
+            nn.Conv2d(3, 4, 1).eval(),
+            "RuntimeError: Given groups=1, weight of size [4, 3, 1, 1], expected input[1, 4, 16, 24] to have "
+            "3 channels, but got 4 channels instead",
+        ),
+    ):
+        message = f"compile: {type(network).__name__} itself fails on a frame of [1, 4, 16, 24] ({error}); {rule}"
+        with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
+            sparseblock.compile(network, FRAME)
+
+
+def test_a_refusal_prints_nothing():
+    """In a process of its own: torch's log handlers keep the stderr that was there first."""
+    script = (
+        "import sparseblock, torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x if x.sum() > 0 else -x\n"
+        "try:\n"
+        "    sparseblock.compile(Net().eval(), torch.randn(1, 4, 16, 24))\n"
+        "except sparseblock.SparseBlockError:\n"
+        "    print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("refused\n", "")
 
 
 def test_weights_are_the_plans_own():
