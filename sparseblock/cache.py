@@ -34,6 +34,13 @@ class PlaneSpec:
     offset: int = 0
     external: bool = False
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its own memory, a stream."""
+        if self.external or self.parent is not None:
+            return 0
+        return torch.float32.itemsize * self.c * (self.h + 2 * self.border) * (self.w + 2 * self.border)
+
 
 class FeatureCache:
     """The cached planes of `streams` videos, and how many frames each has seen.
@@ -70,7 +77,7 @@ class FeatureCache:
         self._views: dict[str, torch.Tensor] = {}  # [n, c, h, w]
         self._numbers = {spec.name: number for number, spec in enumerate(self.specs)}
         borders: dict[str, int] = {}
-        needed = streams * sum(_bytes(spec) for spec in self.specs)
+        needed = streams * sum(spec.nbytes for spec in self.specs)
         for number, spec in enumerate(self.specs):
             self._check(spec, number)
             if spec.external:
@@ -152,10 +159,3 @@ class FeatureCache:
         for plane in self._storage.values():
             plane[chosen].zero_()
         self.frames[chosen] = [0] * len(self.frames[chosen])
-
-
-def _bytes(spec: PlaneSpec) -> int:
-    if spec.external or spec.parent is not None:
-        return 0
-    size = torch.finfo(torch.float32).bits // 8
-    return size * spec.c * (spec.h + 2 * spec.border) * (spec.w + 2 * spec.border)

@@ -24,8 +24,6 @@ from sparseblock.plan.report import NodeReport, Report
 from sparseblock.plan.steps import Steps
 from sparseblock.plan.torch_call import Locals, TorchCall
 
-FLOAT = torch.finfo(torch.float32).bits // 8
-
 
 class Plan:
     """A network compiled for one frame size. Made by `sparseblock.compile`; nothing in it changes.
@@ -116,16 +114,16 @@ class Plan:
                     kernel=_kernel(node, self._isa.decode()),
                     shape=value.shape[1:] if value.is_map else None,
                     macs=self._node_macs[node.output],
-                    bytes=_bytes(specs.get(node.output)),
+                    bytes=specs[node.output].nbytes if node.output in specs else 0,
                 )
             )
-        shared = sum(_bytes(spec) for spec in self._specs if spec.name.startswith("shared."))
+        shared = sum(spec.nbytes for spec in self._specs if spec.name.startswith("shared."))
         return Report(
             grid=(self.grid.rows, self.grid.cols, self.grid.block_size),
             nodes=tuple(nodes),
             macs=self.macs,
             dense_macs=self.dense_macs,
-            plane_bytes=sum(map(_bytes, self._specs)) - shared,
+            plane_bytes=sum(spec.nbytes for spec in self._specs) - shared,
             shared_bytes=shared,
         )
 
@@ -260,12 +258,6 @@ def _kernel(node: Node, isa: str) -> str:
     if node.is_view:
         return ""
     return "torch" if isinstance(node.op, Torch) else f"cpu {isa}"
-
-
-def _bytes(spec: PlaneSpec | None) -> int:
-    if spec is None or spec.external or spec.parent is not None:
-        return 0
-    return FLOAT * spec.c * (spec.h + 2 * spec.border) * (spec.w + 2 * spec.border)
 
 
 def _describe(blocks: Any) -> str:
