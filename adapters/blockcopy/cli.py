@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from blockcopy.extras import check_extras
-
 from sparseblock import SparseBlockError
 
 BAD_INPUT, INTERRUPTED = 2, 130
