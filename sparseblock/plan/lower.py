@@ -1,6 +1,6 @@
 """From an ATen graph to the planner's own: constants evaluated, in-place operators made functional, rules applied.
 
-What has a rule (`rules.py`) becomes nodes of the IR; everything else becomes a `Torch` node that says why.
+What has a rule (`rules/`) becomes nodes of the IR; everything else becomes a `Torch` node that says why.
 """
 
 from __future__ import annotations

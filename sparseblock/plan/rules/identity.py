@@ -1,0 +1,28 @@
+"""Operators that give the map they get."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from sparseblock.plan.rules._base import Unsupported, rule
+
+if TYPE_CHECKING:
+    from sparseblock.plan.lower import _Lowering
+
+
+@rule("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+def dropout(lower: _Lowering, a: SimpleNamespace) -> Any:
+    if a.train:
+        raise Unsupported("it drops at random: part of the network is in training mode")
+    return a.input
+
+
+@rule(
+    "contiguous", "clone", "alias", "detach", "lift_fresh_copy", "to", "view", "reshape", "flatten", "expand", "type_as"
+)
+def identity(lower: _Lowering, a: SimpleNamespace) -> Any:
+    value, result = lower.value(a.input), lower.current.meta["val"]
+    if (tuple(result.shape), result.dtype) != (value.shape, value.dtype):
+        raise Unsupported(f"changes the shape or type of a map, {list(value.shape)} to {list(result.shape)}")
+    return a.input
