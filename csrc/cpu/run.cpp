@@ -3,12 +3,12 @@
 
 #include "sparseblock.h"
 
-void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const int32_t *index, const int32_t *count, int threads,
-            double *seconds) {
+void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_list *lists, int threads, double *seconds) {
     for (int i = 0; i < n_steps; ++i) {
         const sb_step &step = steps[i];
-        const sb_blocks list = {index, count, step.block_h, step.block_w};
-        const sb_blocks *blocks = step.dense ? nullptr : &list;
+        const sb_list &list = lists[step.list];
+        const sb_blocks active = {list.index, list.count, step.block_h, step.block_w};
+        const sb_blocks *blocks = step.dense ? nullptr : &active;
         const sb_plane *x = &planes[step.x], *out = &planes[step.out];
         const sb_plane *residual = step.residual >= 0 ? &planes[step.residual] : nullptr;
         const auto start = std::chrono::steady_clock::now();

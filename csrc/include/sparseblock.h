@@ -119,13 +119,20 @@ SB_API void sb_scatter_run(const float *packed, const sb_blocks *blocks, const s
 /* mask [n, rows, cols] of bytes -> index in (n, y, x) order and the count. */
 SB_API void sb_blocks_from_mask(const uint8_t *mask, int n, int rows, int cols, int32_t *index, int32_t *count);
 
-/* A frame in one call: the steps of a plan, in order. Planes are numbered; a state owns the table of planes. */
+/* A list of active blocks without their size: the steps of a plan that share one have maps of different strides. */
+typedef struct sb_list {
+    const int32_t *index; /* as in sb_blocks */
+    const int32_t *count;
+} sb_list;
+
+/* A frame in one call: the steps of a plan, in order. Planes and lists are numbered; a state owns the table of planes. */
 typedef enum sb_op { SB_OP_CONV2D = 0, SB_OP_POOL2D = 1, SB_OP_INTERPOLATE = 2, SB_OP_POINTWISE = 3 } sb_op;
 typedef struct sb_step {
     int32_t op;                /* sb_op */
     int32_t x, residual, out;  /* numbers of planes; residual -1: none */
+    int32_t list;              /* number of the list of active blocks */
     int32_t block_h, block_w;  /* block size in pixels of this step's output */
-    int32_t dense;             /* 1: every pixel of every image, whatever the frame's list says; block size unused */
+    int32_t dense;             /* 1: every pixel of every image, whatever the list says; block size unused */
     union {
         sb_conv2d conv2d;
         sb_pool2d pool2d;
@@ -134,10 +141,10 @@ typedef struct sb_step {
     sb_epilogue epilogue;
 } sb_step;
 
-/* Runs steps[0..n_steps) over the frame's list of active blocks; the size of a block is each step's own. seconds, if
+/* Runs steps[0..n_steps), each over its own list of active blocks, which is read when the step begins. seconds, if
  * not NULL, receives the wall time of each step. */
-SB_API void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const int32_t *index,
-                   const int32_t *count, int threads, double *seconds);
+SB_API void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_list *lists, int threads,
+                   double *seconds);
 
 #ifdef __cplusplus
 }

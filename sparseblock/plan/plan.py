@@ -159,14 +159,15 @@ class Plan:
         if self._always_run or times is not None or int(active.count):
             state.bind(self.graph.input, frame)
             threads = torch.get_num_threads()
+            lists = native.lists_of((active.index, active.count))
             for segment in self._segments:
                 if isinstance(segment, TorchCall):
                     _timed(lambda segment=segment: segment.run(state, held), segment.node, times)
                 elif times is None:
-                    segment.run(state.planes, active.index, active.count, threads)
+                    segment.run(state.planes, lists, threads)
                 else:
                     seconds = (ctypes.c_double * len(segment.nodes))()
-                    segment.run(state.planes, active.index, active.count, threads, seconds)
+                    segment.run(state.planes, lists, threads, seconds)
                     times += [(_title(node), spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
         state.frames[:] = [seen + 1 for seen in state.frames]
         leaves = [self._output(leaf, state, held) for leaf in self.graph.outputs]

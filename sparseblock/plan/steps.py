@@ -31,19 +31,21 @@ class Steps:
     def run(
         self,
         planes: object,
-        index: torch.Tensor,
-        count: torch.Tensor,
+        lists: object,
         threads: int,
         seconds: object | None = None,
     ) -> None:
-        """Runs every step on the table `planes`; `seconds`, an array of doubles, receives the time of each."""
-        native.lib().sb_run(self._steps, len(self._steps), planes, index.data_ptr(), count.data_ptr(), threads, seconds)
+        """Runs every step on the table `planes` and its list of `lists`; `seconds`, an array of doubles, receives the
+        time of each.
+        """
+        native.lib().sb_run(self._steps, len(self._steps), planes, lists, threads, seconds)
 
     def _step(self, node: Node, graph: Graph, placement: Placement, numbers: dict[str, int]) -> native.Step:
         step = native.Step(
             x=numbers[node.inputs[0]],
             residual=-1 if node.residual is None else numbers[node.residual],
             out=numbers[node.output],
+            list=0,
             block_h=placement.block,
             block_w=placement.block,
             dense=placement.kind != "sparse",

@@ -47,6 +47,12 @@ class Blocks(Structure):
     _fields_ = [("index", c_void_p), ("count", c_void_p), ("block_h", c_int32), ("block_w", c_int32)]
 
 
+class List(Structure):
+    """sb_list: active blocks without their size."""
+
+    _fields_ = [("index", c_void_p), ("count", c_void_p)]
+
+
 class Epilogue(Structure):
     """sb_epilogue: what happens to a value before it is stored. A null pointer leaves its part out."""
 
@@ -117,6 +123,7 @@ class Step(Structure):
         ("x", c_int32),
         ("residual", c_int32),
         ("out", c_int32),
+        ("list", c_int32),
         ("block_h", c_int32),
         ("block_w", c_int32),
         ("dense", c_int32),
@@ -128,6 +135,7 @@ class Step(Structure):
 STRUCTS = {
     "sb_plane": Plane,
     "sb_blocks": Blocks,
+    "sb_list": List,
     "sb_epilogue": Epilogue,
     "sb_conv2d": Conv2d,
     "sb_pool2d": Pool2d,
@@ -156,7 +164,7 @@ _FUNCTIONS = {
     "sb_blocks_from_mask": (None, [c_void_p, c_int, c_int, c_int, c_void_p, c_void_p]),
     "sb_run": (
         None,
-        [POINTER(Step), c_int, POINTER(Plane), c_void_p, c_void_p, c_int, POINTER(c_double)],
+        [POINTER(Step), c_int, POINTER(Plane), POINTER(List), c_int, POINTER(c_double)],
     ),
 }
 
@@ -206,6 +214,11 @@ def plane_of(tensor: torch.Tensor, border: int = 0) -> Plane:
 def blocks_of(index: torch.Tensor, count: torch.Tensor, block: Sequence[int]) -> Blocks:
     """The list of active blocks in these tensors (`BlockSet.index`, `.count`), which must outlive it."""
     return Blocks(index.data_ptr(), count.data_ptr(), *block)
+
+
+def lists_of(*lists: tuple[torch.Tensor, torch.Tensor]) -> ctypes.Array[List]:
+    """The array of lists with these (index, count), which must outlive it."""
+    return (List * len(lists))(*(List(index.data_ptr(), count.data_ptr()) for index, count in lists))
 
 
 def epilogue_of(
