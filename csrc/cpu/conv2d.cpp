@@ -145,7 +145,7 @@ void Run2d::copy_window(int64_t n, int64_t top, int64_t left, float *window) con
             memset(window, 0, sizeof(float) * window_w * channels);
             continue;
         }
-        const float *source = pixel(x, n, y, left);
+        const float *source = pixel<float>(x, n, y, left);
         memset(window, 0, sizeof(float) * from * channels);
         if (x.stride_x == channels) {
             memcpy(window + from * channels, source + from * channels, sizeof(float) * (to - from) * channels);
@@ -195,7 +195,7 @@ int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const
             step_x = ax.in_stride * channels;
             window += window_h * window_row;
         } else {
-            base = pixel(x, r.n, r.y0 * ay.in_stride, r.x0 * ax.in_stride);
+            base = pixel<float>(x, r.n, r.y0 * ay.in_stride, r.x0 * ax.in_stride);
             step_y = ay.in_stride * x.stride_y;
             step_x = ax.in_stride * x.stride_x;
         }
@@ -203,13 +203,13 @@ int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const
         const int64_t res_step = residual ? ax.out_stride * residual->stride_x : 0;
         for (int64_t qy = r.y0; qy < r.y1; ++qy, base += step_y) {
             const int64_t out_y = qy * ay.out_stride + phase.y, pixels = r.x1 - r.x0;
-            float *to = pixel(out, r.n, out_y, out_x);
+            float *to = pixel<float>(out, r.n, out_y, out_x);
             for (int64_t i = 0; i < pixels; ++i) {
                 in[count + i] = base + i * step_x;
                 dst[count + i] = to + i * out_step;
             }
             if (residual) {
-                const float *from = pixel(*residual, r.n, out_y, out_x);
+                const float *from = pixel<float>(*residual, r.n, out_y, out_x);
                 for (int64_t i = 0; i < pixels; ++i) res[count + i] = from + i * res_step;
             }
             count += pixels;

@@ -16,18 +16,22 @@ struct Span {
     }
 };
 
-void copy_pixels(float *dst, int64_t dst_stride, const float *src, int64_t src_stride, int64_t pixels, int64_t channels) {
-    if (dst_stride == channels && src_stride == channels) {
-        memcpy(dst, src, sizeof(float) * pixels * channels);
+int64_t element_bytes(const sb_plane &plane) { return plane.dtype == SB_F32 ? 4 : 2; }
+
+/* Strides and lengths in bytes. */
+void copy_pixels(char *dst, int64_t dst_stride, const char *src, int64_t src_stride, int64_t pixels, int64_t length) {
+    if (dst_stride == length && src_stride == length) {
+        memcpy(dst, src, pixels * length);
         return;
     }
-    for (int64_t i = 0; i < pixels; ++i) memcpy(dst + i * dst_stride, src + i * src_stride, sizeof(float) * channels);
+    for (int64_t i = 0; i < pixels; ++i) memcpy(dst + i * dst_stride, src + i * src_stride, length);
 }
 
 } // namespace
 
-void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, float *packed, int threads) {
-    const int64_t rows = blocks->block_h + 2 * (int64_t)halo, cols = blocks->block_w + 2 * (int64_t)halo, c = x->c;
+void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, void *packed, int threads) {
+    const int64_t rows = blocks->block_h + 2 * (int64_t)halo, cols = blocks->block_w + 2 * (int64_t)halo;
+    const int64_t bytes = element_bytes(*x), c = x->c * bytes;
     const int64_t count = *blocks->count;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && count > 1)
     for (int64_t i = 0; i < count; ++i) {
@@ -35,21 +39,23 @@ void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, float *
         const int64_t top = (int64_t)index[1] * blocks->block_h - halo, left = (int64_t)index[2] * blocks->block_w - halo;
         const Span y(top, rows, x->h), s(left, cols, x->w);
         for (int64_t r = 0; r < rows; ++r) {
-            float *row = packed + (i * rows + r) * cols * c;
+            char *row = (char *)packed + (i * rows + r) * cols * c;
             if (r < y.first || r >= y.last) {
-                memset(row, 0, sizeof(float) * cols * c);
+                memset(row, 0, cols * c);
                 continue;
             }
-            const float *src = x->data + index[0] * x->stride_n + (top + r) * x->stride_y + (left + s.first) * x->stride_x;
-            memset(row, 0, sizeof(float) * s.first * c);
-            copy_pixels(row + s.first * c, c, src, x->stride_x, s.last - s.first, c);
-            memset(row + s.last * c, 0, sizeof(float) * (cols - s.last) * c);
+            const char *src =
+                (const char *)x->data + bytes * (index[0] * x->stride_n + (top + r) * x->stride_y + (left + s.first) * x->stride_x);
+            memset(row, 0, s.first * c);
+            copy_pixels(row + s.first * c, c, src, bytes * x->stride_x, s.last - s.first, c);
+            memset(row + s.last * c, 0, (cols - s.last) * c);
         }
     }
 }
 
-void sb_scatter_run(const float *packed, const sb_blocks *blocks, const sb_plane *out, int threads) {
-    const int64_t rows = blocks->block_h, cols = blocks->block_w, c = out->c;
+void sb_scatter_run(const void *packed, const sb_blocks *blocks, const sb_plane *out, int threads) {
+    const int64_t rows = blocks->block_h, cols = blocks->block_w;
+    const int64_t bytes = element_bytes(*out), c = out->c * bytes;
     const int64_t count = *blocks->count;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && count > 1)
     for (int64_t i = 0; i < count; ++i) {
@@ -57,8 +63,8 @@ void sb_scatter_run(const float *packed, const sb_blocks *blocks, const sb_plane
         const int64_t top = index[1] * rows, left = index[2] * cols;
         const Span y(top, rows, out->h), s(left, cols, out->w);
         for (int64_t r = y.first; r < y.last; ++r) {
-            float *dst = out->data + index[0] * out->stride_n + (top + r) * out->stride_y + left * out->stride_x;
-            copy_pixels(dst, out->stride_x, packed + (i * rows + r) * cols * c, c, s.last, c);
+            char *dst = (char *)out->data + bytes * (index[0] * out->stride_n + (top + r) * out->stride_y + left * out->stride_x);
+            copy_pixels(dst, bytes * out->stride_x, (const char *)packed + (i * rows + r) * cols * c, c, s.last, c);
         }
     }
 }

@@ -63,12 +63,12 @@ void resize_strip(const sb_interpolate &resize, const sb_plane &x, const Region 
         const Source y = source(resize, resize.scale_h, oy, x.h);
         for (int64_t ox = region.x0; ox < region.x1; ++ox) {
             const Source s = source(resize, resize.scale_w, ox, x.w);
-            float *dst = pixel(out, region.n, oy, ox);
+            float *dst = pixel<float>(out, region.n, oy, ox);
             if (resize.mode == SB_NEAREST) {
-                copy_pixel(pixel(x, region.n, y.near, s.near), dst, out.c);
+                copy_pixel(pixel<float>(x, region.n, y.near, s.near), dst, out.c);
             } else {
-                const float *const corner[4] = {pixel(x, region.n, y.near, s.near), pixel(x, region.n, y.near, s.far),
-                                                pixel(x, region.n, y.far, s.near), pixel(x, region.n, y.far, s.far)};
+                const float *const corner[4] = {pixel<float>(x, region.n, y.near, s.near), pixel<float>(x, region.n, y.near, s.far),
+                                                pixel<float>(x, region.n, y.far, s.near), pixel<float>(x, region.n, y.far, s.far)};
                 bilinear_pixel(corner, y.far_weight, s.far_weight, dst, out.c);
             }
         }

@@ -1,4 +1,12 @@
-/* The kernels of one instruction set, and the table that dispatch.cpp picks from. `blocks` NULL: every pixel. */
+/* The kernels of one instruction set, and the table that dispatch.cpp picks from. `blocks` NULL: every pixel.
+ *
+ * A kernel is written once over the storage types of planes: float, bf16 and f16 (vec.h). Its code is a template over the
+ * storage type T that reads planes with load(const T *) and writes them with store(T *, vec), float32 in between; its
+ * entry picks T once, from the plane. pool2d.cpp is the shortest example:
+ *
+ *     void pool2d_run(..., const sb_plane &x, ..., const sb_plane &out, int threads) {
+ *         with_storage(out.dtype, [&](auto zero) { run<decltype(zero)>(..., x, ..., out, threads); });
+ *     } */
 #pragma once
 
 #include "sparseblock.h"

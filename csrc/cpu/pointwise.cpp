@@ -37,8 +37,8 @@ void strip_channels_last(const sb_epilogue &e, const sb_plane &x, const sb_plane
     for (int64_t y = region.y0; y < region.y1; ++y) {
         const int64_t step = flat ? maximum(region.x1 - region.x0, 1) : PIXELS_AT_A_TIME;
         for (int64_t x0 = region.x0; x0 < region.x1; x0 += step) {
-            const float *src = pixel(x, region.n, y, x0), *res = residual ? pixel(*residual, region.n, y, x0) : nullptr;
-            float *dst = pixel(out, region.n, y, x0);
+            const float *src = pixel<float>(x, region.n, y, x0), *res = residual ? pixel<float>(*residual, region.n, y, x0) : nullptr;
+            float *dst = pixel<float>(out, region.n, y, x0);
             const int64_t pixels = minimum(step, region.x1 - x0), floats = pixels * out.c;
             if (flat) {
                 const int64_t whole = floats / W, rest = whole * W;
@@ -59,9 +59,9 @@ void strip_strided(const sb_epilogue &e, const sb_plane &x, const sb_plane *resi
     for (int64_t y = region.y0; y < region.y1; ++y) {
         for (int64_t c = 0; c < out.c; ++c) {
             const EpilogueParams<1> p(e, c, 1);
-            const float *src = pixel(x, region.n, y, region.x0) + c * x.stride_c;
-            const float *res = residual ? pixel(*residual, region.n, y, region.x0) + c : nullptr;
-            float *dst = pixel(out, region.n, y, region.x0) + c;
+            const float *src = pixel<float>(x, region.n, y, region.x0) + c * x.stride_c;
+            const float *res = residual ? pixel<float>(*residual, region.n, y, region.x0) + c : nullptr;
+            float *dst = pixel<float>(out, region.n, y, region.x0) + c;
             for (int64_t i = 0; i < region.x1 - region.x0; ++i) {
                 float v = src[i * x.stride_x] + p.bias[0];
                 if (res) v += res[i * residual->stride_x];
@@ -75,8 +75,8 @@ void strip_strided(const sb_epilogue &e, const sb_plane &x, const sb_plane *resi
 /* The common case of the above: an NCHW image of three channels to NHWC, nothing else to do. */
 void strip_image(const sb_plane &x, const Region &region, const sb_plane &out) {
     for (int64_t y = region.y0; y < region.y1; ++y) {
-        const float *red = pixel(x, region.n, y, region.x0), *green = red + x.stride_c, *blue = green + x.stride_c;
-        float *dst = pixel(out, region.n, y, region.x0);
+        const float *red = pixel<float>(x, region.n, y, region.x0), *green = red + x.stride_c, *blue = green + x.stride_c;
+        float *dst = pixel<float>(out, region.n, y, region.x0);
         for (int64_t i = 0; i < region.x1 - region.x0; ++i) {
             dst[3 * i] = red[i];
             dst[3 * i + 1] = green[i];

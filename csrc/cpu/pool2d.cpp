@@ -20,20 +20,22 @@ struct Taps {
     }
 };
 
+template <class T>
 struct Window {
-    const float *origin; /* first tap inside of the frame */
+    const T *origin; /* first tap inside of the frame */
     int64_t rows, cols, step_y, step_x;
     float divisor;
 };
 
-SB_INLINE vec read(const float *p, int lanes) { return lanes == W ? load(p) : load(p, lanes); }
+template <class T>
+SB_INLINE vec read(const T *p, int lanes) { return lanes == W ? load(p) : load(p, lanes); }
 
-template <int KIND>
-SB_INLINE vec reduce(const Window &window, int64_t channel, int lanes) {
+template <int KIND, class T>
+SB_INLINE vec reduce(const Window<T> &window, int64_t channel, int lanes) {
     vec acc = splat(KIND == SB_POOL_MAX ? -__builtin_inff() : 0.0f);
     vec nan = {}; /* NaN wins over any maximum, as in PyTorch: kept apart, so that max() is one instruction */
     for (int64_t r = 0; r < window.rows; ++r) {
-        const float *p = window.origin + r * window.step_y + channel;
+        const T *p = window.origin + r * window.step_y + channel;
         for (int64_t s = 0; s < window.cols; ++s, p += window.step_x) {
             const vec v = read(p, lanes);
             if constexpr (KIND == SB_POOL_MAX) {
@@ -48,7 +50,7 @@ SB_INLINE vec reduce(const Window &window, int64_t channel, int lanes) {
     else return acc / window.divisor;
 }
 
-template <int KIND>
+template <int KIND, class T>
 void pool_strip(const sb_pool2d &pool, const sb_plane &x, const Region &region, const sb_plane &out) {
     for (int64_t y = region.y0; y < region.y1; ++y) {
         const int64_t top = y * pool.stride_h - pool.pad_h;
@@ -56,17 +58,17 @@ void pool_strip(const sb_pool2d &pool, const sb_plane &x, const Region &region, 
         for (int64_t ox = region.x0; ox < region.x1; ++ox) {
             const int64_t left = ox * pool.stride_w - pool.pad_w;
             const Taps tx(left, pool.kernel_w, pool.dilation_w, x.w);
-            Window window;
+            Window<T> window;
             window.rows = ty.last - ty.first;
             window.cols = tx.last - tx.first;
-            window.origin = pixel(x, region.n, top + ty.first * pool.dilation_h, left + tx.first * pool.dilation_w);
+            window.origin = pixel<T>(x, region.n, top + ty.first * pool.dilation_h, left + tx.first * pool.dilation_w);
             window.step_y = pool.dilation_h * x.stride_y;
             window.step_x = pool.dilation_w * x.stride_x;
             int64_t divisor = pool.divisor ? pool.divisor : window.rows * window.cols;
             if (!pool.divisor && pool.count_include_pad)
                 divisor = (minimum(top + pool.kernel_h, x.h + pool.pad_h) - top) * (minimum(left + pool.kernel_w, x.w + pool.pad_w) - left);
             window.divisor = (float)maximum(divisor, 1);
-            float *dst = pixel(out, region.n, y, ox);
+            T *dst = pixel<T>(out, region.n, y, ox);
             int64_t c = 0;
             for (; c + W <= out.c; c += W) store(dst + c, reduce<KIND>(window, c, W));
             if (c < out.c) store(dst + c, reduce<KIND>(window, c, (int)(out.c - c)), (int)(out.c - c));
@@ -74,16 +76,21 @@ void pool_strip(const sb_pool2d &pool, const sb_plane &x, const Region &region, 
     }
 }
 
-} // namespace
-
-void pool2d_run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
+template <class T>
+void run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
     threads = (int)minimum(threads, maximum(regions.count, 1));
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < regions.count; ++i) {
-        if (pool.kind == SB_POOL_MAX) pool_strip<SB_POOL_MAX>(pool, x, regions[i], out);
-        else pool_strip<SB_POOL_AVG>(pool, x, regions[i], out);
+        if (pool.kind == SB_POOL_MAX) pool_strip<SB_POOL_MAX, T>(pool, x, regions[i], out);
+        else pool_strip<SB_POOL_AVG, T>(pool, x, regions[i], out);
     }
+}
+
+} // namespace
+
+void pool2d_run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
+    with_storage(out.dtype, [&](auto zero) { run<decltype(zero)>(pool, x, blocks, out, threads); });
 }
 
 } // namespace sb::SB_ISA

@@ -64,7 +64,7 @@ private:
         const int64_t x = column * x_axis_.in_stride;
         const int64_t pixels = row_segments_ > 1 ? x_axis_.cell : cols_ * x_axis_.in_stride;
         if (y >= x_.h || x >= x_.w) return;
-        line_ = pixel(x_, n_, y, x);
+        line_ = pixel<float>(x_, n_, y, x);
         end_ = line_ + minimum(pixels, x_.w - x) * x_.stride_x;
     }
 

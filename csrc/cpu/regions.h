@@ -11,8 +11,23 @@ struct Region {
     int64_t n, y0, x0, y1, x1; /* pixels of the output, ends exclusive, clipped to the frame; empty when y0 >= y1 or x0 >= x1 */
 };
 
-SB_INLINE float *pixel(const sb_plane &plane, int64_t n, int64_t y, int64_t x) {
-    return plane.data + n * plane.stride_n + y * plane.stride_y + x * plane.stride_x;
+/* Channel 0 of a pixel; T is the plane's storage type. */
+template <class T>
+SB_INLINE T *pixel(const sb_plane &plane, int64_t n, int64_t y, int64_t x) {
+    return (T *)plane.data + n * plane.stride_n + y * plane.stride_y + x * plane.stride_x;
+}
+
+/* Calls f(T()) with the storage type T that `dtype` names. */
+template <class F>
+void with_storage(int dtype, F f) {
+    switch (dtype) {
+    case SB_BF16:
+        return f(bf16());
+    case SB_F16:
+        return f(f16());
+    default:
+        return f(float());
+    }
 }
 
 struct Regions {

@@ -60,15 +60,86 @@ SB_INLINE void store(float *p, vec v, int n) {
 }
 #endif
 
-/* Stores past the caches, to an address that is a multiple of the vector; stream_end orders them before what follows. */
+/* Storage types of planes beside float. load widens, exactly; store rounds to nearest even; NaN stays NaN. */
+struct bf16 {
+    uint16_t bits; /* the upper half of a float's */
+};
+struct f16 {
+    uint16_t bits; /* IEEE 754 binary16 */
+};
+typedef uint32_t words __attribute__((vector_size(4 * SB_WIDTH)));
+typedef uint16_t halves __attribute__((vector_size(2 * SB_WIDTH)));
+typedef uint16_t unaligned_halves __attribute__((vector_size(2 * SB_WIDTH), aligned(2), may_alias));
+
+SB_INLINE vec widen(halves h, bf16) { return (vec)(__builtin_convertvector(h, words) << 16); }
+/* In integers: the instruction for it flushes subnormals, and few processors have it. */
+SB_INLINE halves narrow(vec v, bf16) {
+    const words u = (words)v, rounded = u + 0x7fff + (u >> 16 & 1);
+    return __builtin_convertvector((v == v ? rounded : u | 0x400000) >> 16, halves);
+}
+
+#if SB_WIDTH == 16
+SB_INLINE vec widen(halves h, f16) { return (vec)_mm512_cvtph_ps((__m256i)h); }
+SB_INLINE halves narrow(vec v, f16) { return (halves)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT); }
+#elif SB_WIDTH == 8
+SB_INLINE vec widen(halves h, f16) { return (vec)_mm256_cvtph_ps((__m128i)h); }
+SB_INLINE halves narrow(vec v, f16) { return (halves)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT); }
+#elif defined(__aarch64__)
+SB_INLINE vec widen(halves h, f16) { return (vec)vcvt_f32_f16((float16x4_t)h); }
+SB_INLINE halves narrow(vec v, f16) { return (halves)vcvt_f16_f32((float32x4_t)v); }
+#else
+SB_INLINE vec widen(halves h, f16) {
+    const words u = __builtin_convertvector(h, words), magnitude = (u & 0x7fff) << 13;
+    const words scaled = (words)((vec)magnitude * 0x1p112f); /* the exponents' bias; makes subnormals normal */
+    return (vec)((magnitude >= 0x0f800000 ? magnitude | 0x7f800000 : scaled) | (u & 0x8000) << 16);
+}
+SB_INLINE halves narrow(vec v, f16) {
+    const words u = (words)v, sign = u & 0x80000000, magnitude = u ^ sign;
+    const words normal = (magnitude - (112u << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
+    const words subnormal = (words)((vec)magnitude + 0.5f) - 0x3f000000; /* the sum rounds at the last place of a half */
+    const words special = magnitude > 0x7f800000 ? 0x7e00 | (magnitude >> 13 & 0x3ff) : words{} + 0x7c00;
+    const words half = magnitude >= 0x47800000 ? special : magnitude >= 0x38800000 ? normal : subnormal;
+    return __builtin_convertvector(half | sign >> 16, halves);
+}
+#endif
+
+#if SB_WIDTH == 16
+SB_INLINE halves load_halves(const void *p, int n) { return (halves)_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p); }
+SB_INLINE void store_halves(void *p, halves h, int n) { _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), (__m256i)h); }
+#else
+SB_INLINE halves load_halves(const void *p, int n) {
+    halves h = {};
+    for (int i = 0; i < n; ++i) h[i] = ((const uint16_t *)p)[i];
+    return h;
+}
+SB_INLINE void store_halves(void *p, halves h, int n) {
+    for (int i = 0; i < n; ++i) ((uint16_t *)p)[i] = h[i];
+}
+#endif
+
+template <class T>
+SB_INLINE vec load(const T *p) { return widen((halves)*(const unaligned_halves *)p, T()); }
+template <class T>
+SB_INLINE vec load(const T *p, int n) { return widen(load_halves(p, n), T()); }
+template <class T>
+SB_INLINE void store(T *p, vec v) { *(unaligned_halves *)p = narrow(v, T()); }
+template <class T>
+SB_INLINE void store(T *p, vec v, int n) { store_halves(p, narrow(v, T()), n); }
+
+/* Stores past the caches, to an address that is a multiple of what is stored; stream_end orders them before what follows. */
 #if SB_WIDTH == 16
 SB_INLINE void stream(float *p, vec v) { _mm512_stream_ps(p, (__m512)v); }
+template <class T>
+SB_INLINE void stream(T *p, vec v) { _mm256_stream_si256((__m256i *)p, (__m256i)narrow(v, T())); }
 SB_INLINE void stream_end() { _mm_sfence(); }
 #elif SB_WIDTH == 8
 SB_INLINE void stream(float *p, vec v) { _mm256_stream_ps(p, (__m256)v); }
+template <class T>
+SB_INLINE void stream(T *p, vec v) { _mm_stream_si128((__m128i *)p, (__m128i)narrow(v, T())); }
 SB_INLINE void stream_end() { _mm_sfence(); }
 #else
-SB_INLINE void stream(float *p, vec v) { store(p, v); }
+template <class T>
+SB_INLINE void stream(T *p, vec v) { store(p, v); }
 SB_INLINE void stream_end() {}
 #endif
 

@@ -27,14 +27,18 @@ extern "C" {
 #define SB_API
 #endif
 
-/* A feature map [n, h, w, c] in float32; the channel stride is 1 unless stride_c says otherwise (only sb_pointwise
+/* How the elements of a plane are stored. Kernels compute in float32 and round what they store once, to nearest even. */
+typedef enum sb_dtype { SB_F32 = 0, SB_BF16 = 1, SB_F16 = 2 } sb_dtype;
+
+/* A feature map [n, h, w, c]; the channel stride is 1 unless stride_c says otherwise (only sb_pointwise
  * reads inputs whose stride_c is not 1, e.g. an NCHW frame). `border` pixels on every side of each image may be read
  * and hold zeros; operators never write them. A slice of channels is a plane too: data moved, c smaller, same strides. */
 typedef struct sb_plane {
-    float *data; /* element (n=0, y=0, x=0, c=0) of the valid frame */
+    void *data; /* element (n=0, y=0, x=0, c=0) of the valid frame */
     int64_t stride_n, stride_y, stride_x, stride_c;
     int32_t n, h, w, c;
     int32_t border;
+    int32_t dtype; /* sb_dtype; all planes of one operator have the same */
 } sb_plane;
 
 /* Active blocks: index[i] = (n, y, x) for i < *count, in blocks; a block is block_h x block_w pixels of the output. */
@@ -113,9 +117,9 @@ SB_API void sb_interpolate_run(const sb_interpolate *resize, const sb_plane *x, 
 SB_API void sb_pointwise_run(const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual, const sb_blocks *blocks,
                              const sb_plane *out, int threads);
 /* packed[i] = x at block i with `halo` more pixels on every side, zeros outside of the frame. packed is
- * [capacity, block_h + 2*halo, block_w + 2*halo, c], contiguous. scatter writes packed blocks (halo 0) into out. */
-SB_API void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, float *packed, int threads);
-SB_API void sb_scatter_run(const float *packed, const sb_blocks *blocks, const sb_plane *out, int threads);
+ * [capacity, block_h + 2*halo, block_w + 2*halo, c], contiguous, of the plane's dtype. scatter writes packed blocks (halo 0) into out. */
+SB_API void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, void *packed, int threads);
+SB_API void sb_scatter_run(const void *packed, const sb_blocks *blocks, const sb_plane *out, int threads);
 /* mask [n, rows, cols] of bytes -> index in (n, y, x) order and the count. */
 SB_API void sb_blocks_from_mask(const uint8_t *mask, int n, int rows, int cols, int32_t *index, int32_t *count);
 

@@ -17,6 +17,8 @@ import torch  # first: its OpenMP runtime must be in the process before the kern
 import sparseblock
 from sparseblock.errors import SparseBlockError
 
+F32, BF16, F16 = range(3)  # sb_dtype
+DTYPES = {torch.float32: F32, torch.bfloat16: BF16, torch.float16: F16}
 IDENTITY, RELU, RELU6, PRELU = range(4)  # sb_activation
 ACTIVATIONS = {None: IDENTITY, "relu": RELU, "relu6": RELU6, "prelu": PRELU}
 POOL_MAX, POOL_AVG = range(2)  # sb_pool
@@ -25,7 +27,7 @@ OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE = range(4)  # sb_op
 
 
 class Plane(Structure):
-    """sb_plane: a feature map [n, h, w, c] in float32; strides in elements."""
+    """sb_plane: a feature map [n, h, w, c]; strides in elements."""
 
     _fields_ = [
         ("data", c_void_p),
@@ -38,6 +40,7 @@ class Plane(Structure):
         ("w", c_int32),
         ("c", c_int32),
         ("border", c_int32),
+        ("dtype", c_int32),
     ]
 
 
@@ -204,11 +207,12 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def plane_of(tensor: torch.Tensor, border: int = 0) -> Plane:
-    """The plane of `tensor` [n, c, h, w], float32; `border` zero pixels around each image may be read."""
+    """The plane of `tensor` [n, c, h, w], its dtype in `DTYPES`; `border` zero pixels around each image may be read."""
     n, c, h, w = tensor.shape
     stride_n, stride_c, stride_y, stride_x = tensor.stride()
     # torch lets the stride of an axis of size 1 be anything; kernels take stride_c == 1 for channels-last.
-    return Plane(tensor.data_ptr(), stride_n, stride_y, stride_x, stride_c if c > 1 else 1, n, h, w, c, border)
+    strides = stride_n, stride_y, stride_x, stride_c if c > 1 else 1
+    return Plane(tensor.data_ptr(), *strides, n, h, w, c, border, DTYPES[tensor.dtype])
 
 
 def blocks_of(index: torch.Tensor, count: torch.Tensor, block: Sequence[int]) -> Blocks:
