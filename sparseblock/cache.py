@@ -23,6 +23,8 @@ class PlaneSpec:
             an operator writes straight into a concatenation; memory and border are the parent's.
         offset: first channel in the parent.
         external: no memory of its own; `FeatureCache.bind` says before a run where it lies.
+        shared: byte, of one stream, at which it lies in the memory that values share in turn; None: memory of its own.
+            What it holds is lost before the frame is over. Its border is 0.
     """
 
     name: str
@@ -33,13 +35,22 @@ class PlaneSpec:
     parent: str | None = None
     offset: int = 0
     external: bool = False
+    shared: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the map and its border, a stream, wherever they lie."""
+        return torch.float32.itemsize * self.c * (self.h + 2 * self.border) * (self.w + 2 * self.border)
 
     @property
     def nbytes(self) -> int:
         """Bytes of its own memory, a stream."""
-        if self.external or self.parent is not None:
-            return 0
-        return torch.float32.itemsize * self.c * (self.h + 2 * self.border) * (self.w + 2 * self.border)
+        return 0 if self.external or self.parent is not None or self.shared is not None else self.size
+
+
+def shared_bytes(specs: Sequence[PlaneSpec]) -> int:
+    """Bytes, a stream, of the memory that values share in turn."""
+    return max((spec.shared + spec.size for spec in specs if spec.shared is not None), default=0)
 
 
 class FeatureCache:
@@ -47,7 +58,7 @@ class FeatureCache:
 
     A plane is float32, [n, c, h, w] in shape and channels-last in memory, where n is the stream: exactly the frame plus
     a zero border that nothing writes. A plan writes active blocks only, so everything else is still what an earlier
-    frame left there.
+    frame left there. Planes that say so lie in one memory that they share in turn, and last no longer than the frame.
 
     Attributes:
         specs: what the cache was made of, in order; a plane's number in `planes` is its place here.
@@ -77,22 +88,23 @@ class FeatureCache:
         self._views: dict[str, torch.Tensor] = {}  # [n, c, h, w]
         self._numbers = {spec.name: number for number, spec in enumerate(self.specs)}
         borders: dict[str, int] = {}
-        needed = streams * sum(spec.nbytes for spec in self.specs)
+        shared = streams * shared_bytes(self.specs)
+        needed = shared + streams * sum(spec.nbytes for spec in self.specs)
+        self._shared = _zeros(shared, streams, needed)
         for number, spec in enumerate(self.specs):
             self._check(spec, number)
             if spec.external:
                 continue
             if spec.parent is None:
                 b = borders[spec.name] = spec.border
-                try:
-                    plane = torch.zeros(streams, spec.h + 2 * b, spec.w + 2 * b, spec.c)
-                except (RuntimeError, MemoryError):
-                    raise SparseBlockError(
-                        f"FeatureCache: planes for {streams} streams take {needed} bytes, more memory than there is; "
-                        "use fewer streams or smaller frames"
-                    ) from None
-                self._storage[spec.name] = plane
-                view = self._storage[spec.name][:, b : b + spec.h, b : b + spec.w].permute(0, 3, 1, 2)
+                if spec.shared is None:
+                    memory = _zeros(streams * spec.size, streams, needed)
+                else:
+                    memory = self._shared[streams * spec.shared : streams * (spec.shared + spec.size)]
+                plane = memory.view(torch.float32).view(streams, spec.h + 2 * b, spec.w + 2 * b, spec.c)
+                if spec.shared is None:
+                    self._storage[spec.name] = plane
+                view = plane[:, b : b + spec.h, b : b + spec.w].permute(0, 3, 1, 2)
             else:
                 borders[spec.name] = borders[spec.parent]
                 view = self._views[spec.parent][:, spec.offset : spec.offset + spec.c]
@@ -107,6 +119,12 @@ class FeatureCache:
             raise SparseBlockError(
                 f"FeatureCache: plane {spec.name!r} has c={spec.c} h={spec.h} w={spec.w} border={spec.border}; "
                 "c, h and w must be positive and border not negative"
+            )
+        if spec.shared is not None and (spec.border or spec.parent is not None or spec.external or spec.shared % 64):
+            raise SparseBlockError(
+                f"FeatureCache: plane {spec.name!r} has shared={spec.shared} border={spec.border} "
+                f"parent={spec.parent!r} external={spec.external}; a plane in shared memory lies at a multiple of 64 "
+                "bytes and has neither border nor parent, nor is it external"
             )
         if spec.parent is None:
             return
@@ -143,7 +161,7 @@ class FeatureCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all planes, borders included."""
-        return sum(plane.nbytes for plane in self._storage.values())
+        return self._shared.nbytes + sum(plane.nbytes for plane in self._storage.values())
 
     def reset(self, stream: int | None = None) -> None:
         """Forgets what one stream, or where `stream` is None every stream, has seen; its next frame is its first.
@@ -159,3 +177,14 @@ class FeatureCache:
         for plane in self._storage.values():
             plane[chosen].zero_()
         self.frames[chosen] = [0] * len(self.frames[chosen])
+
+
+def _zeros(size: int, streams: int, needed: int) -> torch.Tensor:
+    """`size` bytes of zeros."""
+    try:
+        return torch.zeros(size, dtype=torch.uint8)
+    except (RuntimeError, MemoryError):
+        raise SparseBlockError(
+            f"FeatureCache: planes for {streams} streams take {needed} bytes, more memory than there is; "
+            "use fewer streams or smaller frames"
+        ) from None

@@ -37,6 +37,16 @@ def test_slices_share_the_memory_of_their_parent():
     assert state.planes[3].border == 2 and state.planes[3].c == 3
 
 
+def test_planes_of_shared_memory_lie_where_they_say():
+    specs = [PlaneSpec("a", 8, 3, 2, shared=0), PlaneSpec("own", 1, 3, 2), PlaneSpec("b", 1, 5, 1, shared=64)]
+    state = FeatureCache(specs, streams=2)
+    assert state.nbytes == 2 * (8 * 6 + 6) * 4
+    state["a"].copy_(torch.arange(96).reshape(2, 3, 2, 8).permute(0, 3, 1, 2))
+    assert state["b"].data_ptr() == state["a"].data_ptr() + 2 * 64
+    assert state["b"].flatten().tolist() == list(range(32, 42))
+    assert state.planes[2].data == state["b"].data_ptr()
+
+
 def test_an_external_plane_lies_where_it_is_bound():
     state, frame = FeatureCache(SPECS), torch.zeros(1, 3, 9, 7)
     state.bind("frame", frame)
@@ -77,6 +87,12 @@ def test_a_reset_forgets_one_stream_or_all():
         (
             lambda: FeatureCache([SPECS[1], PlaneSpec("a", 5, 9, 7, parent="cat", offset=4)]),
             "FeatureCache: plane 'a' is channels 4..9 at 9x7, which do not lie in its parent 'cat' [c=8 h=9 w=7]",
+        ),
+        (
+            lambda: FeatureCache([PlaneSpec("a", 1, 9, 7, border=1, shared=64)]),
+            "FeatureCache: plane 'a' has shared=64 border=1 parent=None external=False; "
+            "a plane in shared memory lies at a multiple of 64 bytes and has neither border nor parent, "
+            "nor is it external",
         ),
         (
             lambda: FeatureCache([PlaneSpec("a", 2, 9, 7)], streams=10**12),

@@ -39,7 +39,8 @@ def compile(model: nn.Module, example_frame: torch.Tensor, block_size: int = 128
     graph, out_spec = trace(model, example_frame)
     grid = BlockGrid(*example_frame.shape[2:], block_size)
     with torch.no_grad():
-        return Plan(run_passes(graph, grid), out_spec, grid)
+        graph = run_passes(graph, grid)  # the same name: folded weights are not to be kept beside those they come from
+        return Plan(graph, out_spec, grid)
 
 
 def trace(model: nn.Module, example_frame: torch.Tensor) -> tuple[Graph, pytree.TreeSpec]:

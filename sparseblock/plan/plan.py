@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils import _pytree as pytree
 from sparseblock.backends import selected
 from sparseblock.backends.cpu import native
 from sparseblock.blocks import BlockSet, check_list
-from sparseblock.cache import FeatureCache, PlaneSpec
+from sparseblock.cache import FeatureCache, PlaneSpec, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.ir import Conv2d, Graph, Node, Ref, Torch
@@ -34,7 +35,8 @@ class Plan:
         dense_macs: the part of them that runs whatever is active.
         block_macs: int64 [rows, cols]: those of each block, clipped to the frame. A frame with `mask` active takes
             dense_macs + block_macs[mask].sum().
-        graph: the network as it runs, for tools.
+        graph: the network as it runs, for tools. Weights of convolutions that run natively are on torch's meta device:
+            the kernels have packed them, and the plan keeps no second copy.
     """
 
     def __init__(self, graph: Graph, out_spec: pytree.TreeSpec, grid: BlockGrid) -> None:
@@ -51,6 +53,7 @@ class Plan:
         self.macs = sum(self._node_macs.values())
         self.dense_macs = self.macs - int(self.block_macs.sum())
         self._all_blocks: dict[int, BlockSet] = {}
+        self.graph = _without_weights(graph)
         # A frame without active blocks leaves every plane as it is; only values outside of planes must then be made.
         self._always_run = bool(graph.output_names() - self._with_plane)
 
@@ -114,17 +117,17 @@ class Plan:
                     kernel=_kernel(node, self._isa.decode()),
                     shape=value.shape[1:] if value.is_map else None,
                     macs=self._node_macs[node.output],
-                    bytes=specs[node.output].nbytes if node.output in specs else 0,
+                    **_memory(specs.get(node.output)),
                 )
             )
-        shared = sum(spec.nbytes for spec in self._specs if spec.name.startswith("shared."))
         return Report(
             grid=(self.grid.rows, self.grid.cols, self.grid.block_size),
             nodes=tuple(nodes),
             macs=self.macs,
             dense_macs=self.dense_macs,
-            plane_bytes=sum(spec.nbytes for spec in self._specs) - shared,
-            shared_bytes=shared,
+            weight_bytes=sum(segment.weight_bytes for segment in self._segments if isinstance(segment, Steps)),
+            plane_bytes=sum(spec.nbytes for spec in self._specs),
+            shared_bytes=shared_bytes(self._specs),
         )
 
     def _build_segments(self) -> tuple[Steps | TorchCall, ...]:
@@ -238,6 +241,22 @@ class Plan:
                         "first frame; there is nothing to keep yet: give it all blocks"
                     )
         return active
+
+
+def _without_weights(graph: Graph) -> Graph:
+    """The graph with the sizes of the convolutions' weights, but not their values."""
+    nodes = [
+        replace(node, op=replace(node.op, weight=node.op.weight.to("meta"))) if isinstance(node.op, Conv2d) else node
+        for node in graph.nodes
+    ]
+    return graph.with_nodes(nodes)
+
+
+def _memory(spec: PlaneSpec | None) -> dict[str, Any]:
+    """Where a value lies and how many bytes it takes there, for its node's report."""
+    if spec is None or spec.parent is not None:
+        return {"memory": "", "bytes": 0}
+    return {"memory": "plane" if spec.shared is None else "shared", "bytes": spec.size}
 
 
 def _timed(call: Callable[[], None], node: Node, times: list[tuple[str, float]] | None) -> None:

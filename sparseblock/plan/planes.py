@@ -1,8 +1,9 @@
-"""Which memory each value lives in: own planes, slices of a concatenation's plane, shared planes.
+"""Which memory each value lives in: own planes, slices of a concatenation's plane, shared memory.
 
 A value keeps its own plane from frame to frame where somebody may look outside of the active blocks: a reader with a
 halo, a dense reader, the user. A value that sparse nodes read within their own block only is *transient*: it is dead
-before the frame is over, so such values share planes by lifetime.
+before the frame is over, so such values share one piece of memory by lifetime. A node that adds a dying value, or does
+pointwise work on one, writes its result in its place.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 
 from sparseblock.cache import PlaneSpec
 from sparseblock.grid import BlockGrid
-from sparseblock.plan.ir import Concat, Conv2d, Graph, Node, Slice, Torch
+from sparseblock.plan.arena import Span, assign_offsets
+from sparseblock.plan.ir import Concat, Conv2d, Graph, Node, Pointwise, Slice, Torch
 from sparseblock.plan.placement import Placement, reads_within_block
 
 
@@ -41,17 +43,13 @@ def assign_planes(graph: Graph, grid: BlockGrid, placements: dict[str, Placement
     trees = _trees(graph, grid, placements, homes)
     frame = graph.values[graph.input]
     specs = [PlaneSpec(frame.name, *frame.shape[1:], external=True)]
-    transient = sorted((tree for tree in trees if tree.transient), key=lambda tree: tree.first)
-    buffers, shared = _share(graph, transient)
-    specs += buffers
+    shared = _share(graph, [tree for tree in trees if tree.transient])
     for tree in trees:
         for name in tree.members:
-            if name in homes:
-                parent, offset = homes[name]
-            else:
-                parent, offset = shared.get(name), 0
-            border = tree.border if parent is None else 0
-            specs.append(PlaneSpec(name, *graph.values[name].shape[1:], border=border, parent=parent, offset=offset))
+            parent, offset = homes.get(name, (None, 0))
+            border = tree.border if parent is None and not tree.transient else 0
+            shape = graph.values[name].shape[1:]
+            specs.append(PlaneSpec(name, *shape, border, parent, offset, shared=shared.get(name)))
     return tuple(specs)
 
 
@@ -113,22 +111,31 @@ def _padding(reader: Node, name: str) -> int:
     return max(op.padding) if isinstance(op, Conv2d) and not op.transposed and name == reader.inputs[0] else 0
 
 
-def _share(graph: Graph, trees: list[Tree]) -> tuple[list[PlaneSpec], dict[str, str]]:
-    """Shared planes, and which of them each transient root lies in. Trees that live at the same time never share."""
-    ends: list[int] = []  # per plane: where its last value so far dies
-    sizes: list[tuple[int, int, int]] = []  # c, h, w
-    chosen: dict[str, int] = {}
-    for tree in trees:
-        c, *size = graph.values[tree.root].shape[1:]
-        free = [i for i, (_, *other) in enumerate(sizes) if other == size and ends[i] < tree.first]
-        # The narrowest that is wide enough, else the widest, which is widened.
-        best = min(free, key=lambda i: (sizes[i][0] < c, abs(sizes[i][0] - c)), default=None)
-        if best is None:
-            best = len(sizes)
-            sizes.append((c, *size))
-            ends.append(tree.last)
-        sizes[best] = (max(c, sizes[best][0]), *size)
-        ends[best] = tree.last
-        chosen[tree.root] = best
-    specs = [PlaneSpec(f"shared.{i}", *size) for i, size in enumerate(sizes)]
-    return specs, {root: f"shared.{i}" for root, i in chosen.items()}
+def _share(graph: Graph, trees: list[Tree]) -> dict[str, int]:
+    """The byte of shared memory at which each of these transient roots lies."""
+    groups: list[list[Tree]] = []
+    for tree in sorted(trees, key=lambda tree: tree.first):
+        before = next((group for group in groups if _in_place(graph, group[-1], tree)), None)
+        if before is None:
+            groups.append([tree])
+        else:
+            before.append(tree)
+    spans = []
+    for group in groups:
+        size = PlaneSpec(group[0].root, *graph.values[group[0].root].shape[1:]).size
+        spans.append(Span(size, group[0].first, group[-1].last))
+    offsets = assign_offsets(spans)
+    return {tree.root: at for group, at in zip(groups, offsets, strict=True) for tree in group}
+
+
+def _in_place(graph: Graph, dying: Tree, tree: Tree) -> bool:
+    """Whether the node that makes `tree` may write it over `dying`, which it reads last, pixel by pixel."""
+    writer = graph.nodes[tree.first]
+    if writer.output != tree.root or dying.last != tree.first:
+        return False
+    if graph.values[dying.root].shape != graph.values[tree.root].shape:
+        return False
+    read = {name for name in writer.inputs if name in dying.members}
+    if isinstance(writer.op, Conv2d) and writer.inputs[0] in read:
+        return False  # other output channels still need it
+    return isinstance(writer.op, (Conv2d, Pointwise)) and read == {dying.root}

@@ -19,7 +19,9 @@ class NodeReport:
         kernel: what computes it: "cpu", with the instruction set, "torch", or "" where nothing has to.
         shape: of its value for one image, [c, h, w]; None where it is no feature map.
         macs: multiply-accumulates of one dense frame.
-        bytes: of the plane that keeps its value from frame to frame; 0 for what lives elsewhere.
+        memory: where its value lies: in a "plane" of its own that lasts from frame to frame, in memory that values
+            share in turn ("shared"), or "" for what lies in another's, as parts of a concatenation do, or in no state.
+        bytes: that it takes there, a stream.
     """
 
     name: str
@@ -29,6 +31,7 @@ class NodeReport:
     kernel: str
     shape: tuple[int, ...] | None
     macs: int
+    memory: str
     bytes: int
 
 
@@ -40,13 +43,15 @@ class Report:
         grid: rows and columns of blocks, and pixels of a block of the frame.
         nodes: in the order in which they run.
         macs, dense_macs: of one frame, and the part of it that runs whatever is active.
-        plane_bytes, shared_bytes: per stream: planes that last from frame to frame, and planes that values share.
+        weight_bytes: of the packed weights, which the plan holds once for all states.
+        plane_bytes, shared_bytes: per stream: planes that last from frame to frame, and the memory that values share.
     """
 
     grid: tuple[int, int, int]
     nodes: tuple[NodeReport, ...]
     macs: int
     dense_macs: int
+    weight_bytes: int
     plane_bytes: int
     shared_bytes: int
 
@@ -64,7 +69,7 @@ class Report:
         return {**asdict(self), "coverage": self.coverage}
 
     def __str__(self) -> str:
-        head = ("node", "op", "placement", "kernel", "shape", "MMAC", "KiB", "reason")
+        head = ("node", "op", "placement", "kernel", "shape", "MMAC", "KiB", "memory", "reason")
         rows = [head, *(_row(node) for node in self.nodes)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
         lines = ["  ".join((*map(_pad, row, widths, _RIGHT), row[-1])).rstrip() for row in rows]
@@ -78,19 +83,19 @@ class Report:
             + ", ".join(f"{kinds[kind]} {kind}" for kind in ("sparse", "incremental", "dense") if kinds[kind]),
             f"{self.macs / 1e9:.3f} GMAC a frame, {100 * self.coverage:.1f} % of them sparse; "
             + ", ".join(f"{100 * p:.0f} % active: {100 * self.predicted(p):.1f} %" for p in (0.5, 0.3, 0.1)),
-            f"{self.plane_bytes / 2**20:.1f} MiB of planes a stream, "
+            f"{self.weight_bytes / 2**20:.1f} MiB of weights; a stream: {self.plane_bytes / 2**20:.1f} MiB of planes "
             f"and {self.shared_bytes / 2**20:.1f} MiB that values share in turn",
         ]
 
 
-_RIGHT = (False, False, False, False, True, True, True)
+_RIGHT = (False, False, False, False, True, True, True, False)
 
 
 def _row(node: NodeReport) -> tuple[str, ...]:
     shape = "" if node.shape is None else "x".join(map(str, node.shape))
     macs = f"{node.macs / 1e6:.1f}" if node.macs else ""
     kib = f"{node.bytes / 1024:.0f}" if node.bytes else ""
-    return (node.name, node.op, node.placement, node.kernel, shape, macs, kib, node.reason)
+    return (node.name, node.op, node.placement, node.kernel, shape, macs, kib, node.memory, node.reason)
 
 
 def _pad(text: str, width: int, right: bool) -> str:

@@ -16,12 +16,14 @@ class Steps:
 
     Attributes:
         nodes: the nodes, in order.
+        weight_bytes: of the packed weights.
     """
 
     def __init__(
         self, nodes: list[Node], graph: Graph, placements: dict[str, Placement], specs: tuple[PlaneSpec, ...]
     ) -> None:
         self.nodes = tuple(nodes)
+        self.weight_bytes = 0
         self._alive: list[object] = []  # packed weights and vectors that the steps point to
         numbers = {spec.name: number for number, spec in enumerate(specs)}
         self._steps = (native.Step * len(nodes))(
@@ -82,6 +84,7 @@ class Steps:
         )
         packed = packed_weight.pack(conv, op.weight)
         self._alive.append(packed)
+        self.weight_bytes += packed.nbytes
         conv.packed_weight = packed.data_ptr()
         return conv
 

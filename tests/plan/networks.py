@@ -315,7 +315,39 @@ class TinyVDSR(nn.Module):
         return x + self.body(x)
 
 
-MINIATURES = {"pyramid": (TinyPyramid, (3, 36, 44)), "swift": (TinySwift, (3, 37, 50)), "vdsr": (TinyVDSR, (1, 33, 47))}
+class TinyBottlenecks(nn.Module):
+    """ResNet's bottlenecks, the last of stride 2, an inverted residual with a depthwise convolution, a late reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.bodies = nn.ModuleList([self._body(8, 4, 1, 1), self._body(8, 4, 1, 1), self._body(8, 12, 1, 12)])
+        self.down, self.reduced = self._body(8, 4, 2, 1, 16), nn.Conv2d(8, 16, 1, 2)
+        self.pool, self.tap, self.head = nn.MaxPool2d(2), nn.Conv2d(8, 16, 1, 4), nn.Conv2d(16, 5, 1)
+
+    @staticmethod
+    def _body(c: int, width: int, stride: int, groups: int, out: int = 0) -> nn.Sequential:
+        out = out or c
+        return nn.Sequential(
+            *(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU6()),
+            *(nn.Conv2d(width, width, 3, stride, 1, groups=groups, bias=False), nn.BatchNorm2d(width), nn.ReLU6()),
+            *(nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out)),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sums = [self.stem(x)]
+        for body in self.bodies:
+            sums.append(F.relu(sums[-1] + body(sums[-1])))
+        x = self.pool(F.relu(self.down(sums[-1]) + self.reduced(sums[-1])))
+        return self.head(x + self.tap(sums[1]))
+
+
+MINIATURES = {
+    "bottlenecks": (TinyBottlenecks, (3, 36, 44)),
+    "pyramid": (TinyPyramid, (3, 36, 44)),
+    "swift": (TinySwift, (3, 37, 50)),
+    "vdsr": (TinyVDSR, (1, 33, 47)),
+}
 
 
 def miniature(name: str, block: int = 16) -> Case:

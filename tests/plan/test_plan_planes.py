@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from networks import Call, cases, miniature
 from torch import nn
 
-from sparseblock.cache import FeatureCache, PlaneSpec
+from sparseblock.cache import FeatureCache, PlaneSpec, shared_bytes
 from sparseblock.grid import BlockGrid
+from sparseblock.plan.arena import ALIGNMENT, Span, assign_offsets
 from sparseblock.plan.compile import trace
-from sparseblock.plan.ir import Graph
+from sparseblock.plan.ir import Graph, Pointwise
 from sparseblock.plan.passes import run_passes
 from sparseblock.plan.placement import place
 from sparseblock.plan.planes import assign_planes
@@ -28,6 +32,12 @@ def by_origin(graph: Graph, specs: dict[str, PlaneSpec]) -> dict[str, PlaneSpec]
     return {node.origin: specs[node.output] for node in graph.nodes if node.output in specs and node.origin}
 
 
+spans = st.builds(
+    lambda size, first, length: Span(size, first, first + length),
+    st.integers(1, 1000),
+    st.integers(0, 9),
+    st.integers(0, 9),
+)
 FRAME = torch.randn(1, 3, 32, 48)
 
 
@@ -56,16 +66,31 @@ def test_transient_values_share_and_others_do_not():
     network = nn.Sequential(conv(3, 8, 1), conv(8, 6, 1), conv(6, 8, 1), conv(8, 4, 3), conv(4, 5, 1)).eval()
     graph, specs = planes(network, FRAME, 8)
     own = by_origin(graph, specs)
-    assert own["0"].parent == own["2"].parent or own["2"].parent is None
-    assert own["0"].parent is not None and own["1"].parent not in (None, own["0"].parent)
-    assert own["2"].parent is None and own["2"].border == 1, "a 3x3 reads it with a halo"
-    assert own["3"].parent is not None
-    assert own["4"].parent is None, "an output is the user's"
+    assert None not in (own["0"].shared, own["1"].shared) and own["0"].shared != own["1"].shared
+    assert own["2"].shared is None and own["2"].border == 1, "a 3x3 reads it with a halo"
+    assert own["3"].shared == 0, "whatever was there is dead"
+    assert own["4"].shared is None, "an output is the user's"
+
+
+def test_maps_of_any_size_share_one_memory():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.MaxPool2d(2), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 2, 1)).eval()
+    _, specs = planes(network, FRAME, 8)
+    sizes = [spec.size for spec in specs.values() if spec.shared is not None]
+    assert len(sizes) == 4  # with the copy of the frame
+    assert shared_bytes(tuple(specs.values())) == max(a + b for a, b in itertools.pairwise(sizes))
+
+
+def test_a_sum_takes_the_place_of_the_value_that_it_adds_last():
+    case = miniature("bottlenecks")
+    graph, specs = planes(case.network, case.frames(), case.block)
+    sums = [specs[node.output] for node in graph.nodes if node.label == "conv2d+add+relu"]
+    assert [spec.c for spec in sums] == [8, 8, 8, 16]
+    assert sums[0].shared != sums[1].shared == sums[2].shared is not None, "the first is read again later"
 
 
 def test_dense_readers_keep_a_plane():
     graph, specs = planes(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Sigmoid(), nn.Conv2d(8, 8, 1)).eval(), FRAME, 8)
-    assert by_origin(graph, specs)["0"].parent is None
+    assert by_origin(graph, specs)["0"].shared is None
 
 
 def test_values_of_torch_alone_have_no_plane():
@@ -86,7 +111,9 @@ def test_pyramid_sums_lie_in_the_concatenation():
 
 @given(cases(longest=12))
 def test_live_values_never_share(case):
-    """A node's output has no memory in common with its x, nor with any value that a later node reads."""
+    """A node's output has no memory in common with any value that a later node reads, and with one that it reads itself
+    only where it writes each pixel over the same one.
+    """
     graph, specs = planes(case.network, case.frames(), case.block)
     cache = FeatureCache(tuple(specs.values()))
     positions = {node.output: i for i, node in enumerate(graph.nodes)}
@@ -94,11 +121,17 @@ def test_live_values_never_share(case):
     for node in moving:
         written = positions[node.output]
         for other in moving:
-            read_later = any(
-                other.output in _sources(graph, reader) and positions[reader.output] >= written for reader in moving
-            )
-            if positions[other.output] < written and read_later:
-                assert not _overlap(cache[node.output], cache[other.output]), f"{node.output} overwrites {other.output}"
+            readers = [reader for reader in moving if other.output in _sources(graph, reader)]
+            last = max((positions[reader.output] for reader in readers), default=0)
+            if positions[other.output] < written <= last and _overlap(cache[node.output], cache[other.output]):
+                assert last == written, f"{node.output} overwrites {other.output}"
+                _check_in_place(node, other.output, cache)
+
+
+def _check_in_place(node, name: str, cache: FeatureCache) -> None:
+    assert name == node.residual or isinstance(node.op, Pointwise), f"{node.output} lies over {name}"
+    assert name != node.inputs[0] or isinstance(node.op, Pointwise), f"{node.output} lies over its x"
+    assert cache[node.output].shape == cache[name].shape and cache[node.output].data_ptr() == cache[name].data_ptr()
 
 
 def _sources(graph: Graph, reader) -> set[str]:
@@ -116,3 +149,18 @@ def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
     a.fill_(1)
     b.fill_(2)
     return bool((a == 2).any())
+
+
+@given(st.lists(spans, max_size=20))
+def test_spans_that_live_together_lie_apart(spans):
+    offsets = assign_offsets(spans)
+    assert all(offset >= 0 and offset % ALIGNMENT == 0 for offset in offsets)
+    for (a, at), (b, bt) in itertools.combinations(zip(spans, offsets, strict=True), 2):
+        together = a.first <= b.last and b.first <= a.last
+        assert not together or at + a.size <= bt or bt + b.size <= at
+
+
+def test_the_smallest_gap_that_holds_it():
+    """Two gaps of 128 and 64 bytes are left when the fourth dies: the next span of 64 takes the second."""
+    spans = [Span(512, 0, 9), Span(256, 0, 4), Span(192, 0, 9), Span(128, 0, 4), Span(100, 0, 9), Span(64, 5, 9)]
+    assert assign_offsets(spans) == [0, 512, 768, 960, 1088, 960]

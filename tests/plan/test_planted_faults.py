@@ -28,13 +28,24 @@ def border_without_memory(monkeypatch):
 
 
 def live_values_share(monkeypatch):
-    """Every transient value takes the first plane of its size, free or not."""
-    share = planes._share
+    """Every transient value lies at the beginning of the shared memory, free or not."""
+    monkeypatch.setattr(planes, "assign_offsets", lambda spans: [0] * len(spans))
 
-    def careless(graph, trees):
-        return share(graph, [replace(tree, first=i, last=i - 1) for i, tree in enumerate(trees)])
 
-    monkeypatch.setattr(planes, "_share", careless)
+def a_life_too_short(monkeypatch):
+    """Memory is taken to be free as soon as it is written."""
+    assign = planes.assign_offsets
+    monkeypatch.setattr(
+        planes, "assign_offsets", lambda spans: assign([replace(span, last=span.first) for span in spans])
+    )
+
+
+def result_over_a_live_input(monkeypatch):
+    """A node writes over an input that others still read."""
+    in_place = planes._in_place
+    monkeypatch.setattr(
+        planes, "_in_place", lambda graph, dying, tree: in_place(graph, replace(dying, last=tree.first), tree)
+    )
 
 
 def halo_read_from_transient(monkeypatch):
@@ -72,6 +83,8 @@ def frame_not_read(monkeypatch):
 FAULTS = {
     border_without_memory: "vdsr",
     live_values_share: "pyramid",
+    a_life_too_short: "pyramid",
+    result_over_a_live_input: "bottlenecks",
     halo_read_from_transient: "pyramid",
     slices_in_the_wrong_place: "pyramid",
     blocks_of_the_wrong_stride: "vdsr",
