@@ -5,10 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* SB_ANY: one that every build of this architecture has. */
 #if defined(__x86_64__)
 #define SB_FOR_EACH_ISA(X) X(avx512) X(avx2) X(generic)
+#define SB_ANY generic
+#elif defined(__aarch64__)
+#define SB_FOR_EACH_ISA(X) X(neon)
+#define SB_ANY neon
 #else
 #define SB_FOR_EACH_ISA(X) X(generic)
+#define SB_ANY generic
 #endif
 
 #define SB_NAMESPACE(isa)  \
@@ -22,12 +28,12 @@ namespace {
 struct Kernels {
     const char *name;
     bool (*supported)();
-    decltype(&sb::generic::conv2d_packed_size) conv2d_packed_size;
-    decltype(&sb::generic::conv2d_pack) conv2d_pack;
-    decltype(&sb::generic::conv2d_run) conv2d_run;
-    decltype(&sb::generic::pool2d_run) pool2d_run;
-    decltype(&sb::generic::interpolate_run) interpolate_run;
-    decltype(&sb::generic::pointwise_run) pointwise_run;
+    decltype(&sb::SB_ANY::conv2d_packed_size) conv2d_packed_size;
+    decltype(&sb::SB_ANY::conv2d_pack) conv2d_pack;
+    decltype(&sb::SB_ANY::conv2d_run) conv2d_run;
+    decltype(&sb::SB_ANY::pool2d_run) pool2d_run;
+    decltype(&sb::SB_ANY::interpolate_run) interpolate_run;
+    decltype(&sb::SB_ANY::pointwise_run) pointwise_run;
 };
 
 #if defined(__x86_64__)
@@ -37,7 +43,11 @@ bool has_avx512() {
 }
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 #endif
+#if defined(__aarch64__)
+bool has_neon() { return true; }
+#else
 bool has_generic() { return true; }
+#endif
 
 /* Best first. */
 #define SB_ROW(isa)                                                                                               \

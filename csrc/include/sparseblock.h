@@ -92,7 +92,7 @@ typedef struct sb_interpolate {
     float scale_h, scale_w;
 } sb_interpolate;
 
-/* The instruction set the kernels were dispatched to: "avx512", "avx2" or "generic". Chosen once, from the processor or
+/* The instruction set the kernels were dispatched to: "avx512", "avx2", "neon" or "generic". Chosen once, from the processor or
  * from the environment variable SPARSEBLOCK_ISA. NULL where that names one that the processor or the build lacks: then
  * sb_isa_problem says so in one line (else it is NULL) and no operator may be called, they would abort with that line.
  * sb_set_isa chooses another, NULL the best; it returns 0, or -1 and changes nothing where there is no such. */
