@@ -11,7 +11,8 @@
  * while all pixels of a chunk pass; partial sums wait in scratch (as stored floats: no rounding is added).
  *
  * Work: chunk of strips of blocks (about the same number of pixels each) x range of units. Where a chunk's windows leave
- * the plane and its border, they are first copied into scratch with zeros around; sums keep their order, so the bits too. */
+ * the plane and its border, or where the plane does not hold floats, they are first copied into scratch as floats with
+ * zeros around; sums keep their order, so the bits too. */
 #include "conv2d.h"
 
 #include <string.h>
@@ -29,8 +30,8 @@ constexpr int64_t CHUNK_FLOATS = 128 << 10; /* input of a chunk: 512 KiB, halo i
 constexpr int64_t CHUNK_PIXELS = 256;
 constexpr int64_t STRIP_COLUMNS = 64;
 constexpr int64_t ITEMS_PER_THREAD = 8;
-constexpr int64_t PREFETCH_FLOATS = 1 << 20; /* inputs from 4 MiB on are fetched ahead: smaller ones wait in the cache */
-constexpr int64_t STREAM_FLOATS = 8 << 20;   /* outputs from 32 MiB on are stored past the caches: nobody would find them there */
+constexpr int64_t PREFETCH_BYTES = 4 << 20;  /* inputs from here on are fetched ahead: smaller ones wait in the cache */
+constexpr int64_t STREAM_BYTES = 32 << 20;   /* outputs from here on are stored past the caches: nobody would find them there */
 
 struct AxisTap {
     int64_t offset, index; /* input pixel relative to the window's origin; position in the kernel */
@@ -89,16 +90,15 @@ struct Phase {
     int32_t *panel_start[2]; /* [panels + 1], into runs */
 };
 
-/* Runs of the phase's taps, cut where panels end. */
-void build_runs(Phase &phase, int layout, const AxisTap *rows, int64_t n_rows, const AxisTap *cols, int64_t n_cols,
-                int64_t channels, int64_t stride_y, int64_t stride_x) {
+/* Runs of the phase's taps, cut where panels end. `y`, `x`: where the taps lie from a pixel's base pointer, in elements. */
+void build_runs(Phase &phase, int layout, const int64_t *y, int64_t n_rows, const int64_t *x, int64_t n_cols, int64_t channels) {
     Run *runs = phase.runs[layout];
     int32_t *start = phase.panel_start[layout];
     int64_t filled = 0;
     int32_t n = 0;
     *start = 0;
     for (int64_t tap = 0; tap < n_rows * n_cols; ++tap) {
-        int64_t offset = rows[tap / n_cols].offset * stride_y + cols[tap % n_cols].offset * stride_x;
+        int64_t offset = y[tap / n_cols] + x[tap % n_cols];
         for (int64_t left = channels; left;) {
             const int64_t length = minimum(left, phase.panel_steps - filled);
             if (n > *start && runs[n - 1].offset + runs[n - 1].length == offset) runs[n - 1].length += length;
@@ -115,6 +115,42 @@ void build_runs(Phase &phase, int layout, const AxisTap *rows, int64_t n_rows, c
     if (filled || !phase.steps) *++start = n;
 }
 
+/* How the input pixels of a strip lie along one axis of its window: `segments` of `length` pixels, `step` apart in the plane.
+ * One segment with everything between the first pixel and the last, or, where that is more, a segment per tap. */
+struct WindowAxis {
+    int64_t segments, length, step;
+    const AxisTap *taps; /* of the segments; NULL: one segment, from the lowest offset on */
+    int64_t lowest;
+
+    WindowAxis(const Axis &axis, const AxisTap *taps_, int64_t strip) {
+        const int64_t pixels = ceil_div(strip, axis.out_stride);
+        segments = 1;
+        length = (pixels - 1) * axis.in_stride + axis.highest() - axis.lowest() + 1;
+        step = 1;
+        taps = nullptr;
+        lowest = axis.lowest();
+        if (!axis.transposed && axis.kernel * pixels < length) {
+            segments = axis.kernel;
+            length = pixels;
+            step = axis.in_stride;
+            taps = taps_;
+        }
+    }
+    int64_t size() const { return segments * length; }
+    int64_t offset(int64_t segment) const { return taps ? taps[segment].offset : lowest; } /* of its first pixel, in the plane */
+    int64_t place(const AxisTap *tap) const { return taps ? (tap - taps) * length : tap->offset - lowest; } /* in the window */
+};
+
+/* `count` elements as floats. */
+void copy_floats(float *dst, const float *src, int64_t count) { memcpy(dst, src, sizeof(float) * count); }
+template <class T>
+void copy_floats(float *dst, const T *src, int64_t count) {
+    int64_t i = 0;
+    for (; i + W <= count; i += W) store(dst + i, load(src + i));
+    if (i < count) store(dst + i, load(src + i, (int)(count - i)), (int)(count - i));
+}
+
+template <class T>
 struct Run2d {
     const Shape &shape;
     const sb_epilogue &epilogue;
@@ -123,42 +159,54 @@ struct Run2d {
     const float *weight;
     Phase *phases;
     int64_t n_phases;
+    WindowAxis window_y, window_x;
     int64_t strips; /* per chunk */
-    int64_t window_h, window_w;
     int64_t prefetch_lines; /* per chunk; 0: none */
     bool stream;
 
     /* `next`: the chunk that this thread will probably compute next. */
     void item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const;
     void copy_window(int64_t n, int64_t top, int64_t left, float *window) const;
-    int64_t locate(const Phase &phase, int64_t chunk, const float **in, const float **res, float **dst, bool &windows) const;
-    void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const float *const *res,
-             float *const *dst, Prefetch &prefetch, int64_t lines) const;
+    void copy_segment(const T *row, int64_t left, float *window) const;
+    int64_t locate(const Phase &phase, int64_t chunk, const float **in, const T **res, T **dst, bool &windows) const;
+    void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const T *const *res,
+             T *const *dst, Prefetch<T> &prefetch, int64_t lines) const;
 };
 
-/* The input pixels [top, top + window_h) x [left, left + window_w) of image n, zeros outside of the frame. */
-void Run2d::copy_window(int64_t n, int64_t top, int64_t left, float *window) const {
-    const int64_t channels = shape.in_channels;
-    const int64_t from = minimum(maximum(-left, 0), window_w), to = maximum(minimum(x.w - left, window_w), from);
-    for (int64_t y = top; y < top + window_h; ++y, window += window_w * channels) {
+/* The window of the strip whose first output pixel's window has its origin at (top, left) of image n. */
+template <class T>
+void Run2d<T>::copy_window(int64_t n, int64_t top, int64_t left, float *window) const {
+    const int64_t row = window_x.size() * shape.in_channels;
+    for (int64_t i = 0; i < window_y.size(); ++i, window += row) {
+        const int64_t y = top + window_y.offset(i / window_y.length) + i % window_y.length * window_y.step;
         if (y < 0 || y >= x.h) {
-            memset(window, 0, sizeof(float) * window_w * channels);
+            memset(window, 0, sizeof(float) * row);
             continue;
         }
-        const float *source = pixel<float>(x, n, y, left);
-        memset(window, 0, sizeof(float) * from * channels);
-        if (x.stride_x == channels) {
-            memcpy(window + from * channels, source + from * channels, sizeof(float) * (to - from) * channels);
-        } else {
-            for (int64_t i = from; i < to; ++i)
-                memcpy(window + i * channels, source + i * x.stride_x, sizeof(float) * channels);
-        }
-        memset(window + to * channels, 0, sizeof(float) * (window_w - to) * channels);
+        for (int64_t s = 0; s < window_x.segments; ++s)
+            copy_segment(pixel<T>(x, n, y, 0), left + window_x.offset(s), window + s * window_x.length * shape.in_channels);
     }
 }
 
+/* One segment of a row; its first pixel is at column `left`. Zeros outside of the frame. */
+template <class T>
+void Run2d<T>::copy_segment(const T *row, int64_t left, float *window) const {
+    const int64_t channels = shape.in_channels, length = window_x.length, step = window_x.step;
+    const int64_t from = minimum(left < 0 ? ceil_div(-left, step) : 0, length);
+    const int64_t to = maximum(minimum(left < x.w ? ceil_div(x.w - left, step) : 0, length), from);
+    memset(window, 0, sizeof(float) * from * channels);
+    if (step * x.stride_x == channels) {
+        copy_floats(window + from * channels, row + (left + from) * channels, (to - from) * channels);
+    } else {
+        for (int64_t i = from; i < to; ++i)
+            copy_floats(window + i * channels, row + (left + i * step) * x.stride_x, channels);
+    }
+    memset(window + to * channels, 0, sizeof(float) * (length - to) * channels);
+}
+
 /* Base pointers of the chunk's pixels of one phase; returns how many. `windows`: they point into scratch. */
-int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const float **res, float **dst, bool &windows) const {
+template <class T>
+int64_t Run2d<T>::locate(const Phase &phase, int64_t chunk, const float **in, const T **res, T **dst, bool &windows) const {
     const Axis &ay = shape.y, &ax = shape.x;
     const int64_t begin = chunk * strips, end = minimum(begin + strips, regions.count);
     const int64_t low_y = ay.lowest(), low_x = ax.lowest(), high_y = ay.highest(), high_x = ax.highest();
@@ -170,16 +218,16 @@ int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const
         r.x1 = ceil_div(r.x1 - phase.x, ax.out_stride);
         return r;
     };
-    windows = false;
+    windows = sizeof(T) != sizeof(float);
     for (int64_t i = begin; i < end && !windows; ++i) {
         const Region r = phase_region(i);
         windows = r.y0 < r.y1 && r.x0 < r.x1 &&
                   (r.y0 * ay.in_stride + low_y < -x.border || (r.y1 - 1) * ay.in_stride + high_y >= x.h + x.border ||
                    r.x0 * ax.in_stride + low_x < -x.border || (r.x1 - 1) * ax.in_stride + high_x >= x.w + x.border);
     }
-    const int64_t channels = shape.in_channels, window_row = window_w * channels;
+    const int64_t channels = shape.in_channels, window_row = window_x.size() * channels;
     float *window = nullptr;
-    if (windows) window = (float *)scratch(SCRATCH_WINDOW, sizeof(float) * strips * window_h * window_row);
+    if (windows) window = (float *)scratch(SCRATCH_WINDOW, sizeof(float) * strips * window_y.size() * window_row);
 
     int64_t count = 0;
     for (int64_t i = begin; i < end; ++i) {
@@ -188,12 +236,11 @@ int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const
         const float *base;
         int64_t step_y, step_x;
         if (windows) {
-            const int64_t top = r.y0 * ay.in_stride + low_y, left = r.x0 * ax.in_stride + low_x;
-            copy_window(r.n, top, left, window);
-            base = window - low_y * window_row - low_x * channels;
-            step_y = ay.in_stride * window_row;
-            step_x = ax.in_stride * channels;
-            window += window_h * window_row;
+            copy_window(r.n, r.y0 * ay.in_stride, r.x0 * ax.in_stride, window);
+            base = window;
+            step_y = ay.in_stride / window_y.step * window_row;
+            step_x = ax.in_stride / window_x.step * channels;
+            window += window_y.size() * window_row;
         } else {
             base = pixel<float>(x, r.n, r.y0 * ay.in_stride, r.x0 * ax.in_stride);
             step_y = ay.in_stride * x.stride_y;
@@ -203,13 +250,13 @@ int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const
         const int64_t res_step = residual ? ax.out_stride * residual->stride_x : 0;
         for (int64_t qy = r.y0; qy < r.y1; ++qy, base += step_y) {
             const int64_t out_y = qy * ay.out_stride + phase.y, pixels = r.x1 - r.x0;
-            float *to = pixel<float>(out, r.n, out_y, out_x);
+            T *to = pixel<T>(out, r.n, out_y, out_x);
             for (int64_t i = 0; i < pixels; ++i) {
                 in[count + i] = base + i * step_x;
                 dst[count + i] = to + i * out_step;
             }
             if (residual) {
-                const float *from = pixel<float>(*residual, r.n, out_y, out_x);
+                const T *from = pixel<T>(*residual, r.n, out_y, out_x);
                 for (int64_t i = 0; i < pixels; ++i) res[count + i] = from + i * res_step;
             }
             count += pixels;
@@ -219,12 +266,13 @@ int64_t Run2d::locate(const Phase &phase, int64_t chunk, const float **in, const
 }
 
 /* All pixels of a chunk, one unit of output channels. `lines` of `prefetch` per tile. */
-void Run2d::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const float *const *res,
-                float *const *dst, Prefetch &prefetch, int64_t lines) const {
+template <class T>
+void Run2d<T>::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const T *const *res,
+                   T *const *dst, Prefetch<T> &prefetch, int64_t lines) const {
     const int64_t group = unit / shape.units_per_group, first = unit % shape.units_per_group * UNIT;
     const int lanes = (int)minimum(UNIT, shape.out_group - first);
     const EpilogueParams<UNIT> params(epilogue, group * shape.out_group + first, lanes);
-    Tile tile;
+    Tile<T> tile;
     tile.epilogue = &params;
     tile.out_channel = group * shape.out_group + first;
     tile.channel = shape.depthwise ? first : group * shape.in_group;
@@ -254,12 +302,13 @@ void Run2d::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, 
     }
 }
 
-void Run2d::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const {
+template <class T>
+void Run2d<T>::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const {
     const int64_t most = strips * regions.strip_h * regions.strip_w;
-    float **pointers = (float **)scratch(SCRATCH_PIXELS, sizeof(float *) * 3 * most);
-    const float **in = (const float **)pointers, **res = in + most;
-    float **dst = pointers + 2 * most;
-    Prefetch prefetch(regions, x, shape.y.prefetch(), shape.x.prefetch(), next * strips, (next + 1) * strips);
+    const float **in = (const float **)scratch(SCRATCH_PIXELS, sizeof(void *) * 3 * most);
+    const T **res = (const T **)(in + most);
+    T **dst = (T **)(res + most);
+    Prefetch<T> prefetch(regions, x, shape.y.prefetch(), shape.x.prefetch(), next * strips, (next + 1) * strips);
     for (int64_t i = 0; i < n_phases; ++i) {
         bool windows;
         const int64_t pixels = locate(phases[i], chunk, in, res, dst, windows);
@@ -270,6 +319,75 @@ void Run2d::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_u
             sum(phases[i], unit, windows, pixels, in, res, dst, prefetch, lines);
     }
     if (stream) stream_end();
+}
+
+template <class T>
+void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual,
+         const sb_blocks *blocks, const sb_plane &out, int threads) {
+    const Shape shape(conv);
+    const Axis &ay = shape.y, &ax = shape.x;
+    const int64_t phases_count = ay.out_stride * ax.out_stride, taps = ay.kernel * ax.kernel;
+
+    /* Pixels of a chunk so that its input, with a margin of one half for the halo, stays in the cache. */
+    const int64_t floats_per_pixel = maximum(ay.in_stride * ax.in_stride * shape.in_channels * 3 / 2, 1);
+    const int64_t chunk = maximum(minimum(CHUNK_PIXELS, CHUNK_FLOATS / floats_per_pixel), 4 * TILE_P) * phases_count;
+    const Regions regions(blocks, out, chunk, STRIP_COLUMNS);
+    if (!regions.count) return;
+
+    const int64_t panel_limit = PANEL_FLOATS / UNIT;
+    const int64_t max_panels = ceil_div(taps * shape.in_group, panel_limit) + phases_count;
+    const size_t bytes = sizeof(Phase) * phases_count + 2 * sizeof(Run) * (taps + max_panels) +
+                         2 * sizeof(int32_t) * (max_panels + phases_count) +
+                         (sizeof(AxisTap) + sizeof(int64_t)) * (ay.kernel + ax.kernel);
+    Phase *phases = (Phase *)scratch(SCRATCH_RUNS, bytes);
+    AxisTap *rows = (AxisTap *)(phases + phases_count), *cols = rows + ay.kernel;
+    int64_t *tap_y = (int64_t *)(cols + ax.kernel), *tap_x = tap_y + ay.kernel;
+    Run *runs = (Run *)(tap_x + ax.kernel);
+    int32_t *starts = (int32_t *)(runs + 2 * (taps + max_panels));
+
+    const WindowAxis window_y(ay, rows, regions.strip_h), window_x(ax, cols, regions.strip_w);
+    Run2d<T> run{shape, epilogue, x, residual, out, regions, packed, phases, phases_count, window_y, window_x, 0, 0, false};
+    run.strips = maximum(chunk / (regions.strip_h * regions.strip_w), 1);
+    if ((int64_t)(sizeof(T) * x.h * x.stride_y * x.n) >= PREFETCH_BYTES)
+        run.prefetch_lines = run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
+    const bool aligned =
+        (uintptr_t)out.data % (sizeof(T) * W) == 0 && (out.stride_n | out.stride_y | out.stride_x | shape.out_group) % W == 0;
+    run.stream = aligned && (int64_t)sizeof(T) * regions.count * regions.strip_h * regions.strip_w * out.c >= STREAM_BYTES;
+
+    int64_t weight = 0;
+    for (int64_t i = 0; i < phases_count; ++i) {
+        Phase &phase = phases[i];
+        phase.y = i / ax.out_stride;
+        phase.x = i % ax.out_stride;
+        const int64_t n_rows = ay.taps(phase.y, rows), n_cols = ax.taps(phase.x, cols);
+        phase.weight = weight;
+        phase.steps = n_rows * n_cols * shape.in_group;
+        phase.panels = maximum(ceil_div(phase.steps, panel_limit), 1);
+        phase.panel_steps = ceil_div(phase.steps, phase.panels);
+        for (int layout = 0; layout < 2; ++layout) {
+            phase.runs[layout] = runs;
+            phase.panel_start[layout] = starts;
+            for (int64_t r = 0; r < n_rows; ++r)
+                tap_y[r] = layout ? window_y.place(rows + r) * window_x.size() * shape.in_channels : rows[r].offset * x.stride_y;
+            for (int64_t s = 0; s < n_cols; ++s)
+                tap_x[s] = layout ? window_x.place(cols + s) * shape.in_channels : cols[s].offset * x.stride_x;
+            build_runs(phase, layout, tap_y, n_rows, tap_x, n_cols, shape.in_group);
+            runs += n_rows * n_cols + phase.panels;
+            starts += phase.panels + 1;
+        }
+        weight += phase.steps * shape.groups * shape.group_width;
+    }
+
+    const int64_t chunks = ceil_div(regions.count, run.strips);
+    int64_t shares = 1;
+    if (threads > 1) shares = minimum(ceil_div(ITEMS_PER_THREAD * threads, chunks), shape.units);
+    const int64_t items = chunks * shares;
+    threads = (int)minimum(threads, items);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < items; ++i) {
+        const int64_t share = i / chunks;
+        run.item(i % chunks, (i + threads) % chunks, share * shape.units / shares, (share + 1) * shape.units / shares);
+    }
 }
 
 } // namespace
@@ -307,66 +425,8 @@ void conv2d_pack(const sb_conv2d &conv, const float *weight, float *packed) {
 
 void conv2d_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x,
                 const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out, int threads) {
-    const Shape shape(conv);
-    const Axis &ay = shape.y, &ax = shape.x;
-    const int64_t phases_count = ay.out_stride * ax.out_stride, taps = ay.kernel * ax.kernel;
-
-    /* Pixels of a chunk so that its input, with a margin of one half for the halo, stays in the cache. */
-    const int64_t floats_per_pixel = maximum(ay.in_stride * ax.in_stride * shape.in_channels * 3 / 2, 1);
-    const int64_t chunk = maximum(minimum(CHUNK_PIXELS, CHUNK_FLOATS / floats_per_pixel), 4 * TILE_P) * phases_count;
-    const Regions regions(blocks, out, chunk, STRIP_COLUMNS);
-    if (!regions.count) return;
-
-    const int64_t panel_limit = PANEL_FLOATS / UNIT;
-    const int64_t max_panels = ceil_div(taps * shape.in_group, panel_limit) + phases_count;
-    const size_t bytes = sizeof(Phase) * phases_count + 2 * sizeof(Run) * (taps + max_panels) +
-                         2 * sizeof(int32_t) * (max_panels + phases_count) + sizeof(AxisTap) * (ay.kernel + ax.kernel);
-    Phase *phases = (Phase *)scratch(SCRATCH_RUNS, bytes);
-    AxisTap *rows = (AxisTap *)(phases + phases_count), *cols = rows + ay.kernel;
-    Run *runs = (Run *)(cols + ax.kernel);
-    int32_t *starts = (int32_t *)(runs + 2 * (taps + max_panels));
-
-    Run2d run{shape, epilogue, x, residual, out, regions, packed, phases, phases_count, 0, 0, 0, 0, false};
-    run.strips = maximum(chunk / (regions.strip_h * regions.strip_w), 1);
-    run.window_h = (ceil_div(regions.strip_h, ay.out_stride) - 1) * ay.in_stride + ay.highest() - ay.lowest() + 1;
-    run.window_w = (ceil_div(regions.strip_w, ax.out_stride) - 1) * ax.in_stride + ax.highest() - ax.lowest() + 1;
-
-    if ((int64_t)x.h * x.stride_y * x.n >= PREFETCH_FLOATS)
-        run.prefetch_lines = run.strips * Prefetch::lines(regions, x, ay.prefetch(), ax.prefetch());
-    const bool aligned = (uintptr_t)out.data % (4 * W) == 0 && (out.stride_n | out.stride_y | out.stride_x | shape.out_group) % W == 0;
-    run.stream = aligned && regions.count * regions.strip_h * regions.strip_w * out.c >= STREAM_FLOATS;
-
-    int64_t weight = 0;
-    for (int64_t i = 0; i < phases_count; ++i) {
-        Phase &phase = phases[i];
-        phase.y = i / ax.out_stride;
-        phase.x = i % ax.out_stride;
-        const int64_t n_rows = ay.taps(phase.y, rows), n_cols = ax.taps(phase.x, cols);
-        phase.weight = weight;
-        phase.steps = n_rows * n_cols * shape.in_group;
-        phase.panels = maximum(ceil_div(phase.steps, panel_limit), 1);
-        phase.panel_steps = ceil_div(phase.steps, phase.panels);
-        for (int layout = 0; layout < 2; ++layout) {
-            phase.runs[layout] = runs;
-            phase.panel_start[layout] = starts;
-            build_runs(phase, layout, rows, n_rows, cols, n_cols, shape.in_group,
-                       layout ? run.window_w * shape.in_channels : x.stride_y, layout ? shape.in_channels : x.stride_x);
-            runs += n_rows * n_cols + phase.panels;
-            starts += phase.panels + 1;
-        }
-        weight += phase.steps * shape.groups * shape.group_width;
-    }
-
-    const int64_t chunks = ceil_div(regions.count, run.strips);
-    int64_t shares = 1;
-    if (threads > 1) shares = minimum(ceil_div(ITEMS_PER_THREAD * threads, chunks), shape.units);
-    const int64_t items = chunks * shares;
-    threads = (int)minimum(threads, items);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < items; ++i) {
-        const int64_t share = i / chunks;
-        run.item(i % chunks, (i + threads) % chunks, share * shape.units / shares, (share + 1) * shape.units / shares);
-    }
+    with_storage(out.dtype,
+                 [&](auto zero) { run<decltype(zero)>(conv, packed, epilogue, x, residual, blocks, out, threads); });
 }
 
 } // namespace sb::SB_ISA

@@ -24,12 +24,14 @@ struct Run {
     int64_t offset, length;
 };
 
-/* One register tile: sums over runs of w * x for `pixels` pixels and one unit of output channels. */
+/* One register tile: sums over runs of w * x for `pixels` pixels and one unit of output channels. Inputs are floats, be it in
+ * the plane or widened into scratch; T is the storage type of residual and output. */
+template <class T>
 struct Tile {
-    const float *const *x;        /* [pixels] base pointers; runs start at x[p] + channel + run.offset */
-    const float *const *residual; /* [pixels], or NULL; channel 0 of the pixel */
-    float *const *out;            /* [pixels] channel 0 of the pixel */
-    float *sums;                  /* [pixels][UNIT]: partial sums between panels */
+    const float *const *x;    /* [pixels] base pointers; runs start at x[p] + channel + run.offset */
+    const T *const *residual; /* [pixels], or NULL; channel 0 of the pixel */
+    T *const *out;            /* [pixels] channel 0 of the pixel */
+    float *sums;              /* [pixels][UNIT]: partial sums between panels */
     const Run *runs, *runs_end;
     const float *weight; /* [sum of run lengths][vectors * W] */
     const EpilogueParams<UNIT> *epilogue;
@@ -39,33 +41,35 @@ struct Tile {
     bool stream;      /* store past the caches; out is aligned and the unit whole */
 };
 
-void conv2d_tile(const Tile &tile);
-void conv2d_depthwise_tile(const Tile &tile);
+template <class T>
+void conv2d_tile(const Tile<T> &tile);
+template <class T>
+void conv2d_depthwise_tile(const Tile<T> &tile);
 
 /* Calls Kernel::multiply<P, V> of the tile's own shape: sizes are constants in the kernel, sums stay in registers. */
-template <class Kernel, int V, int P>
-void dispatch_pixels(const Tile &t) {
+template <class Kernel, int V, int P, class T>
+void dispatch_pixels(const Tile<T> &t) {
     if (t.pixels == P) return Kernel::template multiply<P, V>(t);
     if constexpr (P > 1) dispatch_pixels<Kernel, V, P - 1>(t);
 }
 
-template <class Kernel, int V>
-void dispatch(const Tile &t) {
+template <class Kernel, int V, class T>
+void dispatch(const Tile<T> &t) {
     if (t.vectors == V) return dispatch_pixels<Kernel, V, TILE_P>(t);
     if constexpr (V > 1) dispatch<Kernel, V - 1>(t);
 }
 
 /* Sums to start from, and where sums go at the end; one code for every tile shape. */
-template <int P, int V>
-SB_INLINE void start_sums(const Tile &t, vec (&acc)[P][V]) {
+template <int P, int V, class T>
+SB_INLINE void start_sums(const Tile<T> &t, vec (&acc)[P][V]) {
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) acc[p][v] = load((t.first ? t.epilogue->bias : t.sums + p * UNIT) + v * W);
 }
 
-template <int P, int V>
-SB_INLINE void finish_sums(const Tile &t, vec (&acc)[P][V]) {
+template <int P, int V, class T>
+SB_INLINE void finish_sums(const Tile<T> &t, vec (&acc)[P][V]) {
     if (!t.last) {
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p)
@@ -79,7 +83,7 @@ SB_INLINE void finish_sums(const Tile &t, vec (&acc)[P][V]) {
     if (t.residual) {
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) {
-            const float *residual = t.residual[p] + t.out_channel;
+            const T *residual = t.residual[p] + t.out_channel;
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v)
                 acc[p][v] += v + 1 < V || whole ? load(residual + v * W) : load(residual + v * W, tail);
@@ -103,7 +107,7 @@ SB_INLINE void finish_sums(const Tile &t, vec (&acc)[P][V]) {
     }
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) {
-        float *out = t.out[p] + t.out_channel;
+        T *out = t.out[p] + t.out_channel;
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
             if (t.stream) stream(out + v * W, acc[p][v]);

@@ -9,8 +9,8 @@ namespace sb::SB_ISA {
 namespace {
 
 /* WHOLE: the unit's last vector is full, as all others are. */
-template <int P, int V, bool WHOLE>
-SB_INLINE void accumulate(const Tile &t, vec (&acc)[P][V]) {
+template <bool WHOLE, int P, int V, class T>
+SB_INLINE void accumulate(const Tile<T> &t, vec (&acc)[P][V]) {
     const float *x[P];
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) x[p] = t.x[p] + t.channel;
@@ -31,18 +31,25 @@ SB_INLINE void accumulate(const Tile &t, vec (&acc)[P][V]) {
 }
 
 struct Depthwise {
-    template <int P, int V>
-    static void multiply(const Tile &t) {
+    template <int P, int V, class T>
+    static void multiply(const Tile<T> &t) {
         vec acc[P][V];
         start_sums(t, acc);
-        if (t.epilogue->lanes == V * W) accumulate<P, V, true>(t, acc);
-        else accumulate<P, V, false>(t, acc);
+        if (t.epilogue->lanes == V * W) accumulate<true>(t, acc);
+        else accumulate<false>(t, acc);
         finish_sums(t, acc);
     }
 };
 
 } // namespace
 
-void conv2d_depthwise_tile(const Tile &tile) { dispatch<Depthwise, TILE_V>(tile); }
+template <class T>
+void conv2d_depthwise_tile(const Tile<T> &tile) {
+    dispatch<Depthwise, TILE_V>(tile);
+}
+
+template void conv2d_depthwise_tile(const Tile<float> &tile);
+template void conv2d_depthwise_tile(const Tile<bf16> &tile);
+template void conv2d_depthwise_tile(const Tile<f16> &tile);
 
 } // namespace sb::SB_ISA

@@ -11,8 +11,8 @@ namespace sb::SB_ISA {
 namespace {
 
 struct Broadcast {
-    template <int P, int V>
-    static void multiply(const Tile &t) {
+    template <int P, int V, class T>
+    static void multiply(const Tile<T> &t) {
         vec acc[P][V];
         start_sums(t, acc);
         const float *x[P];
@@ -40,6 +40,13 @@ struct Broadcast {
 
 } // namespace
 
-void conv2d_tile(const Tile &tile) { dispatch<Broadcast, TILE_V>(tile); }
+template <class T>
+void conv2d_tile(const Tile<T> &tile) {
+    dispatch<Broadcast, TILE_V>(tile);
+}
+
+template void conv2d_tile(const Tile<float> &tile);
+template void conv2d_tile(const Tile<bf16> &tile);
+template void conv2d_tile(const Tile<f16> &tile);
 
 } // namespace sb::SB_ISA

@@ -6,6 +6,8 @@
  *             out[y] = (1 - a) * in[i] + a * in[min(i + 1, h - 1)], along the row first, then between the rows
  *
  * Planes NHWC, vectors along the channels. Reads the frame only, never the border. */
+#include <string.h>
+
 #include "kernels.h"
 #include "regions.h"
 #include "vec.h"
@@ -36,7 +38,8 @@ Source source(const sb_interpolate &resize, float scale, int64_t place, int64_t 
 
 SB_INLINE vec blend(vec near, vec far, vec far_weight) { return fma(far_weight, far - near, near); }
 
-void bilinear_pixel(const float *const (&corner)[4], float weight_y, float weight_x, float *dst, int64_t channels) {
+template <class T>
+void bilinear_pixel(const T *const (&corner)[4], float weight_y, float weight_x, T *dst, int64_t channels) {
     const vec wy = splat(weight_y), wx = splat(weight_x);
     int64_t c = 0;
     for (; c + W <= channels; c += W) {
@@ -52,36 +55,36 @@ void bilinear_pixel(const float *const (&corner)[4], float weight_y, float weigh
     }
 }
 
-void copy_pixel(const float *src, float *dst, int64_t channels) {
-    int64_t c = 0;
-    for (; c + W <= channels; c += W) store(dst + c, load(src + c));
-    if (c < channels) store(dst + c, load(src + c, (int)(channels - c)), (int)(channels - c));
-}
-
+template <class T>
 void resize_strip(const sb_interpolate &resize, const sb_plane &x, const Region &region, const sb_plane &out) {
     for (int64_t oy = region.y0; oy < region.y1; ++oy) {
         const Source y = source(resize, resize.scale_h, oy, x.h);
         for (int64_t ox = region.x0; ox < region.x1; ++ox) {
             const Source s = source(resize, resize.scale_w, ox, x.w);
-            float *dst = pixel<float>(out, region.n, oy, ox);
+            T *dst = pixel<T>(out, region.n, oy, ox);
             if (resize.mode == SB_NEAREST) {
-                copy_pixel(pixel<float>(x, region.n, y.near, s.near), dst, out.c);
+                memcpy(dst, pixel<T>(x, region.n, y.near, s.near), sizeof(T) * out.c);
             } else {
-                const float *const corner[4] = {pixel<float>(x, region.n, y.near, s.near), pixel<float>(x, region.n, y.near, s.far),
-                                                pixel<float>(x, region.n, y.far, s.near), pixel<float>(x, region.n, y.far, s.far)};
+                const T *const corner[4] = {pixel<T>(x, region.n, y.near, s.near), pixel<T>(x, region.n, y.near, s.far),
+                                            pixel<T>(x, region.n, y.far, s.near), pixel<T>(x, region.n, y.far, s.far)};
                 bilinear_pixel(corner, y.far_weight, s.far_weight, dst, out.c);
             }
         }
     }
 }
 
-} // namespace
-
-void interpolate_run(const sb_interpolate &resize, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
+template <class T>
+void run(const sb_interpolate &resize, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
     threads = (int)minimum(threads, maximum(regions.count, 1));
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < regions.count; ++i) resize_strip(resize, x, regions[i], out);
+    for (int64_t i = 0; i < regions.count; ++i) resize_strip<T>(resize, x, regions[i], out);
+}
+
+} // namespace
+
+void interpolate_run(const sb_interpolate &resize, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
+    with_storage(out.dtype, [&](auto zero) { run<decltype(zero)>(resize, x, blocks, out, threads); });
 }
 
 } // namespace sb::SB_ISA

@@ -12,6 +12,7 @@ struct PrefetchAxis {
     int64_t in_stride, out_stride, cell; /* cell: input pixels to bring per output pixel */
 };
 
+template <class T>
 class Prefetch {
 public:
     Prefetch(const Regions &regions, const sb_plane &x, PrefetchAxis y_axis, PrefetchAxis x_axis, int64_t first, int64_t last)
@@ -42,7 +43,7 @@ public:
     }
 
 private:
-    static constexpr int64_t LINE = 16; /* floats */
+    static constexpr int64_t LINE = 64 / sizeof(T); /* elements */
 
     void open_strip() {
         const Region r = regions_[strip_++];
@@ -64,7 +65,7 @@ private:
         const int64_t x = column * x_axis_.in_stride;
         const int64_t pixels = row_segments_ > 1 ? x_axis_.cell : cols_ * x_axis_.in_stride;
         if (y >= x_.h || x >= x_.w) return;
-        line_ = pixel<float>(x_, n_, y, x);
+        line_ = pixel<T>(x_, n_, y, x);
         end_ = line_ + minimum(pixels, x_.w - x) * x_.stride_x;
     }
 
@@ -73,7 +74,7 @@ private:
     const PrefetchAxis y_axis_, x_axis_;
     int64_t strip_, last_;
     int64_t n_ = 0, y0_ = 0, x0_ = 0, cols_ = 0, row_segments_ = 1, segment_ = 0, segments_ = 0;
-    const float *line_ = nullptr, *end_ = nullptr;
+    const T *line_ = nullptr, *end_ = nullptr;
 };
 
 } // namespace sb::SB_ISA
