@@ -17,8 +17,9 @@ import torch
 
 from sparseblock.errors import SparseBlockError
 
-# What each backend computes in.
-DTYPES = {"cpu": (torch.float32,), "reference": (torch.float32, torch.float64)}
+# What each backend takes as feature maps. Halves are how values are stored: both compute in float32 and round once.
+_STORED = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = {"cpu": _STORED, "reference": (*_STORED, torch.float64)}
 _DEVICES = {"cpu": ("cpu",), "reference": None}
 _OF_DEVICE = {"cpu": "cpu"}
 

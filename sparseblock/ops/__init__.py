@@ -4,8 +4,12 @@
 
 A block's value depends neither on which other blocks are active, nor on their order, nor on the number of threads.
 Tensors are [n, c, h, w] in shape and channels-last in memory (slices of images, rows, columns or channels are fine);
-image i of `out` takes blocks of image i of `blocks`. Every op is registered with torch.library as
-`torch.ops.sparseblock.<name>`, unchecked there; the functions here validate first.
+image i of `out` takes blocks of image i of `blocks`. The maps of a call are all float32, all bfloat16 or all float16
+(float64 too on the reference backend); sums are float32 whatever is stored, and what is stored is rounded once, to
+nearest even. Parameters (weight, bias, scale, shift, slope) beside halves are float32 or the maps' dtype.
+
+Every op is registered with torch.library as `torch.ops.sparseblock.<name>`, unchecked there; the functions here
+validate first.
 """
 
 from __future__ import annotations

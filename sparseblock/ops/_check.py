@@ -70,7 +70,18 @@ def planes(op: str, out: torch.Tensor, **inputs: torch.Tensor) -> None:
 
 
 def tensors(op: str, out: torch.Tensor, **inputs: torch.Tensor | None) -> None:
-    """One device, one dtype that the backend computes in, nothing to differentiate. `inputs`: x first."""
+    """Feature maps: one device, one dtype that the backend knows, nothing to differentiate. `inputs`: x first."""
+    _tensors(op, out, (out.dtype,), inputs)
+
+
+def parameters(op: str, out: torch.Tensor, **inputs: torch.Tensor | None) -> None:
+    """As `tensors` for what is no feature map: beside maps in bfloat16 or float16 it may be float32 too."""
+    _tensors(op, out, (out.dtype,) if out.dtype.itemsize > 2 else (out.dtype, torch.float32), inputs)
+
+
+def _tensors(
+    op: str, out: torch.Tensor, dtypes: tuple[torch.dtype, ...], inputs: dict[str, torch.Tensor | None]
+) -> None:
     given = {name: tensor for name, tensor in inputs.items() if tensor is not None}
     for name, tensor in given.items():
         strided(op, name, tensor)
@@ -80,18 +91,15 @@ def tensors(op: str, out: torch.Tensor, **inputs: torch.Tensor | None) -> None:
         raise SparseBlockError(f"{op}: {error}") from None
     if out.dtype not in backends.DTYPES[backend]:
         known = " or ".join(str(dtype) for dtype in backends.DTYPES[backend])
-        raise SparseBlockError(
-            f"{op}: out is {out.dtype}; the {backend} backend computes in {known}: convert the tensors"
-        )
+        raise SparseBlockError(f"{op}: out is {out.dtype}; the {backend} backend takes {known}: convert the tensors")
     for name, tensor in given.items():
         if tensor.device != out.device:
             raise SparseBlockError(
                 f"{op}: {name} is on {tensor.device} but out is on {out.device}; all tensors must be on one device"
             )
-        if tensor.dtype != out.dtype:
-            raise SparseBlockError(
-                f"{op}: {name} is {tensor.dtype} but out is {out.dtype}; all tensors must have one dtype"
-            )
+        if tensor.dtype not in dtypes:
+            rule = "all tensors must have one dtype" if len(dtypes) == 1 else f"{name} must have that dtype or float32"
+            raise SparseBlockError(f"{op}: {name} is {tensor.dtype} but out is {out.dtype}; {rule}")
     if torch.is_grad_enabled():
         for name, tensor in {**given, "out": out}.items():
             if tensor.requires_grad:
@@ -221,7 +229,8 @@ def activation(
     if slope is None and name == "leaky_relu":
         slope = 0.01  # torch.nn.functional.leaky_relu's
     if isinstance(slope, (int, float)):
-        return "prelu", torch.full((channels,), slope, dtype=out.dtype, device=out.device)
+        dtype = torch.promote_types(out.dtype, torch.float32)
+        return "prelu", torch.full((channels,), slope, dtype=dtype, device=out.device)
     if not isinstance(slope, torch.Tensor) or tuple(slope.shape) not in ((channels,), (1,)):
         described = list(slope.shape) if isinstance(slope, torch.Tensor) else repr(slope)
         raise SparseBlockError(
@@ -244,7 +253,7 @@ def pointwise(
     tensors(op, out, **inputs)
     same_shape(op, out, **inputs)
     name, slope = activation(op, name, slope, out)
-    tensors(op, out, slope=slope)
+    parameters(op, out, slope=slope)
     blocks(op, active, out)
     apart(op, out, place=out, **inputs)
     return name, slope

@@ -35,7 +35,7 @@ def add(
         `out`.
 
     Raises:
-        SparseBlockError: shapes, dtypes (float32; float64 too on the reference backend), devices, layouts or block grid
+        SparseBlockError: shapes, dtypes, devices, layouts or block grid
             do not fit; memory is shared in part; or an input requires grad in grad mode.
 
     Example:

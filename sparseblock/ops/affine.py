@@ -49,7 +49,7 @@ def affine(
     """
     op = "affine"
     activation, slope = _check.pointwise(op, blocks, out, activation, slope, x=x)
-    _check.tensors(op, out, scale=scale, shift=shift)
+    _check.parameters(op, out, scale=scale, shift=shift)
     for name, vector in (("scale", scale), ("shift", shift)):
         _check.channel_vector(op, name, vector, out.shape[1])
     _affine(x, scale, shift, blocks.index, blocks.count, blocks.block, out, activation, slope)

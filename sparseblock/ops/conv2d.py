@@ -52,7 +52,7 @@ def conv2d(
         `out`.
 
     Raises:
-        SparseBlockError: shapes, dtypes (float32; float64 too on the reference backend), devices, layouts or block grid
+        SparseBlockError: shapes, dtypes, devices, layouts or block grid
             do not fit; memory is shared; or an input requires grad in grad mode.
 
     Example:
@@ -66,7 +66,8 @@ def conv2d(
     planes = {"x": x} if residual is None else {"x": x, "residual": residual}
     _check.planes(op, out, **planes)
     _check.strided(op, "weight", weight)
-    _check.tensors(op, out, x=x, weight=weight, bias=bias, residual=residual)
+    _check.tensors(op, out, x=x, residual=residual)
+    _check.parameters(op, out, weight=weight, bias=bias)
     stride, padding = _check.pair(op, "stride", stride, 1), _check.pair(op, "padding", padding, 0)
     dilation = _check.pair(op, "dilation", dilation, 1)
     if weight.dim() != 4 or min(weight.shape) < 1:
@@ -92,7 +93,7 @@ def conv2d(
         _check.same_shape(op, out, residual=residual)
     _check.channel_vector(op, "bias", bias, k)
     activation, slope = _check.activation(op, activation, slope, out)
-    _check.tensors(op, out, slope=slope)
+    _check.parameters(op, out, slope=slope)
     _check.blocks(op, blocks, out)
     _check.apart(op, out, x=x, weight=weight, bias=bias)
     _check.apart(op, out, place=out, residual=residual)

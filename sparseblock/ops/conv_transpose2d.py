@@ -64,7 +64,8 @@ def conv_transpose2d(
     planes = {"x": x} if residual is None else {"x": x, "residual": residual}
     _check.planes(op, out, **planes)
     _check.strided(op, "weight", weight)
-    _check.tensors(op, out, x=x, weight=weight, bias=bias, residual=residual)
+    _check.tensors(op, out, x=x, residual=residual)
+    _check.parameters(op, out, weight=weight, bias=bias)
     stride, padding = _check.pair(op, "stride", stride, 1), _check.pair(op, "padding", padding, 0)
     dilation = _check.pair(op, "dilation", dilation, 1)
     output_padding = _check.pair(op, "output_padding", output_padding, 0)
@@ -98,7 +99,7 @@ def conv_transpose2d(
         _check.same_shape(op, out, residual=residual)
     _check.channel_vector(op, "bias", bias, k)
     activation, slope = _check.activation(op, activation, slope, out)
-    _check.tensors(op, out, slope=slope)
+    _check.parameters(op, out, slope=slope)
     _check.blocks(op, blocks, out)
     _check.apart(op, out, x=x, weight=weight, bias=bias)
     _check.apart(op, out, place=out, residual=residual)

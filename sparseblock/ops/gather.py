@@ -28,7 +28,7 @@ def gather(x: torch.Tensor, blocks: BlockSet, out: torch.Tensor, *, halo: int = 
         `out`.
 
     Raises:
-        SparseBlockError: shapes, dtypes (float32; float64 too on the reference backend), devices, layouts or block grid
+        SparseBlockError: shapes, dtypes, devices, layouts or block grid
             do not fit; memory is shared; or an input requires grad in grad mode.
 
     Example:

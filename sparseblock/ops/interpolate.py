@@ -45,7 +45,7 @@ def interpolate(
         `out`.
 
     Raises:
-        SparseBlockError: shapes, dtypes (float32; float64 too on the reference backend), devices, layouts or block grid
+        SparseBlockError: shapes, dtypes, devices, layouts or block grid
             do not fit; memory is shared; an unknown mode; or an input requires grad in grad mode.
 
     Example:

@@ -41,7 +41,7 @@ def max_pool2d(
         `out`.
 
     Raises:
-        SparseBlockError: shapes, dtypes (float32; float64 too on the reference backend), devices, layouts or block grid
+        SparseBlockError: shapes, dtypes, devices, layouts or block grid
             do not fit; memory is shared; or an input requires grad in grad mode.
 
     Example:

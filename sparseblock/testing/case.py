@@ -24,8 +24,8 @@ class Case:
         out_shape: of the op's output.
         blocks: the active blocks.
         keywords: every other argument.
-        tolerance: to the oracle in float64. 0: the op selects values, or rounds once: it gives the very values of the
-            oracle in float32. None: the op moves data, and gives its bits.
+        tolerance: to the oracle in float64, before the one rounding to what is stored. 0: the op selects values, or
+            rounds once: it gives the very values of the oracle in float32. None: the op moves data, and gives its bits.
     """
 
     call: Callable[..., torch.Tensor]
@@ -37,14 +37,19 @@ class Case:
     keywords: dict[str, object] = field(default_factory=dict)
     tolerance: float | None = None
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of every map, and of the output."""
+        return next(iter(self.maps.values())).dtype
+
     def run(self, maps: dict[str, torch.Tensor], blocks: BlockSet, out: torch.Tensor) -> torch.Tensor:
         """The op on other maps, blocks or output than the case's own."""
         with torch.no_grad():
             return self.call(**maps, **self.keywords, blocks=blocks, out=out)
 
     def dense(self) -> torch.Tensor:
-        """What the oracle gives with every block active."""
-        dtype = torch.float64 if self.tolerance else torch.float32
+        """What the oracle gives with every block active, in the dtype that `tolerance` says."""
+        dtype = self.dtype if self.tolerance is None else torch.float64 if self.tolerance else torch.float32
         cast = {name: _cast(value, dtype) for name, value in {**self.maps, **self.keywords}.items()}
         out = channels_last(torch.zeros(self.out_shape, dtype=dtype))
         with torch.no_grad(), backend("reference"):
@@ -69,7 +74,8 @@ class Case:
         parts = {**self.maps, **self.keywords, "out": torch.empty(self.out_shape, device="meta")}
         said = ", ".join(f"{name}={_said(value)}" for name, value in parts.items() if value is not None)
         return (
-            f"{self.oracle.__name__}({said}, block={self.blocks.block}, active={self.blocks.to_mask().int().tolist()})"
+            f"{self.oracle.__name__}({said}, {self.dtype}, block={self.blocks.block}, "
+            f"active={self.blocks.to_mask().int().tolist()})"
         )
 
 

@@ -25,6 +25,9 @@ def assert_matches(
 ) -> None:
     """|actual - expected| <= `tolerance`; NaN only where NaN is expected. A tolerance of 0 compares values exactly.
 
+    Where `actual` is bfloat16 or float16, the tolerance is that of the value which was rounded to it once, to nearest
+    even: rounding keeps the order, so `actual` lies between expected - tolerance and expected + tolerance, rounded too.
+
     Args:
         expected: the shape of `actual`; of any float dtype.
         where: bool, broadcast to `actual`: the elements to compare; None for all.
@@ -34,7 +37,11 @@ def assert_matches(
     """
     _same_shape(actual, expected)
     wide, exact = actual.double(), expected.double()
-    close = (wide == exact) | ((wide - exact).abs() <= tolerance) | (wide.isnan() & exact.isnan())
+    if actual.element_size() == 2:
+        near = ((exact - tolerance).to(actual.dtype) <= actual) & (actual <= (exact + tolerance).to(actual.dtype))
+    else:
+        near = (wide - exact).abs() <= tolerance
+    close = (wide == exact) | near | (wide.isnan() & exact.isnan())
     _report(actual, expected, _chosen(~close, where), f"differ by more than {tolerance:.3g}")
 
 

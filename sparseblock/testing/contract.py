@@ -19,7 +19,7 @@ def check_contract(case: Case, guard: Guard = Guard()) -> None:  # noqa: B008 (f
     memory, and `out` where it is active. Everything that it may not write is compared bit for bit.
     """
     active = case.active()
-    before = torch.randn(case.out_shape, generator=torch.Generator().manual_seed(0))
+    before = torch.randn(case.out_shape, generator=torch.Generator().manual_seed(0)).to(case.dtype)
     out = guarded(poisoned(before, ~active), guard)
     writable = guarded(active.expand(case.out_shape), guard, fill=False).buffer
     maps = {name: guarded(poisoned(x, case.readable(name)), guard) for name, x in case.maps.items()}
@@ -76,7 +76,7 @@ def _assert_dense(case: Case, out: torch.Tensor) -> None:
 
 
 def _run(case: Case, blocks: BlockSet) -> torch.Tensor:
-    out = channels_last(torch.full(case.out_shape, NAN))
+    out = channels_last(torch.full(case.out_shape, NAN, dtype=case.dtype))
     return case.run({name: channels_last(x) for name, x in case.maps.items()}, blocks, out)
 
 

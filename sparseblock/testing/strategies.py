@@ -6,6 +6,7 @@ partial blocks, channel counts around the width of a vector, groups of one chann
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -66,17 +67,25 @@ def arbitrary_blocks(draw: st.DrawFn, n: int, height: int, width: int) -> BlockS
     return blocks
 
 
-def values(generator: torch.Generator, *shape: int) -> torch.Tensor:
+DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])  # of feature maps
+
+
+def parameters(dtype: torch.dtype) -> st.SearchStrategy[torch.dtype]:
+    """What weights and vectors beside maps of `dtype` may be."""
+    return st.sampled_from([torch.float32, dtype])
+
+
+def values(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Normal values, some of them zeros of either sign."""
     x = torch.randn(shape, generator=generator)
     dice = torch.rand(shape, generator=generator)
-    return torch.where(dice < 0.05, 0.0, torch.where(dice > 0.95, -0.0, x))
+    return torch.where(dice < 0.05, 0.0, torch.where(dice > 0.95, -0.0, x)).to(dtype)
 
 
-def any_bits(generator: torch.Generator, *shape: int) -> torch.Tensor:
-    """Any float32 but NaN: infinities, subnormals, zeros of either sign."""
-    bits = torch.randint(-(2**31), 2**31 - 1, shape, generator=generator, dtype=torch.int64).to(torch.int32)
-    x = bits.view(torch.float32)
+def any_bits(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Any value but NaN: infinities, subnormals, zeros of either sign."""
+    bits = torch.randint(-(2**31), 2**31 - 1, shape, generator=generator, dtype=torch.int64)
+    x = bits.to({2: torch.int16, 4: torch.int32}[dtype.itemsize]).view(dtype)
     return torch.where(x.isnan(), -0.0, x)
 
 
@@ -110,10 +119,11 @@ def conv2d(draw: st.DrawFn) -> Case:
     geometry = {"stride": draw(pairs(1, 3)), "padding": draw(pairs(0, 4)), "dilation": draw(pairs(1, 3))}
     extent = [conv_extent(*axis) for axis in zip(size, kernel, *geometry.values(), strict=True)]
     assume(min(extent) >= 1)
-    n = draw(st.integers(1, 2))
-    x, weight = values(generator, n, c, *size), values(generator, k, c // groups, *kernel)
-    bias = values(generator, k) if draw(st.booleans()) else None
-    residual = values(generator, n, k, *extent) if draw(st.booleans()) else None
+    n, dtype = draw(st.integers(1, 2)), draw(DTYPES)
+    parameter = draw(parameters(dtype))
+    x, weight = values(generator, n, c, *size, dtype=dtype), values(generator, k, c // groups, *kernel, dtype=parameter)
+    bias = values(generator, k, dtype=parameter) if draw(st.booleans()) else None
+    residual = values(generator, n, k, *extent, dtype=dtype) if draw(st.booleans()) else None
     fused = draw(activations(k, generator))
     return draw(with_blocks(cases.conv2d(x, weight, bias, residual, **geometry, groups=groups, **fused)))
 
@@ -131,10 +141,11 @@ def conv_transpose2d(draw: st.DrawFn) -> Case:
     geometry["output_padding"] = tuple(draw(st.integers(0, max(limit) - 1)) for limit in limits)
     extent = [conv_transpose_extent(*axis) for axis in zip(size, kernel, *geometry.values(), strict=True)]
     assume(min(extent) >= 1)
-    n = draw(st.integers(1, 2))
-    x, weight = values(generator, n, c, *size), values(generator, c, k // groups, *kernel)
-    bias = values(generator, k) if draw(st.booleans()) else None
-    residual = values(generator, n, k, *extent) if draw(st.booleans()) else None
+    n, dtype = draw(st.integers(1, 2)), draw(DTYPES)
+    parameter = draw(parameters(dtype))
+    x, weight = values(generator, n, c, *size, dtype=dtype), values(generator, c, k // groups, *kernel, dtype=parameter)
+    bias = values(generator, k, dtype=parameter) if draw(st.booleans()) else None
+    residual = values(generator, n, k, *extent, dtype=dtype) if draw(st.booleans()) else None
     fused = draw(activations(k, generator))
     return draw(with_blocks(cases.conv_transpose2d(x, weight, bias, residual, **geometry, groups=groups, **fused)))
 
@@ -143,7 +154,7 @@ def conv_transpose2d(draw: st.DrawFn) -> Case:
 def max_pool2d(draw: st.DrawFn) -> Case:
     """Any window; values far below zero too, where padding must count as minus infinity."""
     size, geometry = draw(_window(pairs(1, 3)))
-    x = values(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *size)
+    x = values(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *size, dtype=draw(DTYPES))
     return draw(with_blocks(cases.max_pool2d(x - draw(st.sampled_from([0.0, 10.0])), **geometry)))
 
 
@@ -152,7 +163,7 @@ def avg_pool2d(draw: st.DrawFn) -> Case:
     """Any window and every way to count its elements."""
     size, geometry = draw(_window(st.just((1, 1))))
     del geometry["dilation"]
-    x = values(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *size)
+    x = values(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *size, dtype=draw(DTYPES))
     counts = {"count_include_pad": draw(st.booleans()), "divisor_override": draw(st.sampled_from([None, None, 1, 7]))}
     return draw(with_blocks(cases.avg_pool2d(x, **geometry, **counts)))
 
@@ -175,47 +186,49 @@ def interpolate(draw: st.DrawFn) -> Case:
         factors = draw(st.tuples(*[st.sampled_from([2.0, 3.0, 4.0, 0.5, 1.0, 1.3, 0.7, 2.6])] * 2))
         assume(min(interpolate_extent(*axis) for axis in zip(sides, factors, strict=True)) >= 1)
     fill = any_bits if mode == "nearest" else values
-    x = fill(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *sides)
+    x = fill(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *sides, dtype=draw(DTYPES))
     corners = mode == "bilinear" and draw(st.booleans())
     return draw(with_blocks(cases.interpolate(x, size, mode=mode, align_corners=corners, scale_factor=factors)))
 
 
 @st.composite
-def _pointwise(draw: st.DrawFn) -> tuple[tuple[int, ...], torch.Generator, dict[str, object]]:
+def _pointwise(draw: st.DrawFn) -> tuple[Callable[..., torch.Tensor], int, dict[str, object]]:
+    """What makes a map of one shape and dtype with `values` or `any_bits`, its channels, and the activation."""
     shape, generator = (draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES)), draw(generators())
-    return shape, generator, draw(activations(shape[1], generator))
+    dtype = draw(DTYPES)
+    return lambda fill: fill(generator, *shape, dtype=dtype), shape[1], draw(activations(shape[1], generator))
 
 
 @st.composite
 def add(draw: st.DrawFn) -> Case:
     """Sums with any activation."""
-    shape, generator, fused = draw(_pointwise())
-    return draw(with_blocks(cases.add(values(generator, *shape), values(generator, *shape), **fused)))
+    make, _, fused = draw(_pointwise())
+    return draw(with_blocks(cases.add(make(values), make(values), **fused)))
 
 
 @st.composite
 def activation(draw: st.DrawFn) -> Case:
     """Any activation alone."""
-    shape, generator, fused = draw(_pointwise())
-    fill = any_bits if fused["activation"] is None else values
-    return draw(with_blocks(cases.activation(fill(generator, *shape), **fused)))
+    make, _, fused = draw(_pointwise())
+    return draw(with_blocks(cases.activation(make(any_bits if fused["activation"] is None else values), **fused)))
 
 
 @st.composite
 def affine(draw: st.DrawFn) -> Case:
     """Scale and shift with any activation."""
-    shape, generator, fused = draw(_pointwise())
-    scale, shift = values(generator, shape[1]), values(generator, shape[1])
-    return draw(with_blocks(cases.affine(values(generator, *shape), scale, shift, **fused)))
+    make, channels, fused = draw(_pointwise())
+    x, generator = make(values), draw(generators())
+    scale, shift = (values(generator, channels, dtype=draw(parameters(x.dtype))) for _ in range(2))
+    return draw(with_blocks(cases.affine(x, scale, shift, **fused)))
 
 
 @st.composite
 def cat(draw: st.DrawFn) -> Case:
     """One to four parts of any bits."""
     n, h, w = draw(st.integers(1, 2)), draw(SIDES), draw(SIDES)
-    generator = draw(generators())
+    generator, dtype = draw(generators()), draw(DTYPES)
     channels = draw(st.lists(CHANNELS, min_size=1, max_size=4))
-    return draw(with_blocks(cases.cat(*(any_bits(generator, n, c, h, w) for c in channels))))
+    return draw(with_blocks(cases.cat(*(any_bits(generator, n, c, h, w, dtype=dtype) for c in channels))))
 
 
 # One strategy per op that obeys the contract as it stands; gather and scatter have a packed side.

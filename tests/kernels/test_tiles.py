@@ -12,6 +12,7 @@ from sparseblock.testing import cases, channels_last, check_contract, check_inde
 
 # Vectors are 4, 8 or 16 wide, units of output channels 8 to 32, tiles 6 or 12 pixels.
 CHANNELS = [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 65]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 PIXELS = [1, 2, 5, 6, 7, 11, 12, 13, 23, 24, 25]
 
 
@@ -26,12 +27,11 @@ def blocks(case, *block: int, density: float = 0.5):
     return replace(case, blocks=BlockSet.from_mask(mask, block))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("k", CHANNELS)
-def test_output_channels(isa, k):
-    x, weight = normal(1, 5, 7, 9), normal(k, 5, 3, 3)
-    case = cases.conv2d(
-        x, weight, normal(k), normal(1, k, 7, 9), padding=(1, 1), activation="prelu", slope=normal(k).abs()
-    )
+def test_output_channels(isa, k, dtype):
+    x, weight, residual = normal(1, 5, 7, 9).to(dtype), normal(k, 5, 3, 3), normal(1, k, 7, 9).to(dtype)
+    case = cases.conv2d(x, weight, normal(k), residual, padding=(1, 1), activation="prelu", slope=normal(k).abs())
     check_contract(blocks(case, 3, 4))
     check_contract(case)
 
@@ -56,9 +56,10 @@ def test_blocks_cut_into_uneven_strips(isa):
     check_contract(blocks(cases.conv2d(normal(1, 2, 40, 200), normal(5, 2, 3, 3), padding=(1, 1)), 20, 65))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("c", CHANNELS[1:])
-def test_depthwise(isa, c):
-    case = cases.conv2d(normal(1, c, 9, 11), normal(c, 1, 3, 3), normal(c), padding=(1, 1), groups=c)
+def test_depthwise(isa, c, dtype):
+    case = cases.conv2d(normal(1, c, 9, 11).to(dtype), normal(c, 1, 3, 3), normal(c), padding=(1, 1), groups=c)
     check_contract(blocks(case, 4, 3))
     check_independence(blocks(case, 4, 3))
 
@@ -80,16 +81,17 @@ def test_transposed(isa, k, stride):
     check_independence(blocks(case, 4, 5))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("c", CHANNELS)
-def test_the_other_kernels(isa, c):
-    x = normal(2, c, 8, 10)
+def test_the_other_kernels(isa, c, dtype):
+    x = normal(2, c, 8, 10).to(dtype)
     for case in (
         cases.max_pool2d(x, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1)),
         cases.avg_pool2d(x, kernel_size=(3, 2), stride=(2, 1), padding=(1, 1), count_include_pad=False),
         cases.interpolate(x, (13, 20)),
         cases.interpolate(x, (13, 20), mode="bilinear"),
         cases.interpolate(x, (5, 4), mode="bilinear", align_corners=True),
-        cases.add(x, normal(2, c, 10, 8).transpose(2, 3).contiguous(), activation="relu6"),
+        cases.add(x, normal(2, c, 10, 8).to(dtype).transpose(2, 3).contiguous(), activation="relu6"),
         cases.affine(x, normal(c), normal(c), activation="leaky_relu", slope=0.1),
     ):
         check_contract(blocks(case, 4, 3))

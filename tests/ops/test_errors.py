@@ -104,8 +104,17 @@ ERRORS = {
     ),
     # Dtypes, devices, gradients.
     "dtype": (
-        lambda: conv(x=X.half(), weight=WEIGHT.half(), out=OUT.half()),
-        "conv2d: out is torch.float16; the cpu backend computes in torch.float32: convert the tensors",
+        lambda: conv(x=X.int(), weight=WEIGHT.int(), out=OUT.int()),
+        "conv2d: out is torch.int32; the cpu backend takes torch.float32 or torch.bfloat16 or torch.float16: "
+        "convert the tensors",
+    ),
+    "dtype of a map beside halves": (
+        lambda: conv(x=X, out=OUT.bfloat16()),
+        "conv2d: x is torch.float32 but out is torch.bfloat16; all tensors must have one dtype",
+    ),
+    "dtype of a parameter beside halves": (
+        lambda: conv(x=X.half(), weight=WEIGHT.bfloat16(), out=OUT.half()),
+        "conv2d: weight is torch.bfloat16 but out is torch.float16; weight must have that dtype or float32",
     ),
     "mixed dtypes": (
         lambda: conv(weight=WEIGHT.double()),
@@ -338,7 +347,10 @@ def test_float64_is_for_the_reference_backend():
     double = {"x": X.double(), "weight": WEIGHT.double(), "out": OUT.double()}
     with backend("reference"):
         conv(**double)
-    message = "conv2d: out is torch.float64; the cpu backend computes in torch.float32: convert the tensors"
+    message = (
+        "conv2d: out is torch.float64; the cpu backend takes torch.float32 or torch.bfloat16 or torch.float16: "
+        "convert the tensors"
+    )
     with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
         conv(**double)
 

@@ -25,15 +25,15 @@ def normal(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def sample(op: str) -> Case:
+def sample(op: str, dtype: torch.dtype = torch.float32) -> Case:
     """An ordinary case: two images of 11 x 13 pixels in blocks of 4 x 5, some active, the last ones partial."""
-    x = normal(2, 6, 11, 13)
-    weight, bias, residual = normal(8, 6, 3, 3), normal(8), normal(2, 8, 11, 13)
+    x = normal(2, 6, 11, 13).to(dtype)
+    weight, bias, residual = normal(8, 6, 3, 3), normal(8), normal(2, 8, 11, 13).to(dtype)
     case = {
         "conv2d": lambda: cases.conv2d(x, weight, bias, residual, padding=(1, 1), activation="relu"),
         "max_pool2d": lambda: cases.max_pool2d(x, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)),
         "interpolate": lambda: cases.interpolate(x, mode="bilinear", size=(11, 13)),
-        "add": lambda: cases.add(x, normal(2, 6, 13, 11).mT, activation="relu"),
+        "add": lambda: cases.add(x, normal(2, 6, 13, 11).mT.to(dtype), activation="relu"),
     }[op]()
     mask = torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(1)) < 0.6
     mask[0, -1, -1] = True
@@ -192,6 +192,32 @@ def test_the_contract_catches(fault):
         check_contract(replace(sample("conv2d"), call=fault))
 
 
+def rounds_before_the_residual(x, residual, blocks, out, activation, **rest):
+    ops.conv2d(x=x, blocks=blocks, out=out, **rest)
+    return ops.add(out, residual, blocks, out, activation=activation)
+
+
+def rounds_toward_zero(x, residual, blocks, out, weight, bias, **rest):
+    wide = channels_last(out.float())
+    ops.conv2d(channels_last(x.float()), weight, bias, blocks, wide, residual=channels_last(residual.float()), **rest)
+    halves = (wide.view(torch.int32) >> 16 << 16).view(torch.float32).to(out.dtype)
+    for n, rows, cols in boxes(blocks, out):
+        out[n, :, rows, cols] = halves[n, :, rows, cols]
+    return out
+
+
+def rounds_the_weight(weight, **rest):
+    return ops.conv2d(weight=weight.to(rest["x"].dtype), **rest)
+
+
+@pytest.mark.parametrize("fault", [rounds_before_the_residual, rounds_toward_zero, rounds_the_weight])
+def test_the_contract_catches_a_second_or_another_rounding(fault):
+    case = sample("conv2d", torch.bfloat16)
+    check_contract(case)
+    with pytest.raises(AssertionError):
+        check_contract(replace(case, call=fault))
+
+
 def test_the_contract_catches_a_block_where_there_is_none():
     none = BlockSet.from_mask(torch.zeros(2, 3, 3, dtype=torch.bool), (4, 5))
     case = replace(sample("conv2d"), blocks=none)
@@ -304,6 +330,16 @@ class TestMessages:
         with pytest.raises(AssertionError, match=r"^1 of 1 elements .* first at \[0\]: nan instead of 0\.0$"):
             assert_matches(torch.tensor([float("nan")]), torch.zeros(1), 0.1)
         assert_matches(torch.tensor([float("nan")]), torch.tensor([float("nan")]), 0.0)
+
+    def test_halves_are_compared_after_one_rounding(self):
+        """bfloat16 has 1 and 1.0078125; the middle is even to 1."""
+        stored, above = torch.tensor([1.0]).bfloat16(), torch.tensor([1.0078125]).bfloat16()
+        middle = torch.tensor([1.00390625], dtype=torch.float64)
+        assert_matches(stored, middle, 0.0)
+        for wrong, value, allowed in ((above, middle, 0.0), (stored, middle + 2e-6, 1e-6)):
+            with pytest.raises(AssertionError):
+                assert_matches(wrong, value, allowed)
+        assert_matches(above, middle, 1e-6)
 
     def test_shapes(self):
         with pytest.raises(AssertionError, match=r"^shapes differ: \[1\] and \[2\]$"):

@@ -46,14 +46,15 @@ class Packed:
 @st.composite
 def packed(draw: st.DrawFn, halos: st.SearchStrategy[int]) -> Packed:
     shape = (draw(st.integers(1, 2)), draw(strategies.CHANNELS), draw(strategies.SIDES), draw(strategies.SIDES))
-    x = strategies.any_bits(draw(strategies.generators()), *shape)
+    x = strategies.any_bits(draw(strategies.generators()), *shape, dtype=draw(strategies.DTYPES))
     return Packed(x, draw(strategies.arbitrary_blocks(shape[0], *shape[2:])), draw(halos))
 
 
 def room(case: Packed) -> torch.Tensor:
     """Where packed blocks go, between images of NaN."""
     sides = [side + 2 * case.halo for side in case.blocks.block]
-    return guarded(torch.full((len(case.blocks.index), case.x.shape[1], *sides), 7.0), Guard(0, 0))
+    values = torch.full((len(case.blocks.index), case.x.shape[1], *sides), 7.0, dtype=case.x.dtype)
+    return guarded(values, Guard(0, 0))
 
 
 @given(packed(st.integers(0, 3)), strategies.guards())
@@ -70,7 +71,7 @@ def test_gather_copies_active_blocks_with_their_halo(case, guard):
 @given(packed(st.just(0)), strategies.guards())
 def test_scatter_is_the_inverse_of_gather_and_clips(case, guard):
     blocks = ops.gather(case.x.contiguous(memory_format=torch.channels_last), case.blocks, room(case).tensor)
-    out = guarded(torch.full(case.x.shape, 7.0), guard)
+    out = guarded(torch.full_like(case.x, 7.0), guard)
     kept, writable = out.buffer.clone(), guarded(case.readable().expand(case.x.shape), guard, fill=False).buffer
     assert ops.scatter(blocks, case.blocks, out.tensor) is out.tensor
     assert_identical(out.tensor, case.x, where=case.readable())

@@ -1,1 +1,1 @@
-"""The native kernels of csrc/, float32 on the CPU: one file per op makes structs of the C interface."""
+"""The native kernels of csrc/ on the CPU: one file per op makes structs of the C interface."""

@@ -233,8 +233,8 @@ def epilogue_of(
     activation: str | None = None,
     slope: torch.Tensor | None = None,
 ) -> Epilogue:
-    """The epilogue with these parameters, each [c] in float32; it keeps alive what it points to."""
-    vectors = [None if vector is None else vector.contiguous() for vector in (bias, scale, shift, slope)]
+    """The epilogue with these parameters, each [c], as float32; it keeps alive what it points to."""
+    vectors = [None if vector is None else vector.float().contiguous() for vector in (bias, scale, shift, slope)]
     epilogue = Epilogue(*(None if vector is None else vector.data_ptr() for vector in vectors), ACTIVATIONS[activation])
     epilogue.vectors = vectors
     return epilogue

@@ -16,7 +16,7 @@ _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 def pack(conv: native.Conv2d, weight: torch.Tensor) -> torch.Tensor:
     """The packed form of `weight`, [k, c / groups, r, s] or transposed [c, k / groups, r, s], for `conv`."""
     packed = torch.empty(native.lib().sb_conv2d_packed_size(byref(conv)))
-    contiguous = weight.contiguous()
+    contiguous = weight.float().contiguous()
     native.lib().sb_conv2d_pack(byref(conv), contiguous.data_ptr(), packed.data_ptr())
     return packed
 

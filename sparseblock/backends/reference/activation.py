@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sparseblock.backends.reference.masked import activate, store
+from sparseblock.backends.reference.masked import activate, store, widened
 
 
 def activation(x, index, count, block, out, activation, slope) -> None:
+    (x,) = widened(x)
     store(activate(x, activation, slope), index, count, block, out)

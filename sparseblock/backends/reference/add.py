@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sparseblock.backends.reference.masked import activate, store
+from sparseblock.backends.reference.masked import activate, store, widened
 
 
 def add(x, y, index, count, block, out, activation, slope) -> None:
+    x, y = widened(x, y)
     store(activate(x + y, activation, slope), index, count, block, out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from sparseblock.backends.reference.masked import activate, store
+from sparseblock.backends.reference.masked import activate, store, widened
 
 
 def conv_transpose2d(
@@ -24,6 +24,7 @@ def conv_transpose2d(
     slope,
     residual,
 ) -> None:
+    x, weight, bias, residual = widened(x, weight, bias, residual)
     dense = F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation)
     if residual is not None:
         dense = dense + residual

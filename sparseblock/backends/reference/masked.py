@@ -12,7 +12,12 @@ def store(dense: torch.Tensor, index: torch.Tensor, count: torch.Tensor, block: 
     height, width = block
     for image, y, x in index[: int(count)].tolist():
         active[image, :, y * height : (y + 1) * height, x * width : (x + 1) * width] = True
-    out.copy_(torch.where(active, dense, out))
+    out.copy_(torch.where(active, dense.to(out.dtype), out))
+
+
+def widened(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """The same values in what is computed in: bfloat16 and float16 as float32, so that only `store` rounds to them."""
+    return [None if x is None else x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors]
 
 
 def activate(value: torch.Tensor, activation: str | None, slope: torch.Tensor | None) -> torch.Tensor:
@@ -20,5 +25,5 @@ def activate(value: torch.Tensor, activation: str | None, slope: torch.Tensor | 
     if activation is None:
         return value
     if activation == "prelu":
-        return F.prelu(value, slope)
+        return F.prelu(value, slope.to(value.dtype))
     return {"relu": F.relu, "relu6": F.relu6}[activation](value)
