@@ -31,6 +31,11 @@ def pool_extent(size: int, kernel: int, stride: int, padding: int, dilation: int
     return extent - 1 if (extent - 1) * stride >= size + padding else extent
 
 
+def cell_extent(size: int, cell: int) -> int:
+    """Cells of `cell` pixels that cover one axis of `size` pixels, the last one perhaps in part."""
+    return math.ceil(size / cell)
+
+
 def interpolate_extent(size: int, scale_factor: float) -> int:
     """Output pixels of a resize by `scale_factor` along one axis of `size` pixels."""
     return math.floor(size * scale_factor)

@@ -34,6 +34,9 @@ struct Kernels {
     decltype(&sb::SB_ANY::pool2d_run) pool2d_run;
     decltype(&sb::SB_ANY::interpolate_run) interpolate_run;
     decltype(&sb::SB_ANY::pointwise_run) pointwise_run;
+    decltype(&sb::SB_ANY::block_moments_run) block_moments_run;
+    decltype(&sb::SB_ANY::global_avg_pool2d_run) global_avg_pool2d_run;
+    decltype(&sb::SB_ANY::group_norm_run) group_norm_run;
 };
 
 #if defined(__x86_64__)
@@ -50,9 +53,10 @@ bool has_generic() { return true; }
 #endif
 
 /* Best first. */
-#define SB_ROW(isa)                                                                                               \
-    {#isa,                      has_##isa,           sb::isa::conv2d_packed_size, sb::isa::conv2d_pack,           \
-     sb::isa::conv2d_run,       sb::isa::pool2d_run, sb::isa::interpolate_run,    sb::isa::pointwise_run},
+#define SB_ROW(isa)                                                                                                          \
+    {#isa,                           has_##isa,                       sb::isa::conv2d_packed_size, sb::isa::conv2d_pack,     \
+     sb::isa::conv2d_run,            sb::isa::pool2d_run,             sb::isa::interpolate_run,    sb::isa::pointwise_run,   \
+     sb::isa::block_moments_run,     sb::isa::global_avg_pool2d_run,  sb::isa::group_norm_run},
 const Kernels table[] = {SB_FOR_EACH_ISA(SB_ROW)};
 constexpr int table_size = sizeof(table) / sizeof(table[0]);
 
@@ -138,4 +142,17 @@ void sb_interpolate_run(const sb_interpolate *resize, const sb_plane *x, const s
 void sb_pointwise_run(const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual, const sb_blocks *blocks,
                       const sb_plane *out, int threads) {
     current().pointwise_run(*epilogue, *x, residual, blocks, *out, threads);
+}
+
+void sb_block_moments_run(const sb_moments *moments, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {
+    current().block_moments_run(*moments, *x, blocks, *out, threads);
+}
+
+void sb_global_avg_pool2d_run(const sb_moments *moments, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {
+    current().global_avg_pool2d_run(*moments, *x, blocks, *out, threads);
+}
+
+void sb_group_norm_run(const sb_group_norm *norm, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *moments,
+                       const sb_blocks *blocks, const sb_plane *out, int threads) {
+    current().group_norm_run(*norm, *epilogue, *x, *moments, blocks, *out, threads);
 }

@@ -25,6 +25,15 @@ void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_
         case SB_OP_POINTWISE:
             sb_pointwise_run(&step.epilogue, x, residual, blocks, out, threads);
             break;
+        case SB_OP_BLOCK_MOMENTS:
+            sb_block_moments_run(&step.u.moments, x, blocks, out, threads);
+            break;
+        case SB_OP_GLOBAL_AVG_POOL2D:
+            sb_global_avg_pool2d_run(&step.u.moments, x, blocks, out, threads);
+            break;
+        case SB_OP_GROUP_NORM:
+            sb_group_norm_run(&step.u.group_norm, &step.epilogue, x, residual, blocks, out, threads);
+            break;
         }
         if (seconds) seconds[i] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }

@@ -126,6 +126,11 @@ SB_INLINE void store(T *p, vec v) { *(unaligned_halves *)p = narrow(v, T()); }
 template <class T>
 SB_INLINE void store(T *p, vec v, int n) { store_halves(p, narrow(v, T()), n); }
 
+/* The same lanes in double precision, for sums over a whole map. */
+typedef double wide_vec __attribute__((vector_size(8 * SB_WIDTH)));
+SB_INLINE wide_vec widen(vec v) { return __builtin_convertvector(v, wide_vec); }
+SB_INLINE vec narrow(wide_vec v) { return __builtin_convertvector(v, vec); }
+
 /* Stores past the caches, to an address that is a multiple of what is stored; stream_end orders them before what follows. */
 #if SB_WIDTH == 16
 SB_INLINE void stream(float *p, vec v) { _mm512_stream_ps(p, (__m512)v); }

@@ -92,6 +92,22 @@ typedef struct sb_interpolate {
     float scale_h, scale_w;
 } sb_interpolate;
 
+/* Statistics of a whole map, kept from block to block: the map is cut into cells of block_h x block_w pixels (the last row and
+ * column may be partial), and a plane [n, rows, cols, order * c] holds of every cell the mean [c] and, with order 2, the sum
+ * of squared deviations from it [c]. Who changes a cell's pixels computes that cell anew; totals are summed over all
+ * cells in one order, so nothing drifts. */
+typedef struct sb_moments {
+    int32_t height, width; /* of the map */
+    int32_t block_h, block_w, order;
+} sb_moments;
+
+/* Group normalization: (x - mean) / sqrt(variance + eps) over the frame and c / groups channels. */
+typedef struct sb_group_norm {
+    sb_moments moments; /* order 2 */
+    int32_t groups;
+    float eps;
+} sb_group_norm;
+
 /* The instruction set the kernels were dispatched to: "avx512", "avx2", "neon" or "generic". Chosen once, from the processor or
  * from the environment variable SPARSEBLOCK_ISA. NULL where that names one that the processor or the build lacks: then
  * sb_isa_problem says so in one line (else it is NULL) and no operator may be called, they would abort with that line.
@@ -116,6 +132,15 @@ SB_API void sb_interpolate_run(const sb_interpolate *resize, const sb_plane *x, 
 /* out = epilogue(x): copies, adds, folds a lone batch norm, applies an activation, converts NCHW to NHWC. */
 SB_API void sb_pointwise_run(const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual, const sb_blocks *blocks,
                              const sb_plane *out, int threads);
+/* out [n, rows, cols, order * c]: the moments of the cells of x. A block is block_h x block_w pixels of `out`, that is cells. */
+SB_API void sb_block_moments_run(const sb_moments *moments, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out,
+                                 int threads);
+/* out [n, 1, 1, c]: the mean of the map whose moments (of order 1) x holds. */
+SB_API void sb_global_avg_pool2d_run(const sb_moments *moments, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out,
+                                     int threads);
+/* out = epilogue(x normalized by the current moments, a plane of order 2): scale and shift are the norm's weight and bias. */
+SB_API void sb_group_norm_run(const sb_group_norm *norm, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *moments,
+                              const sb_blocks *blocks, const sb_plane *out, int threads);
 /* packed[i] = x at block i with `halo` more pixels on every side, zeros outside of the frame. packed is
  * [capacity, block_h + 2*halo, block_w + 2*halo, c], contiguous, of the plane's dtype. scatter writes packed blocks (halo 0) into out. */
 SB_API void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, void *packed, int threads);
@@ -130,7 +155,15 @@ typedef struct sb_list {
 } sb_list;
 
 /* A frame in one call: the steps of a plan, in order. Planes and lists are numbered; a state owns the table of planes. */
-typedef enum sb_op { SB_OP_CONV2D = 0, SB_OP_POOL2D = 1, SB_OP_INTERPOLATE = 2, SB_OP_POINTWISE = 3 } sb_op;
+typedef enum sb_op {
+    SB_OP_CONV2D = 0,
+    SB_OP_POOL2D = 1,
+    SB_OP_INTERPOLATE = 2,
+    SB_OP_POINTWISE = 3,
+    SB_OP_BLOCK_MOMENTS = 4,
+    SB_OP_GLOBAL_AVG_POOL2D = 5,
+    SB_OP_GROUP_NORM = 6, /* `residual` is the plane of moments */
+} sb_op;
 typedef struct sb_step {
     int32_t op;                /* sb_op */
     int32_t x, residual, out;  /* numbers of planes; residual -1: none */
@@ -141,6 +174,8 @@ typedef struct sb_step {
         sb_conv2d conv2d;
         sb_pool2d pool2d;
         sb_interpolate interpolate;
+        sb_moments moments;
+        sb_group_norm group_norm;
     } u;
     sb_epilogue epilogue;
 } sb_step;

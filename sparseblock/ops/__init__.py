@@ -18,10 +18,13 @@ from sparseblock.ops.activation import activation
 from sparseblock.ops.add import add
 from sparseblock.ops.affine import affine
 from sparseblock.ops.avg_pool2d import avg_pool2d
+from sparseblock.ops.block_moments import block_moments
 from sparseblock.ops.cat import cat, cat_slices
 from sparseblock.ops.conv2d import conv2d
 from sparseblock.ops.conv_transpose2d import conv_transpose2d
 from sparseblock.ops.gather import gather
+from sparseblock.ops.global_avg_pool2d import global_avg_pool2d
+from sparseblock.ops.group_norm import group_norm
 from sparseblock.ops.interpolate import interpolate
 from sparseblock.ops.max_pool2d import max_pool2d
 from sparseblock.ops.scatter import scatter
@@ -31,11 +34,14 @@ __all__ = [
     "add",
     "affine",
     "avg_pool2d",
+    "block_moments",
     "cat",
     "cat_slices",
     "conv2d",
     "conv_transpose2d",
     "gather",
+    "global_avg_pool2d",
+    "group_norm",
     "interpolate",
     "max_pool2d",
     "scatter",

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from sparseblock import backends
 from sparseblock.blocks import BlockSet, check_list
 from sparseblock.errors import SparseBlockError
-from sparseblock.grid import LIMIT, pool_extent
+from sparseblock.grid import LIMIT, cell_extent, pool_extent
 
 ACTIVATIONS = (None, "relu", "relu6", "leaky_relu", "prelu")
 
@@ -204,6 +204,17 @@ def window(
     blocks(op, active, out)
     apart(op, out, x=x)
     return kernel, stride, padding, dilation
+
+
+def moments(op: str, given: torch.Tensor, of: Sequence[int], cell: tuple[int, int], order: int) -> None:
+    """`given` has the shape of the moments of a map of shape `of` [n, c, h, w]."""
+    n, c, *size = of
+    expected = (n, order * c, *(cell_extent(*axis) for axis in zip(size, cell, strict=True)))
+    if tuple(given.shape) != expected:
+        raise SparseBlockError(
+            f"{op}: moments is {shape(given)} for a map {shape_of(of)} in cells of {cell[0]}x{cell[1]} px; "
+            f"it must be {shape_of(expected)}: block_moments of order {order}"
+        )
 
 
 def channel_vector(op: str, name: str, vector: torch.Tensor | None, channels: int) -> None:

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from sparseblock import ops
+from sparseblock.backends.reference.group_norm import statistics
 from sparseblock.blocks import BlockSet
-from sparseblock.grid import conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
+from sparseblock.grid import cell_extent, conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
 from sparseblock.testing.case import Case
 from sparseblock.testing.compare import tolerance
 
@@ -145,6 +146,52 @@ def cat(*parts: torch.Tensor) -> Case:
     )
 
 
+def block_moments(x: torch.Tensor, *, cell: Pair, order: int = 1) -> Case:
+    """`ops.block_moments`, arguments as there."""
+    axes = list(zip(x.shape[2:], cell, strict=True))
+    extent = [cell_extent(*axis) for axis in axes]
+    reads = tuple(_window_reads(out, size, side, side, 0, 1) for out, (size, side) in zip(extent, axes, strict=True))
+    # Rounded once, from sums in double precision; no value lies further from the mean than twice the largest.
+    allowed = tolerance(1, x)
+    if order == 2:
+        allowed = max(allowed, tolerance(1, 2 * x, 2 * x) * cell[0] * cell[1])
+    shape = (x.shape[0], order * x.shape[1], *extent)
+    return _case(ops.block_moments, {"x": x}, {"x": reads}, shape, {"cell": cell, "order": order}, allowed)
+
+
+def global_avg_pool2d(moments: torch.Tensor, *, size: Pair, cell: Pair) -> Case:
+    """`ops.global_avg_pool2d`, arguments as there."""
+    reads, keywords = _whole(moments, (1, 1)), {"size": size, "cell": cell}
+    shape = (*moments.shape[:2], 1, 1)
+    return _case(
+        ops.global_avg_pool2d, {"moments": moments}, {"moments": reads}, shape, keywords, tolerance(1, moments)
+    )
+
+
+def group_norm(
+    x: torch.Tensor,
+    moments: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    *,
+    num_groups: int,
+    cell: Pair,
+    eps: float = 1e-5,
+    activation: str | None = None,
+    slope: float | torch.Tensor | None = None,
+) -> Case:
+    """`ops.group_norm`, arguments as there."""
+    size = tuple(x.shape[2:])
+    keywords = {"weight": weight, "bias": bias, "num_groups": num_groups, "cell": cell, "eps": eps}
+    mean, variance = statistics(moments.double(), size, cell, num_groups)
+    scale = (variance + eps).rsqrt() * (1.0 if weight is None else weight[:, None, None])
+    # Scale, shift and result are rounded once each, from statistics in double precision.
+    allowed = tolerance(1, torch.maximum(x.abs(), mean.abs()), scale, addends=(bias,))
+    reads = {"x": _same(size), "moments": _whole(moments, size)}
+    keywords |= {"activation": activation, "slope": slope}
+    return _case(ops.group_norm, {"x": x, "moments": moments}, reads, x.shape, keywords, allowed)
+
+
 def _cat(*, blocks: BlockSet, out: torch.Tensor, **parts: torch.Tensor) -> torch.Tensor:
     return ops.cat(list(parts.values()), blocks, out)
 
@@ -193,6 +240,11 @@ def _resize_reads(size: int, resize: Callable[[torch.Tensor], torch.Tensor]) -> 
     touched = weights != 0
     touched[:, 1:] |= touched[:, :-1].clone()
     return touched
+
+
+def _whole(x: torch.Tensor, out: Sequence[int]) -> tuple[Matrix, Matrix]:
+    """Each output pixel reads all of the input."""
+    return tuple(torch.ones(o, size, dtype=torch.bool) for o, size in zip(out, x.shape[2:], strict=True))
 
 
 def _same(size: Sequence[int]) -> tuple[Matrix, Matrix]:

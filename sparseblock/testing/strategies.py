@@ -14,7 +14,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from sparseblock.blocks import BlockSet
-from sparseblock.grid import conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
+from sparseblock.grid import cell_extent, conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
 from sparseblock.testing import cases
 from sparseblock.testing.case import Case
 from sparseblock.testing.poison import Guard
@@ -231,15 +231,56 @@ def cat(draw: st.DrawFn) -> Case:
     return draw(with_blocks(cases.cat(*(any_bits(generator, n, c, h, w, dtype=dtype) for c in channels))))
 
 
+@st.composite
+def _cells(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Size of a map, of a cell, and of the map in cells; cells may be larger than the map."""
+    size = draw(st.tuples(SIDES, SIDES))
+    cell = tuple(draw(st.integers(1, side + 2)) for side in size)
+    return size, cell, tuple(cell_extent(*axis) for axis in zip(size, cell, strict=True))
+
+
+@st.composite
+def block_moments(draw: st.DrawFn) -> Case:
+    """Means and deviations of any cells, also far from zero."""
+    size, cell, _ = draw(_cells())
+    x = values(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *size)
+    offset, order = draw(st.sampled_from([0.0, 100.0])), draw(st.integers(1, 2))
+    return draw(with_blocks(cases.block_moments(x + offset, cell=cell, order=order)))
+
+
+@st.composite
+def global_avg_pool2d(draw: st.DrawFn) -> Case:
+    """Any moments, of any cells."""
+    size, cell, extent = draw(_cells())
+    moments = values(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *extent)
+    return draw(with_blocks(cases.global_avg_pool2d(moments, size=size, cell=cell)))
+
+
+@st.composite
+def group_norm(draw: st.DrawFn) -> Case:
+    """Any moments, groups of one channel to all; weight, bias, activation or none."""
+    (size, cell, extent), n, generator = draw(_cells()), draw(st.integers(1, 2)), draw(generators())
+    groups = draw(st.sampled_from([1, 2, 3, 16, 17]))
+    c = groups * draw(st.sampled_from([1, 1, 2, 5, 16]))
+    means, deviations = (values(generator, n, c, *extent) for _ in range(2))
+    vectors = [values(generator, c) if draw(st.booleans()) else None for _ in range(2)]
+    fused = {"num_groups": groups, "cell": cell, **draw(activations(c, generator))}
+    moments = torch.cat([means, deviations.square()], 1)
+    return draw(with_blocks(cases.group_norm(values(generator, n, c, *size), moments, *vectors, **fused)))
+
+
 # One strategy per op that obeys the contract as it stands; gather and scatter have a packed side.
 CASES = {
     "activation": activation,
     "add": add,
     "affine": affine,
     "avg_pool2d": avg_pool2d,
+    "block_moments": block_moments,
     "cat": cat,
     "conv2d": conv2d,
     "conv_transpose2d": conv_transpose2d,
+    "global_avg_pool2d": global_avg_pool2d,
+    "group_norm": group_norm,
     "interpolate": interpolate,
     "max_pool2d": max_pool2d,
 }

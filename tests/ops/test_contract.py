@@ -40,6 +40,7 @@ def test_a_block_depends_on_nothing_but_its_input(op):
         ("add", "x"),
         ("add", "y"),
         ("affine", "x"),
+        ("group_norm", "x"),
         ("conv2d", "residual"),
         ("conv_transpose2d", "residual"),
     ],

@@ -285,6 +285,24 @@ ERRORS = {
         "interpolate: out is [n=2 c=4 h=8 w=8] but the dense op gives [n=2 c=4 h=10 w=10] (x: [n=2 c=4 h=8 w=8]); "
         "allocate out with that shape",
     ),
+    # Moments.
+    "order": (
+        lambda: ops.block_moments(X, BLOCKS, OUT, cell=4, order=3),
+        "block_moments: order is 3; it must be 1 (means) or 2 (means and sums of squared deviations)",
+    ),
+    "moments": (
+        lambda: ops.group_norm(X, OUT, None, None, BLOCKS, POOLED, num_groups=2, cell=4),
+        "group_norm: moments is [n=2 c=6 h=8 w=8] for a map [n=2 c=4 h=8 w=8] in cells of 4x4 px; "
+        "it must be [n=2 c=8 h=2 w=2]: block_moments of order 2",
+    ),
+    "groups of a norm": (
+        lambda: ops.group_norm(X, plane(2, 8, 2, 2), None, None, BLOCKS, POOLED, num_groups=3, cell=4),
+        "group_norm: num_groups is 3 for 4 channels; it must be a positive divisor of them",
+    ),
+    "eps": (
+        lambda: ops.group_norm(X, plane(2, 8, 2, 2), None, None, BLOCKS, POOLED, num_groups=2, cell=4, eps=-1),
+        "group_norm: eps is -1; it must be a number of at least 0",
+    ),
     # The rest.
     "scale": (
         lambda: ops.affine(X, torch.zeros(3), torch.zeros(4), BLOCKS, X.clone()),

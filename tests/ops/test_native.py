@@ -23,6 +23,7 @@ def test_structs_have_the_sizes_and_offsets_of_the_header(tmp_path):
             expected.append(f"{name}.{field} {getattr(struct, field).offset}")
     enums = ["F32", "BF16", "F16", "IDENTITY", "RELU", "RELU6", "PRELU", "POOL_MAX", "POOL_AVG", "NEAREST", "BILINEAR"]
     enums += ["OP_CONV2D", "OP_POOL2D", "OP_INTERPOLATE", "OP_POINTWISE"]
+    enums += ["OP_BLOCK_MOMENTS", "OP_GLOBAL_AVG_POOL2D", "OP_GROUP_NORM"]
     for name in enums:
         lines.append(f'printf("{name} %d\\n", SB_{name});')
         expected.append(f"{name} {getattr(native, name)}")

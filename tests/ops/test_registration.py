@@ -45,6 +45,12 @@ def samples(op: str) -> list[tuple]:
         "add": [(x, plane(), *PLACE, out, None, None), (x, plane(), *PLACE, out, "prelu", slope)],
         "activation": [(x, *PLACE, out, "relu", None), (x, *PLACE, out, "prelu", slope)],
         "affine": [(x, slope, bias, *PLACE, out, "relu6", None)],
+        "block_moments": [(x, *PLACE, plane(8), [1, 1], 2)],
+        "global_avg_pool2d": [(x, *PLACE, plane()[:, :, :1, :1], [8, 8], [1, 1])],
+        "group_norm": [
+            (x, plane(8), slope, bias, *PLACE, out, 2, 1e-5, [1, 1], "prelu", slope),
+            (x, plane(8), None, None, *PLACE, out, 4, 1e-5, [1, 1], None, None),
+        ],
         "cat": [([plane(1), plane(3)], *PLACE, out)],
         "gather": [(x, *PLACE, channels_last(torch.randn(2, 4, 6, 6)), 1)],
         "scatter": [(channels_last(torch.randn(2, 4, 4, 4)), *PLACE, out)],

@@ -23,7 +23,7 @@ IDENTITY, RELU, RELU6, PRELU = range(4)  # sb_activation
 ACTIVATIONS = {None: IDENTITY, "relu": RELU, "relu6": RELU6, "prelu": PRELU}
 POOL_MAX, POOL_AVG = range(2)  # sb_pool
 NEAREST, BILINEAR = range(2)  # sb_resize
-OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE = range(4)  # sb_op
+OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE, OP_BLOCK_MOMENTS, OP_GLOBAL_AVG_POOL2D, OP_GROUP_NORM = range(7)
 
 
 class Plane(Structure):
@@ -112,10 +112,34 @@ class Interpolate(Structure):
     _fields_ = [("mode", c_int32), ("align_corners", c_int32), ("scale_h", c_float), ("scale_w", c_float)]
 
 
+class Moments(Structure):
+    """sb_moments: the map, and the cells that it is cut into."""
+
+    _fields_ = [
+        ("height", c_int32),
+        ("width", c_int32),
+        ("block_h", c_int32),
+        ("block_w", c_int32),
+        ("order", c_int32),
+    ]
+
+
+class GroupNorm(Structure):
+    """sb_group_norm: normalization by the moments of a map."""
+
+    _fields_ = [("moments", Moments), ("groups", c_int32), ("eps", c_float)]
+
+
 class StepParameters(ctypes.Union):
     """The union inside sb_step."""
 
-    _fields_ = [("conv2d", Conv2d), ("pool2d", Pool2d), ("interpolate", Interpolate)]
+    _fields_ = [
+        ("conv2d", Conv2d),
+        ("pool2d", Pool2d),
+        ("interpolate", Interpolate),
+        ("moments", Moments),
+        ("group_norm", GroupNorm),
+    ]
 
 
 class Step(Structure):
@@ -143,6 +167,8 @@ STRUCTS = {
     "sb_conv2d": Conv2d,
     "sb_pool2d": Pool2d,
     "sb_interpolate": Interpolate,
+    "sb_moments": Moments,
+    "sb_group_norm": GroupNorm,
     "sb_step": Step,
 }
 
@@ -161,6 +187,12 @@ _FUNCTIONS = {
     "sb_pointwise_run": (
         None,
         [POINTER(Epilogue), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
+    ),
+    "sb_block_moments_run": (None, [POINTER(Moments), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
+    "sb_global_avg_pool2d_run": (None, [POINTER(Moments), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
+    "sb_group_norm_run": (
+        None,
+        [POINTER(GroupNorm), POINTER(Epilogue), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
     ),
     "sb_gather_run": (None, [POINTER(Plane), POINTER(Blocks), c_int, c_void_p, c_int]),
     "sb_scatter_run": (None, [c_void_p, POINTER(Blocks), POINTER(Plane), c_int]),

@@ -1,0 +1,21 @@
+"""global_avg_pool2d of the reference backend."""
+
+from __future__ import annotations
+
+import torch
+
+from sparseblock.backends.reference.masked import store
+
+
+def global_avg_pool2d(moments, index, count, block, out, size, cell) -> None:
+    total = (moments * pixels(size, cell, moments)).sum((2, 3), keepdim=True)
+    store(total / (size[0] * size[1]), index, count, block, out)
+
+
+def pixels(size, cell, like: torch.Tensor) -> torch.Tensor:
+    """[rows, cols], of the dtype of `like`: the pixels of a map of `size` in each cell."""
+    sides = [
+        torch.tensor([min(side, length - start) for start in range(0, length, side)], dtype=like.dtype)
+        for length, side in zip(size, cell, strict=True)
+    ]
+    return sides[0][:, None] * sides[1][None, :]
