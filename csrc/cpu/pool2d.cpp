@@ -8,7 +8,7 @@
 namespace sb::SB_ISA {
 namespace {
 
-constexpr int64_t STRIP_PIXELS = 128, STRIP_COLUMNS = 128;
+constexpr int64_t STRIP_TAPS = 1024, STRIP_PIXELS = 128, STRIP_COLUMNS = 128;
 
 /* Indices [first, last) of a window's taps that lie in [0, size). */
 struct Taps {
@@ -18,6 +18,16 @@ struct Taps {
         last = origin < size ? minimum(kernel, ceil_div(size - origin, dilation)) : 0;
         last = maximum(first, last);
     }
+};
+
+/* The windows of one axis. */
+struct Axis {
+    int64_t kernel, stride, pad, dilation, size, out;
+    bool adaptive;
+
+    int64_t origin(int64_t i) const { return adaptive ? i * size / out : i * stride - pad; }
+    int64_t length(int64_t i) const { return adaptive ? ceil_div((i + 1) * size, out) - i * size / out : kernel; }
+    int64_t longest() const { return adaptive ? size / out + 2 : kernel; }
 };
 
 template <class T>
@@ -51,21 +61,21 @@ SB_INLINE vec reduce(const Window<T> &window, int64_t channel, int lanes) {
 }
 
 template <int KIND, class T>
-void pool_strip(const sb_pool2d &pool, const sb_plane &x, const Region &region, const sb_plane &out) {
+void pool_strip(const sb_pool2d &pool, const Axis &ay, const Axis &ax, const sb_plane &x, const Region &region, const sb_plane &out) {
     for (int64_t y = region.y0; y < region.y1; ++y) {
-        const int64_t top = y * pool.stride_h - pool.pad_h;
-        const Taps ty(top, pool.kernel_h, pool.dilation_h, x.h);
+        const int64_t top = ay.origin(y);
+        const Taps ty(top, ay.length(y), ay.dilation, x.h);
         for (int64_t ox = region.x0; ox < region.x1; ++ox) {
-            const int64_t left = ox * pool.stride_w - pool.pad_w;
-            const Taps tx(left, pool.kernel_w, pool.dilation_w, x.w);
+            const int64_t left = ax.origin(ox);
+            const Taps tx(left, ax.length(ox), ax.dilation, x.w);
             Window<T> window;
             window.rows = ty.last - ty.first;
             window.cols = tx.last - tx.first;
-            window.origin = pixel<T>(x, region.n, top + ty.first * pool.dilation_h, left + tx.first * pool.dilation_w);
-            window.step_y = pool.dilation_h * x.stride_y;
-            window.step_x = pool.dilation_w * x.stride_x;
+            window.origin = pixel<T>(x, region.n, top + ty.first * ay.dilation, left + tx.first * ax.dilation);
+            window.step_y = ay.dilation * x.stride_y;
+            window.step_x = ax.dilation * x.stride_x;
             int64_t divisor = pool.divisor ? pool.divisor : window.rows * window.cols;
-            if (!pool.divisor && pool.count_include_pad)
+            if (!pool.divisor && pool.count_include_pad && !pool.adaptive)
                 divisor = (minimum(top + pool.kernel_h, x.h + pool.pad_h) - top) * (minimum(left + pool.kernel_w, x.w + pool.pad_w) - left);
             window.divisor = (float)maximum(divisor, 1);
             T *dst = pixel<T>(out, region.n, y, ox);
@@ -78,12 +88,17 @@ void pool_strip(const sb_pool2d &pool, const sb_plane &x, const Region &region, 
 
 template <class T>
 void run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
-    const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
+    const bool adaptive = pool.adaptive != 0;
+    const Axis ay = {pool.kernel_h, pool.stride_h, pool.pad_h, adaptive ? 1 : pool.dilation_h, x.h, out.h, adaptive};
+    const Axis ax = {pool.kernel_w, pool.stride_w, pool.pad_w, adaptive ? 1 : pool.dilation_w, x.w, out.w, adaptive};
+    /* Few outputs with large windows are shared among the threads too. */
+    const int64_t pixels = maximum(minimum(STRIP_TAPS / (ay.longest() * ax.longest()), STRIP_PIXELS), 1);
+    const Regions regions(blocks, out, pixels, minimum(pixels, STRIP_COLUMNS));
     threads = (int)minimum(threads, maximum(regions.count, 1));
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < regions.count; ++i) {
-        if (pool.kind == SB_POOL_MAX) pool_strip<SB_POOL_MAX, T>(pool, x, regions[i], out);
-        else pool_strip<SB_POOL_AVG, T>(pool, x, regions[i], out);
+        if (pool.kind == SB_POOL_MAX) pool_strip<SB_POOL_MAX, T>(pool, ay, ax, x, regions[i], out);
+        else pool_strip<SB_POOL_AVG, T>(pool, ay, ax, x, regions[i], out);
     }
 }
 

@@ -76,12 +76,13 @@ typedef struct sb_conv2d {
 } sb_conv2d;
 
 /* Pooling as in PyTorch. Maximum: outside counts as -infinity. Average: the sum over the window divided by `divisor`,
- * or where divisor is 0 by the number of elements, counting padding when count_include_pad is set. */
+ * or where divisor is 0 by the number of elements, counting padding when count_include_pad is set. `adaptive` != 0: output i of
+ * o along an axis of s pixels takes [floor(i s / o), ceil((i + 1) s / o)), and the fields of windows are not read. */
 typedef enum sb_pool { SB_POOL_MAX = 0, SB_POOL_AVG = 1 } sb_pool;
 typedef struct sb_pool2d {
     int32_t kind; /* sb_pool */
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-    int32_t count_include_pad, divisor;
+    int32_t count_include_pad, divisor, adaptive;
 } sb_pool2d;
 
 /* Resize as in PyTorch's interpolate. scale = input pixels per output pixel along the axis. */

@@ -15,6 +15,8 @@ validate first.
 from __future__ import annotations
 
 from sparseblock.ops.activation import activation
+from sparseblock.ops.adaptive_avg_pool2d import adaptive_avg_pool2d
+from sparseblock.ops.adaptive_max_pool2d import adaptive_max_pool2d
 from sparseblock.ops.add import add
 from sparseblock.ops.affine import affine
 from sparseblock.ops.avg_pool2d import avg_pool2d
@@ -31,6 +33,8 @@ from sparseblock.ops.scatter import scatter
 
 __all__ = [
     "activation",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "add",
     "affine",
     "avg_pool2d",

@@ -206,6 +206,15 @@ def window(
     return kernel, stride, padding, dilation
 
 
+def adaptive(op: str, x: torch.Tensor, out: torch.Tensor, active: BlockSet) -> None:
+    """Everything that an adaptive pooling op takes; `out` may be of any size."""
+    planes(op, out, x=x)
+    tensors(op, out, x=x)
+    out_shape(op, out, (*x.shape[:2], *out.shape[2:]), x=x)
+    blocks(op, active, out)
+    apart(op, out, x=x)
+
+
 def moments(op: str, given: torch.Tensor, of: Sequence[int], cell: tuple[int, int], order: int) -> None:
     """`given` has the shape of the moments of a map of shape `of` [n, c, h, w]."""
     n, c, *size = of

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from sparseblock.plan.ir import Conv2d, Epilogue, Node, Pointwise
+from sparseblock.plan.ir import Conv2d, Epilogue, GroupNorm, Node, Pointwise
 
 
 def absorb(producer: Node, pointwise: Node) -> Node | None:
@@ -16,7 +16,7 @@ def absorb(producer: Node, pointwise: Node) -> Node | None:
     cannot be followed by what comes earlier. An affine map right after a convolution goes into its weights instead.
     """
     op, before, after = producer.op, producer.epilogue, pointwise.epilogue
-    if not isinstance(op, (Conv2d, Pointwise)) or not isinstance(pointwise.op, Pointwise):
+    if not isinstance(op, (Conv2d, GroupNorm, Pointwise)) or not isinstance(pointwise.op, Pointwise):
         return None
     if before.is_affine and after.is_affine and not (_is_finite(before) and _is_finite(after)):
         return None
@@ -25,7 +25,7 @@ def absorb(producer: Node, pointwise: Node) -> Node | None:
         return None
     if pointwise.residual is not None:
         others = [name for name in pointwise.inputs if name != producer.output]
-        if producer.residual is not None or before.is_affine or len(others) != 1:
+        if producer.residual is not None or before.is_affine or len(others) != 1 or isinstance(op, GroupNorm):
             return None
         inputs = (inputs[0], others[0])
     elif (

@@ -86,7 +86,10 @@ class Conv2d:
 
 @dataclass(frozen=True)
 class Pool2d:
-    """Maximum ("max") or average ("avg") over a window; `divisor` 0 counts the elements."""
+    """Maximum ("max") or average ("avg") over a window; `divisor` 0 counts the elements.
+
+    The windows of an `adaptive` one follow from the sizes: output i of o takes [floor(i h / o), ceil((i + 1) h / o)).
+    """
 
     kind: str
     kernel: Pair
@@ -95,6 +98,7 @@ class Pool2d:
     dilation: Pair = (1, 1)
     count_include_pad: bool = True
     divisor: int = 0
+    adaptive: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,38 @@ class Interpolate:
     mode: str
     align_corners: bool
     factors: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """The average ("avg") or maximum ("max") of a whole map of `size` pixels, [1, c, 1, 1].
+
+    With a `cell`, its input is not the map but what each cell of so many pixels comes to (`BlockMoments`, maxima).
+    """
+
+    kind: str
+    size: Pair
+    cell: Pair | None = None
+
+
+@dataclass(frozen=True)
+class GroupNorm:
+    """Normalization over the frame and groups of channels; weight and bias are the epilogue's scale and shift.
+
+    With a `cell`, its second input are the moments of its first, of order 2, in cells of so many pixels.
+    """
+
+    groups: int
+    eps: float
+    cell: Pair | None = None
+
+
+@dataclass(frozen=True)
+class BlockMoments:
+    """The mean of every cell of so many pixels, and, with order 2, its squared deviations after the means."""
+
+    cell: Pair
+    order: int
 
 
 @dataclass(frozen=True)
@@ -133,7 +169,7 @@ class Torch:
     reason: str
 
 
-Op = Conv2d | Pool2d | Interpolate | Pointwise | Concat | Slice | Torch
+Op = Conv2d | Pool2d | Interpolate | GlobalPool | GroupNorm | BlockMoments | Pointwise | Concat | Slice | Torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +180,7 @@ class Node:
         op: what it computes.
         inputs: names of values; those of a convolution or pointwise node are (x,) or (x, residual).
         output: name of the value it makes, which also names the node.
-        epilogue: of a convolution or pointwise node.
+        epilogue: of a convolution, group norm or pointwise node.
         origin: path of the module it comes from, "" where there is none.
     """
 
@@ -171,10 +207,16 @@ class Node:
                 return _target_name(target)
             case Conv2d(transposed=transposed):
                 parts = ["conv_transpose2d" if transposed else "conv2d"]
-            case Pool2d(kind=kind):
-                parts = [f"{kind}_pool2d"]
+            case Pool2d(kind=kind) as node_op:
+                parts = [f"adaptive_{kind}_pool2d" if node_op.adaptive else f"{kind}_pool2d"]
             case Interpolate(mode=mode):
                 parts = [mode]
+            case GlobalPool(kind=kind):
+                parts = [f"global_{kind}_pool2d"]
+            case GroupNorm():
+                return "+".join(filter(None, ["group_norm", self.epilogue.activation]))
+            case BlockMoments():
+                parts = ["block_moments"]
             case Pointwise():
                 parts = []
             case _:

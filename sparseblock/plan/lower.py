@@ -119,7 +119,7 @@ class _Lowering:
         reason = f"no block-sparse rule for {target}"
         if rule is not None:
             try:
-                if any(leaf.dtype != torch.float32 for leaf in pytree.tree_leaves(result)):
+                if pytree.tree_leaves(result)[0].dtype != torch.float32:
                     raise Unsupported("its result is not float32")
                 return rule(self, _bind(target, args, kwargs))
             except Unsupported as unsupported:

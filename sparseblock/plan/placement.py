@@ -7,7 +7,20 @@ from fractions import Fraction
 
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
-from sparseblock.plan.ir import Conv2d, Graph, Interpolate, Node, Pointwise, Pool2d, Slice, Torch, Value
+from sparseblock.plan.ir import (
+    BlockMoments,
+    Conv2d,
+    GlobalPool,
+    Graph,
+    GroupNorm,
+    Interpolate,
+    Node,
+    Pointwise,
+    Pool2d,
+    Slice,
+    Torch,
+    Value,
+)
 
 
 @dataclass(frozen=True)
@@ -15,8 +28,8 @@ class Placement:
     """How a node runs.
 
     Attributes:
-        kind: "sparse", on the active blocks; "incremental", on all of them from sums of the active ones; "dense",
-            on whole planes.
+        kind: "sparse", on the active blocks; "incremental", on what all blocks contribute to a statistic of the whole
+            map, of which the active ones are new; "dense", on whole planes.
         reason: why it is not sparse, or what is to be said of it; "" where there is nothing to say.
         block: pixels of a block on the map that the node makes; 0 unless sparse.
     """
@@ -30,14 +43,24 @@ def place(graph: Graph, grid: BlockGrid) -> dict[str, Placement]:
     """The placement of every node, by the name of its output."""
     placements: dict[str, Placement] = {}
     for node in graph.nodes:
-        source = placements.get(node.inputs[0]) if node.inputs else None
-        if isinstance(node.op, Slice) and source is not None:
-            placements[node.output] = source  # a view of what its producer left
-        elif isinstance(node.op, Torch):
-            placements[node.output] = Placement("dense", node.op.reason)
-        else:
-            placements[node.output] = _on_grid(graph.values[node.output], grid)
+        sources = [placements[name] for name in node.inputs if name in placements]
+        placements[node.output] = _place(node, graph.values[node.output], sources, grid)
     return placements
+
+
+def _place(node: Node, value: Value, sources: list[Placement], grid: BlockGrid) -> Placement:
+    if isinstance(node.op, Slice) and sources:
+        return sources[0]  # a view of what its producer left
+    if isinstance(node.op, Torch):
+        return Placement("dense", node.op.reason)
+    if isinstance(node.op, GlobalPool):
+        if sources and sources[0].kind == "dense":
+            return Placement("dense", "of a map that runs dense")
+        return Placement("incremental", "of all blocks, from what each contributes; active ones contribute anew")
+    placement = _on_grid(value, grid)
+    if placement.kind != "sparse" and sources and all(source.kind == "incremental" for source in sources):
+        return Placement("incremental", "on a small map that depends on all blocks")
+    return placement
 
 
 def block_of(value: Value, grid: BlockGrid) -> int | None:
@@ -64,6 +87,10 @@ def reads_within_block(node: Node, name: str, graph: Graph, grid: BlockGrid) -> 
     if block_in is None or block_out is None:
         return False
     op = node.op
+    if isinstance(op, BlockMoments):
+        return op.cell == (block_in, block_in) and block_out == 1
+    if isinstance(op, GroupNorm):
+        return name == node.inputs[0] and block_in == block_out
     if isinstance(op, Pointwise) or (isinstance(op, Conv2d) and name == node.residual and name != node.inputs[0]):
         return block_in == block_out
     if isinstance(op, Interpolate):
@@ -73,7 +100,7 @@ def reads_within_block(node: Node, name: str, graph: Graph, grid: BlockGrid) -> 
         sizes = zip(graph.values[name].shape[2:], graph.values[node.output].shape[2:], strict=True)
         given = op.factors is None or op.factors == (factor, factor)
         return op.mode == "nearest" and exact and given and all(a * factor == b for a, b in sizes)
-    if not isinstance(op, (Conv2d, Pool2d)) or op.padding != (0, 0):
+    if not isinstance(op, (Conv2d, Pool2d)) or op.padding != (0, 0) or (isinstance(op, Pool2d) and op.adaptive):
         return False
     kernel = op.weight.shape[2:] if isinstance(op, Conv2d) else op.kernel
     reach = max(d * (k - 1) + 1 for k, d in zip(kernel, op.dilation, strict=True))

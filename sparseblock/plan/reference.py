@@ -12,8 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch.utils import _pytree as pytree
 
+from sparseblock.backends.reference.block_moments import moments
+from sparseblock.backends.reference.global_avg_pool2d import mean
+from sparseblock.backends.reference.group_norm import statistics
 from sparseblock.grid import BlockGrid
-from sparseblock.plan.ir import Concat, Conv2d, Graph, Interpolate, Node, Pool2d, Ref, Slice, Torch
+from sparseblock.plan.ir import (
+    BlockMoments,
+    Concat,
+    Conv2d,
+    GlobalPool,
+    Graph,
+    GroupNorm,
+    Interpolate,
+    Node,
+    Pool2d,
+    Ref,
+    Slice,
+    Torch,
+)
 from sparseblock.plan.placement import place
 
 
@@ -68,6 +84,14 @@ class Reference:
                     x = torch.ops.aten.upsample_nearest2d(x, size, *factors)
                 else:
                     x = torch.ops.aten.upsample_bilinear2d(x, size, op.align_corners, *factors)
+            case BlockMoments(cell=cell, order=order):
+                return moments(x, cell, order)
+            case GlobalPool(kind="max"):
+                return x.amax((2, 3), keepdim=True)
+            case GlobalPool(size=size, cell=cell):
+                return x.mean((2, 3), keepdim=True) if cell is None else mean(x, size, cell)
+            case GroupNorm() as op:
+                return self._epilogue(node, _normalize(op, x, *more))
             case Concat():
                 return torch.cat([x, *more], 1)
             case Slice(start=start):
@@ -108,7 +132,16 @@ class Reference:
         return leaf
 
 
+def _normalize(op: GroupNorm, x: torch.Tensor, cells: torch.Tensor | None = None) -> torch.Tensor:
+    if cells is None:
+        return F.group_norm(x, op.groups, eps=op.eps)
+    center, variance = statistics(cells, x.shape[2:], op.cell, op.groups)
+    return (x - center) * (variance + op.eps).rsqrt()
+
+
 def _pool(op: Pool2d, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    if op.adaptive:
+        return (F.adaptive_max_pool2d if op.kind == "max" else F.adaptive_avg_pool2d)(x, shape[2:])
     for ceil_mode in (False, True):
         if op.kind == "max":
             result = F.max_pool2d(x, op.kernel, op.stride, op.padding, op.dilation, ceil_mode)

@@ -7,7 +7,7 @@ import torch
 from sparseblock.backends.cpu import native, packed_weight
 from sparseblock.cache import PlaneSpec
 from sparseblock.grid import interpolate_scale
-from sparseblock.plan.ir import Conv2d, Epilogue, Graph, Interpolate, Node, Pool2d
+from sparseblock.plan.ir import BlockMoments, Conv2d, Epilogue, GlobalPool, Graph, GroupNorm, Interpolate, Node, Pool2d
 from sparseblock.plan.placement import Placement
 
 
@@ -62,7 +62,7 @@ class Steps:
                 step.op = native.OP_POOL2D
                 kind = native.POOL_MAX if op.kind == "max" else native.POOL_AVG
                 window = (*op.kernel, *op.stride, *op.padding, *op.dilation)
-                step.u.pool2d = native.Pool2d(kind, *window, op.count_include_pad, op.divisor)
+                step.u.pool2d = native.Pool2d(kind, *window, op.count_include_pad, op.divisor, op.adaptive)
             case Interpolate() as op:
                 step.op = native.OP_INTERPOLATE
                 mode = native.NEAREST if op.mode == "nearest" else native.BILINEAR
@@ -73,6 +73,18 @@ class Steps:
                     for size, out_size, factor in sizes
                 )
                 step.u.interpolate = native.Interpolate(mode, op.align_corners, *scales)
+            case BlockMoments(cell=cell, order=order):
+                step.op = native.OP_BLOCK_MOMENTS
+                step.u.moments = native.Moments(*x.shape[2:], *cell, order)
+            case GlobalPool(kind="avg") as op:
+                step.op = native.OP_GLOBAL_AVG_POOL2D
+                step.u.moments = native.Moments(*op.size, *op.cell, 1)
+            case GlobalPool():
+                step.op = native.OP_POOL2D
+                step.u.pool2d = native.Pool2d(native.POOL_MAX, *x.shape[2:], 1, 1, 0, 0, 1, 1)
+            case GroupNorm(groups=groups, eps=eps, cell=cell):
+                step.op, step.residual = native.OP_GROUP_NORM, numbers[node.inputs[1]]
+                step.u.group_norm = native.GroupNorm(native.Moments(*x.shape[2:], *cell, 2), groups, eps)
             case _:
                 step.op = native.OP_POINTWISE
         step.epilogue = self._epilogue(node.epilogue, bias)

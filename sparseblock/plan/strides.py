@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from sparseblock.plan.ir import Conv2d, Graph, Interpolate, Node, Pool2d, Value
+from sparseblock.plan.ir import Conv2d, GlobalPool, Graph, Interpolate, Node, Pool2d, Value
 
 
 def track_strides(graph: Graph) -> Graph:
@@ -26,7 +26,9 @@ def track_strides(graph: Graph) -> Graph:
 
 def _stride(node: Node, value: Value, known: dict[str, Value], frame: Value) -> Fraction | None:
     inputs = [known[name] for name in node.inputs if known[name].is_map]
-    if isinstance(node.op, (Conv2d, Pool2d)):
+    if isinstance(node.op, GlobalPool):
+        return None
+    if isinstance(node.op, Conv2d) or (isinstance(node.op, Pool2d) and not node.op.adaptive):
         vertical, horizontal = node.op.stride
         if inputs[0].stride is None or vertical != horizontal:
             return None
@@ -35,7 +37,7 @@ def _stride(node: Node, value: Value, known: dict[str, Value], frame: Value) -> 
     same_size = [source for source in inputs if source.shape[2:] == value.shape[2:]]
     if same_size:
         return next((source.stride for source in same_size if source.stride is not None), None)
-    if isinstance(node.op, Interpolate) and inputs[0].stride is not None:
+    if isinstance(node.op, (Interpolate, Pool2d)) and inputs[0].stride is not None:
         ratio = _ratio(inputs[0], value)
         if ratio is not None:
             return inputs[0].stride * ratio

@@ -95,6 +95,17 @@ def avg_pool2d(
     return _pool(ops.avg_pool2d, x, kernel_size, stride, padding, (1, 1), ceil_mode, keywords, allowed)
 
 
+def adaptive_avg_pool2d(x: torch.Tensor, size: Pair) -> Case:
+    """`ops.adaptive_avg_pool2d` to `size`."""
+    longest = [side // out + 2 for side, out in zip(x.shape[2:], size, strict=True)]
+    return _adaptive(ops.adaptive_avg_pool2d, x, size, tolerance(longest[0] * longest[1], x))
+
+
+def adaptive_max_pool2d(x: torch.Tensor, size: Pair) -> Case:
+    """`ops.adaptive_max_pool2d` to `size`; the very values."""
+    return _adaptive(ops.adaptive_max_pool2d, x, size, 0.0)
+
+
 def interpolate(
     x: torch.Tensor,
     size: Pair | None = None,
@@ -217,6 +228,11 @@ def _pool(call, x, kernel_size, stride, padding, dilation, ceil_mode, keywords, 
     return _case(call, {"x": x}, {"x": reads}, (*x.shape[:2], *extent), keywords, allowed)
 
 
+def _adaptive(call, x, size, allowed) -> Case:
+    reads = tuple(_adaptive_reads(out, side) for out, side in zip(size, x.shape[2:], strict=True))
+    return _case(call, {"x": x}, {"x": reads}, (*x.shape[:2], *size), {}, allowed)
+
+
 def _pointwise(call, maps, keywords, allowed) -> Case:
     shape = maps["x"].shape
     return _case(call, maps, dict.fromkeys(maps, _same(shape[2:])), shape, keywords, allowed)
@@ -226,6 +242,12 @@ def _window_reads(out: int, size: int, kernel: int, stride: int, padding: int, d
     """Output o reads o * stride - padding + r * dilation."""
     reach = torch.arange(out)[:, None, None] * stride - padding + torch.arange(kernel)[None, :, None] * dilation
     return (reach == torch.arange(size)).any(1)
+
+
+def _adaptive_reads(out: int, size: int) -> Matrix:
+    """Output o reads from floor(o * size / out) to ceil((o + 1) * size / out)."""
+    place, pixel = torch.arange(out)[:, None], torch.arange(size)[None, :]
+    return (pixel >= place * size // out) & (pixel < -(-(place + 1) * size // out))
 
 
 def _transposed_reads(out: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Matrix:

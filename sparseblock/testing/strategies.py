@@ -169,6 +169,25 @@ def avg_pool2d(draw: st.DrawFn) -> Case:
 
 
 @st.composite
+def _adaptive(draw: st.DrawFn) -> tuple[torch.Tensor, tuple[int, int]]:
+    x = values(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES))
+    return x, draw(pairs(1, 16))
+
+
+@st.composite
+def adaptive_avg_pool2d(draw: st.DrawFn) -> Case:
+    """Fewer and more outputs than inputs."""
+    return draw(with_blocks(cases.adaptive_avg_pool2d(*draw(_adaptive()))))
+
+
+@st.composite
+def adaptive_max_pool2d(draw: st.DrawFn) -> Case:
+    """Fewer and more outputs than inputs; values below zero."""
+    x, size = draw(_adaptive())
+    return draw(with_blocks(cases.adaptive_max_pool2d(x - draw(st.sampled_from([0.0, 10.0])), size)))
+
+
+@st.composite
 def _window(draw: st.DrawFn, dilations: st.SearchStrategy[tuple[int, int]]) -> tuple[tuple[int, int], dict]:
     size, kernel, ceil_mode = draw(st.tuples(SIDES, SIDES)), draw(pairs(1, 4)), draw(st.booleans())
     padding = tuple(draw(st.integers(0, side // 2)) for side in kernel)
@@ -272,6 +291,8 @@ def group_norm(draw: st.DrawFn) -> Case:
 # One strategy per op that obeys the contract as it stands; gather and scatter have a packed side.
 CASES = {
     "activation": activation,
+    "adaptive_avg_pool2d": adaptive_avg_pool2d,
+    "adaptive_max_pool2d": adaptive_max_pool2d,
     "add": add,
     "affine": affine,
     "avg_pool2d": avg_pool2d,

@@ -45,6 +45,8 @@ def samples(op: str) -> list[tuple]:
         "add": [(x, plane(), *PLACE, out, None, None), (x, plane(), *PLACE, out, "prelu", slope)],
         "activation": [(x, *PLACE, out, "relu", None), (x, *PLACE, out, "prelu", slope)],
         "affine": [(x, slope, bias, *PLACE, out, "relu6", None)],
+        "adaptive_avg_pool2d": [(x, *PLACE, out)],
+        "adaptive_max_pool2d": [(x, *PLACE, out)],
         "block_moments": [(x, *PLACE, plane(8), [1, 1], 2)],
         "global_avg_pool2d": [(x, *PLACE, plane()[:, :, :1, :1], [8, 8], [1, 1])],
         "group_norm": [

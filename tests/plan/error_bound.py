@@ -12,17 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
-from sparseblock.plan.ir import Concat, Conv2d, Interpolate, Node, Pool2d, Ref, Slice, Torch
+from sparseblock.plan.ir import Concat, Conv2d, GlobalPool, GroupNorm, Interpolate, Node, Pool2d, Ref, Slice, Torch
 from sparseblock.plan.reference import Reference
 
 EPS = torch.finfo(torch.float32).eps
 # Roundings of a value besides its sum: batch norm's scale and shift, their folding into a weight and into a bias (two),
 # residual, scale, shift, slope.
 ROUNDINGS = 8
-# Torch calls that never widen an error: slopes of at most 1, or means.
-LIPSCHITZ = (torch.ops.aten.sigmoid.default, torch.ops.aten.tanh.default, torch.ops.aten.adaptive_avg_pool2d.default)
+# Torch calls that never widen an error: slopes of at most 1.
+LIPSCHITZ = (torch.ops.aten.sigmoid.default, torch.ops.aten.tanh.default)
 
 
 class ErrorBound(Reference):
@@ -52,12 +51,8 @@ class ErrorBound(Reference):
         x, error = self.values[node.inputs[0]], self.errors[node.inputs[0]]
         shape = self.graph.values[node.output].shape
         match node.op:
-            case Torch(target=target, args=args, kwargs=kwargs):
+            case Torch(target=target):
                 assert target in LIPSCHITZ, f"no error bound for {target}"
-                if target is LIPSCHITZ[-1]:
-                    args, kwargs = pytree.tree_map_only(Ref, lambda ref: self.errors[ref.name], (args, kwargs))
-                    window = x.shape[2] * x.shape[3]
-                    return target(*args, **kwargs) + EPS * window * x.abs().max()
                 return error + ROUNDINGS * EPS
             case Concat():
                 return torch.cat([self.errors[name] for name in node.inputs], 1)
@@ -65,10 +60,17 @@ class ErrorBound(Reference):
                 return error[:, start : start + shape[1]]
             case Conv2d() as op:
                 size, moved, terms = self._conv_error(op, x, error, shape)
-            case Pool2d(kind="max", kernel=kernel):
+            case Pool2d(kind="max"):
                 return self._run(node, error)
+            case GlobalPool(kind="max"):
+                return error.amax((2, 3), keepdim=True)
+            case GlobalPool():  # cells are rounded, and their mean
+                return error.mean((2, 3), keepdim=True) + 2 * EPS * x.abs().mean((2, 3), keepdim=True)
+            case GroupNorm() as op:
+                size, moved, terms = *self._norm_error(op, x, error), 0
             case Pool2d(kernel=kernel):
-                size, moved, terms = self._run(node, x.abs()), self._run(node, error), kernel[0] * kernel[1]
+                taps = x.shape[2] * x.shape[3] if node.op.adaptive else kernel[0] * kernel[1]
+                size, moved, terms = self._run(node, x.abs()), self._run(node, error), taps
             case Interpolate(mode="nearest"):
                 return self._run(node, error)
             case Interpolate():
@@ -84,6 +86,25 @@ class ErrorBound(Reference):
         size = self._conv(magnitude, x.abs(), shape)
         moved = self._conv(replace(magnitude, bias=None), error, shape)
         return size, moved, op.weight[0].numel() * (op.weight.shape[0] if op.transposed else 1)
+
+    def _norm_error(self, op: GroupNorm, x: torch.Tensor, error: torch.Tensor) -> Any:
+        """Mean and deviation move by the mean, and the root of the mean square, of what the inputs move by.
+
+        For the deviation that is the triangle inequality: it is the norm of the vector of differences from the mean.
+        """
+
+        def grouped(v: torch.Tensor, power: int = 1) -> torch.Tensor:
+            n, c = v.shape[:2]
+            groups = v.pow(power).reshape(n, op.groups, -1).mean(2, keepdim=True).expand(-1, -1, c // op.groups)
+            return groups.reshape(n, c, 1, 1)
+
+        off = error + 2 * EPS * x.abs()  # the means of cells and of the map are rounded as if the inputs were
+        apart, mean = off + grouped(off), grouped(x)
+        deviation = (grouped(x - mean, 2) + op.eps).sqrt()
+        off_deviation = grouped(apart, 2).sqrt()
+        least = (deviation - off_deviation).clamp(min=op.eps**0.5)
+        moved = apart / least + (x - mean).abs() * off_deviation / (deviation * least)
+        return (x.abs() + mean.abs()) / least, moved
 
     def _epilogue_error(self, node: Node, size: torch.Tensor, moved: torch.Tensor, terms: int) -> torch.Tensor:
         if node.residual is not None:

@@ -64,6 +64,9 @@ def set_norms(network: nn.Module) -> nn.Module:
             nn.init.normal_(module.bias)
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+        if isinstance(module, (nn.GroupNorm, nn.InstanceNorm2d)) and module.weight is not None:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
         if isinstance(module, nn.PReLU):
             nn.init.uniform_(module.weight, -0.5, 1.0)
     return network.eval()
@@ -120,6 +123,33 @@ def _norm(draw, shapes, source):
     return nn.BatchNorm2d(shapes[source][1]), [source]
 
 
+def _frame_norm(draw, shapes, source):
+    """Norms by the statistics of the frame."""
+    _, c, h, w = shapes[source]
+    if h * w == 1:
+        return None
+    groups = draw(st.sampled_from([g for g in range(1, c + 1) if c % g == 0]))
+    affine = draw(st.booleans())
+    make = draw(
+        st.sampled_from([lambda: nn.GroupNorm(groups, c, affine=affine), lambda: nn.InstanceNorm2d(c, affine=affine)])
+    )
+    return make(), [source]
+
+
+def _global(draw, shapes, source):
+    name, function = draw(
+        st.sampled_from(
+            [
+                ("mean", lambda x: x.mean((2, 3), keepdim=True)),
+                ("amax", lambda x: x.amax((-1, -2), keepdim=True)),
+                ("max to 1x1", lambda x: F.adaptive_max_pool2d(x, 1)),
+                ("mean, back to the size", lambda x: F.interpolate(F.adaptive_avg_pool2d(x, 1), x.shape[2:])),
+            ]
+        )
+    )
+    return Call(name, function), [source]
+
+
 def _activation(draw, shapes, source):
     c = shapes[source][1]
     make = draw(
@@ -174,6 +204,8 @@ def _pool(draw, shapes, source):
                 lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=ceil, count_include_pad=counted),
                 lambda: nn.AvgPool2d(2),
                 lambda: nn.AdaptiveAvgPool2d((2, 3)),
+                lambda: nn.AdaptiveAvgPool2d((3, None)),
+                lambda: nn.AdaptiveMaxPool2d((2, 3)),
                 lambda: nn.AdaptiveAvgPool2d(1),
             ]
         )
@@ -222,7 +254,7 @@ def _torch(draw, shapes, source):
 
 _MAKERS = (
     *(_conv, _conv, _conv, _norm, _norm, _activation, _activation, _add, _add, _join, _join),
-    *(_conv_transpose, _arithmetic, _pool, _resize, _part, _torch),
+    *(_conv_transpose, _arithmetic, _pool, _resize, _part, _torch, _frame_norm, _global),
 )
 
 
@@ -342,11 +374,29 @@ class TinyBottlenecks(nn.Module):
         return self.head(x + self.tap(sums[1]))
 
 
+class TinyContext(nn.Module):
+    """DeepLab in small, with group norms: the mean of the frame through a convolution, back to the size, and joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.GroupNorm(2, 8), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.InstanceNorm2d(12, affine=True), nn.PReLU(12))
+        self.context = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(12, 6, 1), nn.BatchNorm2d(6), nn.ReLU())
+        self.peak = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Conv2d(12, 2, 1))
+        self.head = nn.Sequential(nn.Conv2d(20, 5, 3, padding=1), nn.GroupNorm(5, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        deep = self.body(self.stem(x))
+        means = F.interpolate(self.context(deep), deep.shape[-2:], mode="bilinear", align_corners=False)
+        return self.head(torch.cat([deep, means, F.interpolate(self.peak(deep), deep.shape[-2:])], 1))
+
+
 MINIATURES = {
     "bottlenecks": (TinyBottlenecks, (3, 36, 44)),
     "pyramid": (TinyPyramid, (3, 36, 44)),
     "swift": (TinySwift, (3, 37, 50)),
     "vdsr": (TinyVDSR, (1, 33, 47)),
+    "context": (TinyContext, (3, 37, 50)),
 }
 
 

@@ -11,7 +11,8 @@ from test_random_networks import check, random_masks
 
 from sparseblock.cache import FeatureCache
 from sparseblock.plan import placement, plan, planes
-from sparseblock.plan.ir import Epilogue
+from sparseblock.plan.ir import BlockMoments, Epilogue
+from sparseblock.plan.steps import Steps
 
 
 def border_without_memory(monkeypatch):
@@ -80,6 +81,38 @@ def frame_not_read(monkeypatch):
     monkeypatch.setattr(FeatureCache, "bind", lambda self, name, frame: bind(self, name, torch.zeros_like(frame)))
 
 
+def statistics_are_left_alone(monkeypatch):
+    """What depends on all blocks is computed where the first block is active."""
+    place = placement.place
+
+    def wrong(graph, grid):
+        once = placement.Placement("sparse", "", 1)
+        return {name: once if item.kind == "incremental" else item for name, item in place(graph, grid).items()}
+
+    monkeypatch.setattr(plan, "place", wrong)
+
+
+def cells_are_not_kept(monkeypatch):
+    """Contributions of blocks that are not active are those of an empty map."""
+    run = Steps.run
+
+    def forgetful(self, planes, *rest):
+        for node in self.nodes:
+            if isinstance(node.op, BlockMoments):
+                self.cells[node.output].zero_()
+        run(self, planes, *rest)
+
+    make = FeatureCache.__init__
+
+    def init(self, specs, streams=1):
+        make(self, specs, streams)
+        Steps.cells = self
+
+    monkeypatch.setattr(FeatureCache, "__init__", init)
+    monkeypatch.setattr(Steps, "cells", None, raising=False)
+    monkeypatch.setattr(Steps, "run", forgetful)
+
+
 FAULTS = {
     border_without_memory: "vdsr",
     live_values_share: "pyramid",
@@ -90,6 +123,8 @@ FAULTS = {
     blocks_of_the_wrong_stride: "vdsr",
     epilogue_of_the_wrong_channels: "pyramid",
     frame_not_read: "vdsr",
+    statistics_are_left_alone: "context",
+    cells_are_not_kept: "context",
 }
 
 

@@ -103,6 +103,7 @@ class Pool2d(Structure):
         ("dilation_w", c_int32),
         ("count_include_pad", c_int32),
         ("divisor", c_int32),
+        ("adaptive", c_int32),
     ]
 
 

@@ -9,7 +9,12 @@ from sparseblock.backends.reference.masked import store
 
 
 def block_moments(x, index, count, block, out, cell, order) -> None:
-    rows, cols = out.shape[2:]
+    store(moments(x, cell, order), index, count, block, out)
+
+
+def moments(x: torch.Tensor, cell, order: int) -> torch.Tensor:
+    """[n, order * c, rows, cols]: means of cells, and squared deviations."""
+    rows, cols = (-(-length // side) for length, side in zip(x.shape[2:], cell, strict=True))
     below, beside = rows * cell[0] - x.shape[2], cols * cell[1] - x.shape[3]
 
     def cells(pixels):
@@ -20,4 +25,4 @@ def block_moments(x, index, count, block, out, cell, order) -> None:
     inside = cells(torch.ones_like(x))
     mean = cells(x).sum((4, 5)) / inside.sum((4, 5))
     deviations = torch.where(inside > 0, cells(x) - mean[..., None, None], 0.0).square().sum((4, 5))
-    store(mean if order == 1 else torch.cat([mean, deviations], 1), index, count, block, out)
+    return mean if order == 1 else torch.cat([mean, deviations], 1)

@@ -8,8 +8,12 @@ from sparseblock.backends.reference.masked import store
 
 
 def global_avg_pool2d(moments, index, count, block, out, size, cell) -> None:
-    total = (moments * pixels(size, cell, moments)).sum((2, 3), keepdim=True)
-    store(total / (size[0] * size[1]), index, count, block, out)
+    store(mean(moments, size, cell), index, count, block, out)
+
+
+def mean(moments: torch.Tensor, size, cell) -> torch.Tensor:
+    """[n, c, 1, 1]: of a map of `size` from the means of its cells."""
+    return (moments * pixels(size, cell, moments)).sum((2, 3), keepdim=True) / (size[0] * size[1])
 
 
 def pixels(size, cell, like: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,16 @@ give. One file per kind of operator; importing it puts its rules into the table.
 
 from __future__ import annotations
 
-from sparseblock.plan.rules import activation, arithmetic, channels, convolution, identity, pooling, resize  # noqa: F401
+from sparseblock.plan.rules import (  # noqa: F401
+    activation,
+    arithmetic,
+    channels,
+    convolution,
+    identity,
+    pooling,
+    resize,
+    statistics,
+)
 from sparseblock.plan.rules._base import RULES, Unsupported
 
 __all__ = ["RULES", "Unsupported"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from sparseblock.plan.ir import Pool2d, Ref
+from sparseblock.plan.ir import GlobalPool, Pool2d, Ref
 from sparseblock.plan.rules._base import Unsupported, pair, rule
 
 if TYPE_CHECKING:
@@ -22,10 +22,12 @@ def max_pool2d(lower: _Lowering, a: SimpleNamespace) -> Ref:
 
 @rule("avg_pool2d")
 def avg_pool2d(lower: _Lowering, a: SimpleNamespace) -> Ref:
-    lower.value(a.input)
+    size = lower.value(a.input).shape[2:]
     if a.divisor_override is not None and a.divisor_override <= 0:
         raise Unsupported(f"no block-sparse rule for an average divided by {a.divisor_override}")
     kernel = pair(a.kernel_size)
+    if kernel == size and pair(a.padding) == (0, 0) and a.divisor_override is None:
+        return lower.emit(GlobalPool("avg", size), [a.input])
     stride = pair(a.stride) if a.stride else kernel
     op = Pool2d("avg", kernel, stride, pair(a.padding), (1, 1), a.count_include_pad, a.divisor_override or 0)
     return lower.emit(op, [a.input])
@@ -33,9 +35,24 @@ def avg_pool2d(lower: _Lowering, a: SimpleNamespace) -> Ref:
 
 @rule("adaptive_avg_pool2d")
 def adaptive_avg_pool2d(lower: _Lowering, a: SimpleNamespace) -> Ref:
-    _, _, h, w = lower.value(a.input).shape
-    rows, cols = pair(a.output_size)
-    if h % rows or w % cols:
-        raise Unsupported(f"windows of unequal size: {h}x{w} pixels averaged to {rows}x{cols}")
-    window = (h // rows, w // cols)
-    return lower.emit(Pool2d("avg", window, window, (0, 0)), [a.input])
+    return _adaptive(lower, a, "avg")
+
+
+@rule("adaptive_max_pool2d")
+def adaptive_max_pool2d(lower: _Lowering, a: SimpleNamespace) -> tuple[Ref]:
+    if any(user.args[1] != 0 and user.users for user in lower.current.users):
+        raise Unsupported("no block-sparse rule for the places of maxima")
+    return (_adaptive(lower, a, "max"), None)
+
+
+def _adaptive(lower: _Lowering, a: SimpleNamespace, kind: str) -> Ref:
+    """Global, an ordinary pool where the windows are of one size and lie side by side, or adaptive windows."""
+    value = lower.value(a.input)
+    sides = zip(pair(a.output_size), value.shape[2:], strict=True)
+    size, out = value.shape[2:], tuple(given or side for given, side in sides)  # None: as large as the input
+    shape = (*value.shape[:2], *out)
+    if out == (1, 1):
+        return lower.emit(GlobalPool(kind, size), [a.input], shape)
+    window = tuple(-(-side // cells) for side, cells in zip(size, out, strict=True))
+    adaptive = any(side % cells for side, cells in zip(size, out, strict=True))
+    return lower.emit(Pool2d(kind, window, window, (0, 0), adaptive=adaptive), [a.input], shape)

@@ -1,0 +1,47 @@
+"""Statistics of the whole frame: global pools, group and instance norm."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import torch
+
+from sparseblock.plan.ir import GlobalPool, GroupNorm, Ref
+from sparseblock.plan.rules._base import Unsupported, rule
+from sparseblock.plan.rules.convolution import batch_norm
+
+if TYPE_CHECKING:
+    from sparseblock.plan.lower import _Lowering
+
+
+@rule("mean", "amax")
+def global_pool(lower: _Lowering, a: SimpleNamespace) -> Ref:
+    value, kind = lower.value(a.input), "avg" if hasattr(a, "dtype") else "max"
+    axes = getattr(a, "dim", None) or ()
+    if sorted(axis % 4 for axis in axes) != [2, 3] or not a.keepdim:
+        raise Unsupported(
+            "no block-sparse rule for a mean or maximum along other axes than rows and columns, both kept"
+        )
+    return lower.emit(GlobalPool(kind, value.shape[2:]), [a.input])
+
+
+@rule("group_norm")
+def group_norm(lower: _Lowering, a: SimpleNamespace) -> Ref:
+    return _norm(lower, a, a.num_groups)
+
+
+@rule("instance_norm")
+def instance_norm(lower: _Lowering, a: SimpleNamespace) -> Ref:
+    if not a.use_input_stats:
+        return batch_norm(lower, SimpleNamespace(**vars(a), training=False))
+    return _norm(lower, a, lower.value(a.input).shape[1])
+
+
+def _norm(lower: _Lowering, a: SimpleNamespace, groups: int) -> Ref:
+    channels = lower.value(a.input).shape[1]
+    if any(isinstance(v, Ref) for v in (a.weight, a.bias)):
+        raise Unsupported("its weight is computed from the frame")
+    scale = torch.ones(channels) if a.weight is None else a.weight
+    shift = torch.zeros(channels) if a.bias is None else a.bias
+    return lower.emit(GroupNorm(groups, a.eps), [a.input], scale=scale, shift=shift)
