@@ -105,6 +105,7 @@ class Plan:
     def report(self) -> Report:
         """What runs sparse, what does not and why, MACs and memory."""
         specs = {spec.name: spec for spec in self._specs}
+        places = {node.output: place for place, node in enumerate(self.graph.nodes)}
         nodes = []
         for node in self.graph.nodes:
             value, placement = self.graph.values[node.output], self._placements[node.output]
@@ -118,6 +119,7 @@ class Plan:
                     shape=value.shape[1:] if value.is_map else None,
                     macs=self._node_macs[node.output],
                     **_memory(specs.get(node.output)),
+                    inputs=tuple(places[name] for name in node.inputs if name in places),
                 )
             )
         return Report(

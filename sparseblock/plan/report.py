@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from sparseblock.plan import report_html
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class NodeReport:
         memory: where its value lies: in a "plane" of its own that lasts from frame to frame, in memory that values
             share in turn ("shared"), or "" for what lies in another's, as parts of a concatenation do, or in no state.
         bytes: that it takes there, a stream.
+        inputs: places in `Report.nodes` of the nodes whose values it reads; the frame is none of them.
     """
 
     name: str
@@ -33,11 +37,12 @@ class NodeReport:
     macs: int
     memory: str
     bytes: int
+    inputs: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Nodes and totals of a plan; `str()` is a table.
+    """Nodes and totals of a plan; `str()` is a table, `to_json` and `to_html` hold the same.
 
     Attributes:
         grid: rows and columns of blocks, and pixels of a block of the frame.
@@ -55,6 +60,10 @@ class Report:
     plane_bytes: int
     shared_bytes: int
 
+    # The table: what its columns are called, and which of them are numbers.
+    columns: ClassVar = ("node", "op", "placement", "kernel", "shape", "MMAC", "KiB", "memory", "reason")
+    right: ClassVar = (False, False, False, False, True, True, True, False, False)
+
     @property
     def coverage(self) -> float:
         """Share of the MACs that active blocks decide about."""
@@ -68,14 +77,20 @@ class Report:
         """The same as plain data, for JSON."""
         return {**asdict(self), "coverage": self.coverage}
 
-    def __str__(self) -> str:
-        head = ("node", "op", "placement", "kernel", "shape", "MMAC", "KiB", "memory", "reason")
-        rows = [head, *(_row(node) for node in self.nodes)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
-        lines = ["  ".join((*map(_pad, row, widths, _RIGHT), row[-1])).rstrip() for row in rows]
-        return "\n".join([*lines, "", *self._totals()])
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
-    def _totals(self) -> list[str]:
+    def to_html(self) -> str:
+        """One HTML page, which needs nothing else: totals, table, and the graph coloured by placement."""
+        return report_html.page(self)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's cells, a row a node."""
+        return [_row(node) for node in self.nodes]
+
+    def totals(self) -> list[str]:
+        """What holds for the whole plan, in lines."""
         rows, cols, block = self.grid
         kinds = Counter(node.placement for node in self.nodes)
         return [
@@ -87,8 +102,11 @@ class Report:
             f"and {self.shared_bytes / 2**20:.1f} MiB that values share in turn",
         ]
 
-
-_RIGHT = (False, False, False, False, True, True, True, False)
+    def __str__(self) -> str:
+        rows = [self.columns, *self.rows()]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(self.columns) - 1)]
+        lines = ["  ".join((*map(_pad, row, widths, self.right), row[-1])).rstrip() for row in rows]
+        return "\n".join([*lines, "", *self.totals()])
 
 
 def _row(node: NodeReport) -> tuple[str, ...]:
