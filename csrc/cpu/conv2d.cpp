@@ -294,6 +294,7 @@ void Run2d<T>::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixel
             tile.pixels = (int)((i + 1) * pixels / tiles - begin);
             tile.x = in + begin;
             tile.residual = residual ? res + begin : nullptr;
+            tile.residual_c = residual ? residual->stride_c : 0;
             tile.out = dst + begin;
             tile.sums = sums + begin * UNIT;
             if (shape.depthwise) conv2d_depthwise_tile(tile);

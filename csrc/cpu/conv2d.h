@@ -30,6 +30,7 @@ template <class T>
 struct Tile {
     const float *const *x;    /* [pixels] base pointers; runs start at x[p] + channel + run.offset */
     const T *const *residual; /* [pixels], or NULL; channel 0 of the pixel */
+    int64_t residual_c;       /* the residual's channel stride: 1, or 0 where one channel counts for all */
     T *const *out;            /* [pixels] channel 0 of the pixel */
     float *sums;              /* [pixels][UNIT]: partial sums between panels */
     const Run *runs, *runs_end;
@@ -83,10 +84,13 @@ SB_INLINE void finish_sums(const Tile<T> &t, vec (&acc)[P][V]) {
     if (t.residual) {
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) {
-            const T *residual = t.residual[p] + t.out_channel;
+            const T *residual = t.residual[p] + t.out_channel * t.residual_c;
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v)
-                acc[p][v] += v + 1 < V || whole ? load(residual + v * W) : load(residual + v * W, tail);
+            for (int v = 0; v < V; ++v) {
+                const T *values = residual + v * W * t.residual_c;
+                const vec r = !t.residual_c ? splat(load(values, 1)[0]) : v + 1 < V || whole ? load(values) : load(values, tail);
+                acc[p][v] = combine(acc[p][v], r, e.multiply);
+            }
         }
     }
     if (e.affine) {
@@ -97,12 +101,22 @@ SB_INLINE void finish_sums(const Tile<T> &t, vec (&acc)[P][V]) {
             for (int p = 0; p < P; ++p) acc[p][v] = fma(acc[p][v], scale, shift);
         }
     }
-    if (e.activation != SB_IDENTITY) {
+    if (is_called(e.activation)) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            vec values[P];
+#pragma GCC unroll 16
+            for (int p = 0; p < P; ++p) values[p] = acc[p][v];
+            activate_called(e.activation, e.slope + v * W, values, P);
+#pragma GCC unroll 16
+            for (int p = 0; p < P; ++p) acc[p][v] = values[p];
+        }
+    } else if (e.activation != SB_IDENTITY) {
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
             const vec slope = load(e.slope + v * W);
 #pragma GCC unroll 16
-            for (int p = 0; p < P; ++p) acc[p][v] = activate(acc[p][v], e.activation, slope);
+            for (int p = 0; p < P; ++p) acc[p][v] = activate(acc[p][v], e.activation, slope, e.low, e.high);
         }
     }
 #pragma GCC unroll 16

@@ -76,9 +76,10 @@ void scale_and_shift(const sb_group_norm &norm, const sb_epilogue &e, const sb_p
 template <class T>
 SB_INLINE void normalize(const sb_epilogue &e, const Statistics &s, int64_t c, int lanes, const T *x, T *out) {
     const vec slope = e.slope ? load_lanes(e.slope + c, lanes) : vec{};
-    const vec v = fma(load_lanes(x + c, lanes), load_lanes(s.scale + c, lanes), load_lanes(s.shift + c, lanes));
-    if (lanes == W) store(out + c, activate(v, e.activation, slope));
-    else store(out + c, activate(v, e.activation, slope), lanes);
+    vec v = fma(load_lanes(x + c, lanes), load_lanes(s.scale + c, lanes), load_lanes(s.shift + c, lanes));
+    v = activate_one(v, e.activation, slope, e.low, e.high);
+    if (lanes == W) store(out + c, v);
+    else store(out + c, v, lanes);
 }
 
 template <class T>

@@ -3,6 +3,18 @@
 
 #include "sparseblock.h"
 
+namespace {
+
+/* `plane` with strides of 0 along the axes where one row, column or channel of it counts for all of `out`. */
+sb_plane broadcast(sb_plane plane, const sb_plane &out) {
+    if (plane.h != out.h) plane.stride_y = 0;
+    if (plane.w != out.w) plane.stride_x = 0;
+    if (plane.c != out.c) plane.stride_c = 0;
+    return plane;
+}
+
+} // namespace
+
 void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_list *lists, int threads, double *seconds) {
     for (int i = 0; i < n_steps; ++i) {
         const sb_step &step = steps[i];
@@ -10,7 +22,8 @@ void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_
         const sb_blocks active = {list.index, list.count, step.block_h, step.block_w};
         const sb_blocks *blocks = step.dense ? nullptr : &active;
         const sb_plane *x = &planes[step.x], *out = &planes[step.out];
-        const sb_plane *residual = step.residual >= 0 ? &planes[step.residual] : nullptr;
+        const sb_plane second = step.residual >= 0 ? broadcast(planes[step.residual], *out) : sb_plane{};
+        const sb_plane *residual = step.residual >= 0 ? &second : nullptr;
         const auto start = std::chrono::steady_clock::now();
         switch (step.op) {
         case SB_OP_CONV2D:

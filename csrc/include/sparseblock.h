@@ -51,18 +51,33 @@ typedef struct sb_blocks {
 typedef enum sb_activation {
     SB_IDENTITY = 0,
     SB_RELU = 1,
-    SB_RELU6 = 2,
-    SB_PRELU = 3, /* v > 0 ? v : v * slope[c]; leaky ReLU is a constant slope */
+    SB_CLAMP = 2,     /* min(max(v, low), high); ReLU6 is the one to [0, 6] */
+    SB_PRELU = 3,     /* v > 0 ? v : v * slope[c]; leaky ReLU is a constant slope */
+    SB_ELU = 4,       /* v > 0 ? v : slope[c] * (e^v - 1) */
+    SB_SIGMOID = 5,   /* 1 / (1 + e^-v) */
+    SB_TANH = 6,
+    SB_SILU = 7,      /* v * sigmoid(v) */
+    SB_GELU = 8,      /* v * (1 + erf(v / sqrt(2))) / 2 */
+    SB_GELU_TANH = 9, /* v * (1 + tanh(sqrt(2 / pi) * (v + 0.044715 v^3))) / 2 */
+    SB_MISH = 10,     /* v * tanh(log(1 + e^v)) */
+    SB_SOFTPLUS = 11, /* log(1 + e^v) */
+    SB_HARDSIGMOID = 12, /* min(max(v + 3, 0), 6) / 6 */
+    SB_HARDSWISH = 13,   /* v * hardsigmoid(v) */
 } sb_activation;
 
-/* What a kernel does to a value before it stores it:  activation((value + residual) * scale[c] + shift[c]).
- * Any pointer may be NULL. A conv's bias is `bias`, added first. */
+/* How a kernel takes in its second input, the residual. */
+typedef enum sb_combine { SB_ADD = 0, SB_MULTIPLY = 1 } sb_combine;
+
+/* What a kernel does to a value before it stores it:  activation((value + residual) * scale[c] + shift[c]), or
+ * activation(value * residual * scale[c] + shift[c]). Any pointer may be NULL. A conv's bias is `bias`, added first. */
 typedef struct sb_epilogue {
     const float *bias;  /* [c] */
     const float *scale; /* [c] */
     const float *shift; /* [c] */
-    const float *slope; /* [c], PReLU */
+    const float *slope; /* [c], PReLU and ELU */
     int32_t activation; /* sb_activation */
+    int32_t combine;    /* sb_combine */
+    float low, high;    /* clamp */
 } sb_epilogue;
 
 /* conv2d: out[n,k,y,x] = epilogue( sum_{c,r,s} w[k,c,r,s] * x[n,c, y*stride_h - pad_h + r*dilation_h,
@@ -123,14 +138,15 @@ SB_API int sb_set_isa(const char *name);
 SB_API int64_t sb_conv2d_packed_size(const sb_conv2d *conv);
 SB_API void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *packed);
 
-/* The operators. `residual` may be NULL; it has the shape of `out` and may be `out` itself. `threads` >= 1. `blocks` NULL:
- * every pixel (not for gather and scatter). */
+/* The operators. `residual` may be NULL; it has the shape of `out` and may be `out` itself. One pixel that counts for the whole
+ * frame is a plane whose stride_y and stride_x are 0, one channel that counts for all one whose stride_c is 0. `threads` >= 1.
+ * `blocks` NULL: every pixel (not for gather and scatter). */
 SB_API void sb_conv2d_run(const sb_conv2d *conv, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual,
                           const sb_blocks *blocks, const sb_plane *out, int threads);
 SB_API void sb_pool2d_run(const sb_pool2d *pool, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);
 SB_API void sb_interpolate_run(const sb_interpolate *resize, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out,
                                int threads);
-/* out = epilogue(x): copies, adds, folds a lone batch norm, applies an activation, converts NCHW to NHWC. */
+/* out = epilogue(x): copies, adds, multiplies, folds a lone batch norm, applies an activation, converts NCHW to NHWC. */
 SB_API void sb_pointwise_run(const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual, const sb_blocks *blocks,
                              const sb_plane *out, int threads);
 /* out [n, rows, cols, order * c]: the moments of the cells of x. A block is block_h x block_w pixels of `out`, that is cells. */
@@ -167,7 +183,7 @@ typedef enum sb_op {
 } sb_op;
 typedef struct sb_step {
     int32_t op;                /* sb_op */
-    int32_t x, residual, out;  /* numbers of planes; residual -1: none */
+    int32_t x, residual, out;  /* numbers of planes; residual -1: none; a residual of one pixel or channel counts for all */
     int32_t list;              /* number of the list of active blocks */
     int32_t block_h, block_w;  /* block size in pixels of this step's output */
     int32_t dense;             /* 1: every pixel of every image, whatever the list says; block size unused */

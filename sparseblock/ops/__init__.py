@@ -29,6 +29,7 @@ from sparseblock.ops.global_avg_pool2d import global_avg_pool2d
 from sparseblock.ops.group_norm import group_norm
 from sparseblock.ops.interpolate import interpolate
 from sparseblock.ops.max_pool2d import max_pool2d
+from sparseblock.ops.mul import mul
 from sparseblock.ops.scatter import scatter
 
 __all__ = [
@@ -48,5 +49,6 @@ __all__ = [
     "group_norm",
     "interpolate",
     "max_pool2d",
+    "mul",
     "scatter",
 ]

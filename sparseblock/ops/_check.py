@@ -12,7 +12,14 @@ from sparseblock.blocks import BlockSet, check_list
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import LIMIT, cell_extent, pool_extent
 
-ACTIVATIONS = (None, "relu", "relu6", "leaky_relu", "prelu")
+ACTIVATIONS = (
+    *(None, "relu", "relu6", "clamp", "leaky_relu", "prelu", "elu", "sigmoid", "tanh", "silu", "gelu", "gelu_tanh"),
+    *("mish", "softplus", "hardsigmoid", "hardswish"),
+)
+_SLOPES = {"leaky_relu": 0.01, "elu": 1.0}  # torch.nn.functional's, where none is given
+
+# An activation as backends know it: its name, slope [c] of "prelu" and "elu", and (low, high) of "clamp".
+Fused = tuple[str | None, torch.Tensor | None, tuple[float, float] | None]
 
 
 def shape(tensor: torch.Tensor) -> str:
@@ -235,29 +242,68 @@ def channel_vector(op: str, name: str, vector: torch.Tensor | None, channels: in
 
 
 def activation(
-    op: str, name: str | None, slope: float | torch.Tensor | None, out: torch.Tensor
-) -> tuple[str | None, torch.Tensor | None]:
-    """The activation as backends know it: None, "relu", "relu6", or "prelu" with a slope per channel."""
+    op: str,
+    name: str | None,
+    slope: float | torch.Tensor | None,
+    bounds: Sequence[float] | None,
+    out: torch.Tensor,
+) -> Fused:
+    """The activation as backends know it: leaky ReLU is a PReLU, ReLU6 a clamp."""
     if name not in ACTIVATIONS:
         known = ", ".join(repr(known) for known in ACTIVATIONS)
         raise SparseBlockError(f"{op}: activation is {name!r}; it must be one of {known}")
-    if name not in ("leaky_relu", "prelu"):
-        if slope is not None:
-            raise SparseBlockError(f"{op}: slope is given, but activation {name!r} has none; leave it out")
-        return name, None
+    if bounds is not None and name != "clamp":
+        raise SparseBlockError(f"{op}: bounds are given, but activation {name!r} has none; leave them out")
+    if slope is not None and name not in ("leaky_relu", "prelu", "elu"):
+        raise SparseBlockError(f"{op}: slope is given, but activation {name!r} has none; leave it out")
+    if name == "clamp":
+        return name, None, _bounds(op, bounds)
+    if name == "relu6":
+        return "clamp", None, (0.0, 6.0)
+    if name in ("leaky_relu", "prelu", "elu"):
+        kernel = "elu" if name == "elu" else "prelu"
+        return kernel, _slope(op, name, _SLOPES.get(name) if slope is None else slope, out), None
+    return name, None, None
+
+
+def _bounds(op: str, bounds: Sequence[float] | None) -> tuple[float, float]:
+    pair = tuple(bounds) if isinstance(bounds, Sequence) else ()
+    if len(pair) != 2 or not all(isinstance(bound, (int, float)) for bound in pair) or not pair[0] <= pair[1]:
+        raise SparseBlockError(
+            f"{op}: bounds of 'clamp' are {bounds!r}; they must be two numbers, low <= high, "
+            "infinite where there is none"
+        )
+    return float(pair[0]), float(pair[1])
+
+
+def _slope(op: str, name: str, slope: float | torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
     channels = out.shape[1]
-    if slope is None and name == "leaky_relu":
-        slope = 0.01  # torch.nn.functional.leaky_relu's
     if isinstance(slope, (int, float)):
         dtype = torch.promote_types(out.dtype, torch.float32)
-        return "prelu", torch.full((channels,), slope, dtype=dtype, device=out.device)
+        return torch.full((channels,), slope, dtype=dtype, device=out.device)
     if not isinstance(slope, torch.Tensor) or tuple(slope.shape) not in ((channels,), (1,)):
         described = list(slope.shape) if isinstance(slope, torch.Tensor) else repr(slope)
         raise SparseBlockError(
             f"{op}: slope of {name!r} is {described}; it must be a number or a tensor [{channels}] or [1]"
         )
     strided(op, "slope", slope)
-    return "prelu", slope.expand(channels)
+    return slope.expand(channels)
+
+
+def second_input(op: str, name: str, tensor: torch.Tensor, out: torch.Tensor) -> None:
+    """`tensor` has the shape of `out`, or one pixel or one channel that counts for all."""
+    n, c, h, w = out.shape
+    if tuple(tensor.shape) not in ((n, c, h, w), (n, c, 1, 1), (n, 1, h, w)):
+        raise SparseBlockError(
+            f"{op}: {name} is {shape(tensor)} but out is {shape(out)}; it must have that shape, or one pixel or one "
+            f"channel that counts for all: {shape_of((n, c, 1, 1))} or {shape_of((n, 1, h, w))}"
+        )
+
+
+def combination(op: str, combine: str) -> None:
+    """How a residual is taken in."""
+    if combine not in ("add", "mul"):
+        raise SparseBlockError(f"{op}: combine is {combine!r}; it must be 'add' or 'mul'")
 
 
 def pointwise(
@@ -266,17 +312,22 @@ def pointwise(
     out: torch.Tensor,
     name: str | None,
     slope: float | torch.Tensor | None,
-    **inputs: torch.Tensor,
-) -> tuple[str | None, torch.Tensor | None]:
-    """Everything that an element-wise op takes; returns the activation and its slope as backends know them."""
+    bounds: Sequence[float] | None,
+    x: torch.Tensor,
+    y: torch.Tensor | None = None,
+) -> Fused:
+    """Everything that an element-wise op takes; returns the activation as backends know it."""
+    inputs = {"x": x} if y is None else {"x": x, "y": y}
     planes(op, out, **inputs)
     tensors(op, out, **inputs)
-    same_shape(op, out, **inputs)
-    name, slope = activation(op, name, slope, out)
-    parameters(op, out, slope=slope)
+    same_shape(op, out, x=x)
+    if y is not None:
+        second_input(op, "y", y, out)
+    fused = activation(op, name, slope, bounds, out)
+    parameters(op, out, slope=fused[1])
     blocks(op, active, out)
     apart(op, out, place=out, **inputs)
-    return name, slope
+    return fused
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from sparseblock.blocks import BlockSet
@@ -10,7 +12,7 @@ from sparseblock.ops._register import register
 
 _activation = register(
     "activation(Tensor x, Tensor index, Tensor count, int[2] block, Tensor(a!) out, "
-    "str? activation, Tensor? slope) -> ()"
+    "str? activation, Tensor? slope, float[]? bounds) -> ()"
 )
 
 
@@ -21,14 +23,18 @@ def activation(
     *,
     activation: str | None = "relu",
     slope: float | torch.Tensor | None = None,
+    bounds: Sequence[float] | None = None,
 ) -> torch.Tensor:
-    """out = activation(x) in the active blocks, the very values; the rest keeps its bits. None copies bits.
+    """out = activation(x) in the active blocks; the rest keeps its bits. None copies bits.
+
+    Functions that select or scale a value give the very values of PyTorch's; smooth ones (sigmoid, tanh, silu, gelu,
+    gelu_tanh, mish, softplus, elu) come within 8 units of the last place of the exact value.
 
     Args:
         x: [n, c, h, w], channels-last; may be `out` itself.
         blocks: grid over `out`; a block is `blocks.block` pixels.
         out: [n, c, h, w], channels-last; written in place.
-        activation, slope: as in `conv2d`.
+        activation, slope, bounds: as in `conv2d`.
 
     Returns:
         `out`.
@@ -42,6 +48,6 @@ def activation(
         >>> sparseblock.ops.activation(x, blocks, x, activation="leaky_relu", slope=0.1).shape
         torch.Size([1, 8, 30, 40])
     """
-    activation, slope = _check.pointwise("activation", blocks, out, activation, slope, x=x)
-    _activation(x, blocks.index, blocks.count, blocks.block, out, activation, slope)
+    fused = _check.pointwise("activation", blocks, out, activation, slope, bounds, x)
+    _activation(x, blocks.index, blocks.count, blocks.block, out, *fused)
     return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from sparseblock.blocks import BlockSet
@@ -10,7 +12,7 @@ from sparseblock.ops._register import register
 
 _add = register(
     "add(Tensor x, Tensor y, Tensor index, Tensor count, int[2] block, Tensor(a!) out, "
-    "str? activation, Tensor? slope) -> ()"
+    "str? activation, Tensor? slope, float[]? bounds) -> ()"
 )
 
 
@@ -22,14 +24,17 @@ def add(
     *,
     activation: str | None = None,
     slope: float | torch.Tensor | None = None,
+    bounds: Sequence[float] | None = None,
 ) -> torch.Tensor:
     """out = activation(x + y) in the active blocks; the rest keeps its bits.
 
     Args:
-        x, y: [n, c, h, w], channels-last; either may be `out` itself.
+        x: [n, c, h, w], channels-last; may be `out` itself.
+        y: [n, c, h, w], channels-last, which may be `out` itself; or [n, c, 1, 1] or [n, 1, h, w], broadcast over the
+            frame or over the channels.
         blocks: grid over `out`; a block is `blocks.block` pixels.
         out: [n, c, h, w], channels-last; written in place.
-        activation, slope: as in `conv2d`.
+        activation, slope, bounds: as in `conv2d`.
 
     Returns:
         `out`.
@@ -44,6 +49,6 @@ def add(
         >>> sparseblock.ops.add(x, x.clone(), blocks, x, activation="relu").shape
         torch.Size([1, 8, 30, 40])
     """
-    activation, slope = _check.pointwise("add", blocks, out, activation, slope, x=x, y=y)
-    _add(x, y, blocks.index, blocks.count, blocks.block, out, activation, slope)
+    fused = _check.pointwise("add", blocks, out, activation, slope, bounds, x, y)
+    _add(x, y, blocks.index, blocks.count, blocks.block, out, *fused)
     return out

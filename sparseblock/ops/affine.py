@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from sparseblock.blocks import BlockSet
@@ -10,7 +12,7 @@ from sparseblock.ops._register import register
 
 _affine = register(
     "affine(Tensor x, Tensor scale, Tensor shift, Tensor index, Tensor count, int[2] block, Tensor(a!) out, "
-    "str? activation, Tensor? slope) -> ()"
+    "str? activation, Tensor? slope, float[]? bounds) -> ()"
 )
 
 
@@ -23,6 +25,7 @@ def affine(
     *,
     activation: str | None = None,
     slope: float | torch.Tensor | None = None,
+    bounds: Sequence[float] | None = None,
 ) -> torch.Tensor:
     """out = activation(x * scale + shift) in the active blocks; the rest keeps its bits.
 
@@ -33,7 +36,7 @@ def affine(
         scale, shift: [c].
         blocks: grid over `out`; a block is `blocks.block` pixels.
         out: [n, c, h, w], channels-last; written in place.
-        activation, slope: as in `conv2d`.
+        activation, slope, bounds: as in `conv2d`.
 
     Returns:
         `out`.
@@ -48,9 +51,9 @@ def affine(
         torch.Size([1, 8, 30, 40])
     """
     op = "affine"
-    activation, slope = _check.pointwise(op, blocks, out, activation, slope, x=x)
+    fused = _check.pointwise(op, blocks, out, activation, slope, bounds, x)
     _check.parameters(op, out, scale=scale, shift=shift)
     for name, vector in (("scale", scale), ("shift", shift)):
         _check.channel_vector(op, name, vector, out.shape[1])
-    _affine(x, scale, shift, blocks.index, blocks.count, blocks.block, out, activation, slope)
+    _affine(x, scale, shift, blocks.index, blocks.count, blocks.block, out, *fused)
     return out

@@ -14,8 +14,8 @@ from sparseblock.ops._register import register
 
 _conv2d = register(
     "conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor index, Tensor count, int[2] block, Tensor(a!) out, "
-    "int[2] stride, int[2] padding, int[2] dilation, int groups, str? activation, Tensor? slope, Tensor? residual)"
-    " -> ()"
+    "int[2] stride, int[2] padding, int[2] dilation, int groups, str? activation, Tensor? slope, float[]? bounds, "
+    "Tensor? residual, str combine) -> ()"
 )
 
 
@@ -32,9 +32,13 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
     slope: float | torch.Tensor | None = None,
+    bounds: Sequence[float] | None = None,
     residual: torch.Tensor | None = None,
+    combine: str = "add",
 ) -> torch.Tensor:
     """out = activation(torch.conv2d(x, weight, bias) + residual) in the active blocks; the rest keeps its bits.
+
+    Or activation(torch.conv2d(x, weight, bias) * residual), where `combine` is "mul".
 
     Args:
         x: [n, c, h, w], channels-last. Zeros count outside of it.
@@ -44,9 +48,14 @@ def conv2d(
         blocks: grid over `out`; a block is `blocks.block` pixels of `out`.
         out: [n, k, oh, ow], channels-last; written in place, shares no memory with `x`.
         stride, padding, dilation: pixels, one number or (vertical, horizontal).
-        activation: None, "relu", "relu6", "leaky_relu" or "prelu".
-        slope: of "leaky_relu" a number (0.01 where None), of "prelu" a number or a tensor [k] or [1].
-        residual: [n, k, oh, ow], channels-last, or None; may be `out` itself.
+        activation: None, "relu", "relu6", "clamp", "leaky_relu", "prelu", "elu", "sigmoid", "tanh", "silu", "gelu",
+            "gelu_tanh", "mish", "softplus", "hardsigmoid" or "hardswish", as in torch.nn.functional.
+        slope: a number or a tensor [k] or [1]; of "prelu", of "leaky_relu" (0.01 where None), and of "elu", whose alpha
+            it is (1 where None).
+        bounds: of "clamp", (low, high).
+        residual: [n, k, oh, ow], channels-last, which may be `out` itself; or [n, k, 1, 1] or [n, 1, oh, ow], broadcast
+            over the frame or over the channels; or None.
+        combine: how the residual is taken in, "add" or "mul".
 
     Returns:
         `out`.
@@ -90,15 +99,16 @@ def conv2d(
         )
     _check.out_shape(op, out, (x.shape[0], k, *extent), x=x)
     if residual is not None:
-        _check.same_shape(op, out, residual=residual)
+        _check.second_input(op, "residual", residual, out)
+    _check.combination(op, combine)
     _check.channel_vector(op, "bias", bias, k)
-    activation, slope = _check.activation(op, activation, slope, out)
-    _check.parameters(op, out, slope=slope)
+    fused = _check.activation(op, activation, slope, bounds, out)
+    _check.parameters(op, out, slope=fused[1])
     _check.blocks(op, blocks, out)
     _check.apart(op, out, x=x, weight=weight, bias=bias)
     _check.apart(op, out, place=out, residual=residual)
     _conv2d(
         x, weight, bias, blocks.index, blocks.count, blocks.block, out,
-        stride, padding, dilation, groups, activation, slope, residual,
+        stride, padding, dilation, groups, *fused, residual, combine,
     )  # fmt: skip
     return out

@@ -15,7 +15,7 @@ from sparseblock.ops._register import register
 _conv_transpose2d = register(
     "conv_transpose2d(Tensor x, Tensor weight, Tensor? bias, Tensor index, Tensor count, int[2] block, Tensor(a!) out, "
     "int[2] stride, int[2] padding, int[2] output_padding, int[2] dilation, int groups, str? activation, "
-    "Tensor? slope, Tensor? residual) -> ()"
+    "Tensor? slope, float[]? bounds, Tensor? residual, str combine) -> ()"
 )
 
 
@@ -33,7 +33,9 @@ def conv_transpose2d(
     groups: int = 1,
     activation: str | None = None,
     slope: float | torch.Tensor | None = None,
+    bounds: Sequence[float] | None = None,
     residual: torch.Tensor | None = None,
+    combine: str = "add",
 ) -> torch.Tensor:
     """out = activation(torch.conv_transpose2d(x, weight, bias) + residual) in active blocks; the rest keeps its bits.
 
@@ -45,7 +47,7 @@ def conv_transpose2d(
         out: [n, k, oh, ow], channels-last; written in place, shares no memory with `x`.
             oh = (h - 1) stride - 2 padding + dilation (r - 1) + output_padding + 1.
         stride, padding, output_padding, dilation: pixels, one number or (vertical, horizontal), as in PyTorch.
-        activation, slope, residual: as in `conv2d`.
+        activation, slope, bounds, residual, combine: as in `conv2d`.
 
     Returns:
         `out`.
@@ -96,15 +98,16 @@ def conv_transpose2d(
     k = per_group * groups
     _check.out_shape(op, out, (x.shape[0], k, *extent), x=x)
     if residual is not None:
-        _check.same_shape(op, out, residual=residual)
+        _check.second_input(op, "residual", residual, out)
+    _check.combination(op, combine)
     _check.channel_vector(op, "bias", bias, k)
-    activation, slope = _check.activation(op, activation, slope, out)
-    _check.parameters(op, out, slope=slope)
+    fused = _check.activation(op, activation, slope, bounds, out)
+    _check.parameters(op, out, slope=fused[1])
     _check.blocks(op, blocks, out)
     _check.apart(op, out, x=x, weight=weight, bias=bias)
     _check.apart(op, out, place=out, residual=residual)
     _conv_transpose2d(
         x, weight, bias, blocks.index, blocks.count, blocks.block, out,
-        stride, padding, output_padding, dilation, groups, activation, slope, residual,
+        stride, padding, output_padding, dilation, groups, *fused, residual, combine,
     )  # fmt: skip
     return out

@@ -13,7 +13,7 @@ from sparseblock.ops._register import register
 
 _group_norm = register(
     "group_norm(Tensor x, Tensor moments, Tensor? weight, Tensor? bias, Tensor index, Tensor count, int[2] block, "
-    "Tensor(a!) out, int num_groups, float eps, int[2] cell, str? activation, Tensor? slope) -> ()"
+    "Tensor(a!) out, int num_groups, float eps, int[2] cell, str? activation, Tensor? slope, float[]? bounds) -> ()"
 )
 
 
@@ -30,6 +30,7 @@ def group_norm(
     eps: float = 1e-5,
     activation: str | None = None,
     slope: float | torch.Tensor | None = None,
+    bounds: Sequence[float] | None = None,
 ) -> torch.Tensor:
     """out = activation(torch.nn.functional.group_norm(x)) in the active blocks; the rest keeps its bits.
 
@@ -47,7 +48,7 @@ def group_norm(
         num_groups: a divisor of c.
         cell: as given to `block_moments`.
         eps: added to the variance.
-        activation, slope: as in `conv2d`.
+        activation, slope, bounds: as in `conv2d`.
 
     Returns:
         `out`.
@@ -66,7 +67,7 @@ def group_norm(
     """
     op = "group_norm"
     _check.planes(op, out, moments=moments)
-    activation, slope = _check.pointwise(op, blocks, out, activation, slope, x=x)
+    fused = _check.pointwise(op, blocks, out, activation, slope, bounds, x)
     _check.tensors(op, out, moments=moments, weight=weight, bias=bias)
     cell, channels = _check.pair(op, "cell", cell, 1), out.shape[1]
     _check.moments(op, moments, out.shape, cell, 2)
@@ -81,6 +82,6 @@ def group_norm(
     _check.apart(op, out, moments=moments)
     _group_norm(
         x, moments, weight, bias, blocks.index, blocks.count, blocks.block, out,
-        num_groups, eps, cell, activation, slope,
+        num_groups, eps, cell, *fused,
     )  # fmt: skip
     return out

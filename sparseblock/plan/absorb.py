@@ -12,8 +12,9 @@ from sparseblock.plan.ir import Conv2d, Epilogue, GroupNorm, Node, Pointwise
 def absorb(producer: Node, pointwise: Node) -> Node | None:
     """One node that does what `pointwise` does after `producer`, or None where no node can.
 
-    A node computes activation((sum + residual) * scale + shift), each part once and in this order; what comes later
-    cannot be followed by what comes earlier. An affine map right after a convolution goes into its weights instead.
+    A node computes activation((sum + residual) * scale + shift), each part once and in this order, or the product with
+    the residual instead of the sum; what comes later cannot be followed by what comes earlier. An affine map right
+    after a convolution goes into its weights instead.
     """
     op, before, after = producer.op, producer.epilogue, pointwise.epilogue
     if not isinstance(op, (Conv2d, GroupNorm, Pointwise)) or not isinstance(pointwise.op, Pointwise):
@@ -36,7 +37,10 @@ def absorb(producer: Node, pointwise: Node) -> Node | None:
         and _is_finite(after)
     ):
         op, after = _fold(op, after), replace(after, scale=None, shift=None)
-    epilogue = Epilogue(*_compose(before, after), after.activation or before.activation, _slope(before, after))
+    scale, shift = _compose(before, after)
+    active = after if after.activation is not None else before
+    combine = after.combine if pointwise.residual is not None else before.combine
+    epilogue = Epilogue(scale, shift, active.activation, active.slope, active.bounds, combine)
     origin = producer.origin or pointwise.origin
     return Node(op, inputs, pointwise.output, epilogue, origin)
 
@@ -56,10 +60,6 @@ def _compose(first: Epilogue, second: Epilogue) -> tuple[torch.Tensor | None, to
 
 def _product(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
     return a if b is None else b if a is None else (a.double() * b.double()).float()
-
-
-def _slope(first: Epilogue, second: Epilogue) -> torch.Tensor | None:
-    return second.slope if second.activation is not None else first.slope
 
 
 def _is_finite(affine: Epilogue) -> bool:

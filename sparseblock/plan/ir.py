@@ -51,14 +51,17 @@ class Ref:
 class Epilogue:
     """What is done to a sum before it is stored: activation((v + residual) * scale[c] + shift[c]).
 
-    The residual is the node's second input. Vectors are float32 [c]; `slope` belongs to "prelu", as which leaky ReLU
-    counts too.
+    The residual is the node's second input; with `combine` "mul" it is multiplied instead of added. It has the shape of
+    the result, or one pixel or one channel that counts for all. Vectors are float32 [c]; `slope` belongs to "prelu", as
+    which leaky ReLU counts too, and to "elu", `bounds` to "clamp", as which ReLU6 counts.
     """
 
     scale: torch.Tensor | None = None
     shift: torch.Tensor | None = None
-    activation: str | None = None  # "relu", "relu6", "prelu"
+    activation: str | None = None  # a name of sparseblock.backends.cpu.native.ACTIVATIONS
     slope: torch.Tensor | None = None
+    bounds: tuple[float, float] | None = None
+    combine: str = "add"
 
     @property
     def is_affine(self) -> bool:
@@ -68,7 +71,7 @@ class Epilogue:
         """The part for channels [start, stop)."""
         vectors = (None if v is None else v[start:stop].clone() for v in (self.scale, self.shift, self.slope))
         scale, shift, slope = vectors
-        return Epilogue(scale, shift, self.activation, slope)
+        return replace(self, scale=scale, shift=shift, slope=slope)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,10 +225,12 @@ class Node:
             case _:
                 parts = [type(self.op).__name__.lower()]
         if self.residual is not None:
-            parts.append("add")
+            parts.append(self.epilogue.combine)
         if self.epilogue.is_affine:
             parts.append("affine")
-        if self.epilogue.activation is not None:
+        if self.epilogue.activation == "clamp":
+            parts.append("clamp({:g}, {:g})".format(*self.epilogue.bounds))
+        elif self.epilogue.activation is not None:
             parts.append(self.epilogue.activation)
         return "+".join(parts) or "copy"
 

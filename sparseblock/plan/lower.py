@@ -70,6 +70,10 @@ class _Lowering:
             raise Unsupported(f"{what} is no float32 map [1, c, h, w]")
         return value
 
+    def pointwise(self, ref: Ref) -> Node | None:
+        """The node that makes `ref`, if it is a pointwise one."""
+        return next((n for n in self.nodes if n.output == ref.name and isinstance(n.op, Pointwise)), None)
+
     def emit(self, op: Op, inputs: list[Any], shape: tuple[int, ...] | None = None, **epilogue: Any) -> Ref:
         """Adds a node of maps; `shape` is that of the captured node unless given."""
         node, result = self.current, self.current.meta.get("val")

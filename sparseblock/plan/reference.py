@@ -1,7 +1,7 @@
 """The same graph run by torch alone, node by node, as the contract says: where(active, dense_op(x), previous).
 
 Slow and short. It has planes of its own, one per value, shares nothing with the executor but the graph and its
-placement, and can compute in float64. Tests compare plans with it.
+placement, takes its activations from the reference backend, and can compute in float64. Tests compare plans with it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from sparseblock.backends.reference.block_moments import moments
 from sparseblock.backends.reference.global_avg_pool2d import mean
 from sparseblock.backends.reference.group_norm import statistics
+from sparseblock.backends.reference.masked import activate, combined
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.ir import (
     BlockMoments,
@@ -96,7 +97,7 @@ class Reference:
                 return torch.cat([x, *more], 1)
             case Slice(start=start):
                 return x[:, start : start + shape[1]]
-        return self._epilogue(node, x + more[0] if more else x)
+        return self._epilogue(node, combined(x, more[0] if more else None, node.epilogue.combine))
 
     def _conv(self, op: Conv2d, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         weight, bias = self._value(op.weight), self._value(op.bias)
@@ -109,19 +110,12 @@ class Reference:
     def _epilogue(self, node: Node, x: torch.Tensor) -> torch.Tensor:
         epilogue = node.epilogue
         scale, shift, slope = (
-            None if vector is None else vector.to(self.dtype).reshape(1, -1, 1, 1)
+            None if vector is None else vector.to(self.dtype)
             for vector in (epilogue.scale, epilogue.shift, epilogue.slope)
         )
-        x = x if scale is None else x * scale
-        x = x if shift is None else x + shift
-        match epilogue.activation:
-            case "relu":
-                return x.relu()
-            case "relu6":
-                return F.relu6(x)
-            case "prelu":
-                return torch.where(x > 0, x, x * slope)
-        return x
+        x = x if scale is None else x * scale[:, None, None]
+        x = x if shift is None else x + shift[:, None, None]
+        return activate(x, epilogue.activation, slope, epilogue.bounds)
 
     def _value(self, leaf: Any) -> Any:
         """What stands for an argument: values by name, floating-point constants in this dtype."""

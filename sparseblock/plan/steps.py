@@ -107,6 +107,8 @@ class Steps:
             shift=epilogue.shift,
             activation=epilogue.activation,
             slope=epilogue.slope,
+            bounds=epilogue.bounds,
+            combine=epilogue.combine,
         )
         self._alive.append(native_epilogue)
         return native_epilogue

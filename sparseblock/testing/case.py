@@ -26,6 +26,7 @@ class Case:
         keywords: every other argument.
         tolerance: to the oracle in float64, before the one rounding to what is stored. 0: the op selects values, or
             rounds once: it gives the very values of the oracle in float32. None: the op moves data, and gives its bits.
+        relative: what is allowed besides, as a part of the oracle's value.
     """
 
     call: Callable[..., torch.Tensor]
@@ -36,6 +37,7 @@ class Case:
     blocks: BlockSet
     keywords: dict[str, object] = field(default_factory=dict)
     tolerance: float | None = None
+    relative: float = 0.0
 
     @property
     def dtype(self) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,12 @@ from sparseblock import ops
 from sparseblock.backends.reference.group_norm import statistics
 from sparseblock.blocks import BlockSet
 from sparseblock.grid import cell_extent, conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
+from sparseblock.testing.activations import EPS, TINY, bound
 from sparseblock.testing.case import Case
 from sparseblock.testing.compare import tolerance
 
 Pair = tuple[int, int]
+_EXACT = (None, "relu", "relu6", "clamp", "leaky_relu", "prelu")  # select or scale a value: round at most once
 Matrix = torch.Tensor  # bool [out pixels, input pixels] of one axis
 
 
@@ -28,17 +31,17 @@ def conv2d(
     padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
-    activation: str | None = None,
-    slope: float | torch.Tensor | None = None,
+    combine: str = "add",
+    **activation: object,
 ) -> Case:
     """`ops.conv2d`, arguments as there."""
     windows = list(zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True))
     extent = [conv_extent(*window) for window in windows]
     reads = tuple(_window_reads(out, *window) for out, window in zip(extent, windows, strict=True))
     keywords = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    fused = {"weight": weight, "bias": bias, "activation": activation, "slope": slope}
+    fused = {"weight": weight, "bias": bias, "combine": combine}
     shape = (x.shape[0], weight.shape[0], *extent)
-    return _convolution(ops.conv2d, x, reads, shape, keywords | fused, residual, weight[0].numel())
+    return _convolution(ops.conv2d, x, reads, shape, keywords | fused, activation, residual, weight[0].numel())
 
 
 def conv_transpose2d(
@@ -52,18 +55,18 @@ def conv_transpose2d(
     output_padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
-    activation: str | None = None,
-    slope: float | torch.Tensor | None = None,
+    combine: str = "add",
+    **activation: object,
 ) -> Case:
     """`ops.conv_transpose2d`, arguments as there."""
     windows = list(zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True))
     extent = [conv_transpose_extent(*window, o) for window, o in zip(windows, output_padding, strict=True)]
     reads = tuple(_transposed_reads(out, *window) for out, window in zip(extent, windows, strict=True))
     keywords = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    fused = {"weight": weight, "bias": bias, "activation": activation, "slope": slope, "output_padding": output_padding}
+    fused = {"weight": weight, "bias": bias, "combine": combine, "output_padding": output_padding}
     shape = (x.shape[0], weight.shape[1] * groups, *extent)
     terms = weight[:, 0].numel() // groups
-    return _convolution(ops.conv_transpose2d, x, reads, shape, keywords | fused, residual, terms)
+    return _convolution(ops.conv_transpose2d, x, reads, shape, keywords | fused, activation, residual, terms)
 
 
 def max_pool2d(
@@ -134,18 +137,27 @@ def interpolate(
 
 def add(x: torch.Tensor, y: torch.Tensor, **activation: object) -> Case:
     """`ops.add`, arguments as there."""
-    return _pointwise(ops.add, {"x": x, "y": y}, activation, tolerance(1, addends=(x, y)))
+    return _pointwise(ops.add, {"x": x, "y": y}, {}, activation, tolerance(1, addends=(x, y)))
+
+
+def mul(x: torch.Tensor, y: torch.Tensor, **activation: object) -> Case:
+    """`ops.mul`, arguments as there."""
+    return _pointwise(ops.mul, {"x": x, "y": y}, {}, activation, tolerance(1, x, y))
 
 
 def activation(x: torch.Tensor, **activation: object) -> Case:
-    """`ops.activation`, arguments as there; the very values, and without an activation the bits."""
-    return _pointwise(ops.activation, {"x": x}, activation, None if activation["activation"] is None else 0.0)
+    """`ops.activation`, arguments as there; the very values of what selects or scales, the bits of none."""
+    name = activation["activation"]
+    case = _pointwise(ops.activation, {"x": x}, {}, activation, 0.0)
+    if name in _EXACT:
+        return replace(case, tolerance=None if name is None else 0.0, relative=0.0)
+    return case
 
 
 def affine(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, **activation: object) -> Case:
     """`ops.affine`, arguments as there."""
     allowed = tolerance(1, x, scale, addends=(shift,))
-    return _pointwise(ops.affine, {"x": x}, {"scale": scale, "shift": shift, **activation}, allowed)
+    return _pointwise(ops.affine, {"x": x}, {"scale": scale, "shift": shift}, activation, allowed)
 
 
 def cat(*parts: torch.Tensor) -> Case:
@@ -188,8 +200,7 @@ def group_norm(
     num_groups: int,
     cell: Pair,
     eps: float = 1e-5,
-    activation: str | None = None,
-    slope: float | torch.Tensor | None = None,
+    **activation: object,
 ) -> Case:
     """`ops.group_norm`, arguments as there."""
     size = tuple(x.shape[2:])
@@ -199,25 +210,37 @@ def group_norm(
     # Scale, shift and result are rounded once each, from statistics in double precision.
     allowed = tolerance(1, torch.maximum(x.abs(), mean.abs()), scale, addends=(bias,))
     reads = {"x": _same(size), "moments": _whole(moments, size)}
-    keywords |= {"activation": activation, "slope": slope}
-    return _case(ops.group_norm, {"x": x, "moments": moments}, reads, x.shape, keywords, allowed)
+    maps, exact = {"x": x, "moments": moments}, _activated(allowed, activation)
+    return _case(ops.group_norm, maps, reads, x.shape, keywords | activation, *exact)
 
 
 def _cat(*, blocks: BlockSet, out: torch.Tensor, **parts: torch.Tensor) -> torch.Tensor:
     return ops.cat(list(parts.values()), blocks, out)
 
 
-def _case(call, maps, reads, out_shape, keywords, allowed) -> Case:
+def _case(call, maps, reads, out_shape, keywords, allowed, relative=0.0) -> Case:
     blocks = BlockSet.all(out_shape[0], 1, 1, tuple(out_shape[2:]))
-    return Case(call, call, maps, reads, tuple(out_shape), blocks, keywords, allowed)
+    return Case(call, call, maps, reads, tuple(out_shape), blocks, keywords, allowed, relative)
 
 
-def _convolution(call, x, reads, out_shape, keywords, residual, terms) -> Case:
-    maps, reads = {"x": x}, {"x": reads}
+def _convolution(call, x, reads, out_shape, keywords, activation, residual, terms) -> Case:
+    maps, reads, factors, addends = {"x": x}, {"x": reads}, [x, keywords["weight"]], [keywords["bias"]]
     if residual is not None:
-        maps["residual"], reads["residual"] = residual, _same(out_shape[2:])
-    allowed = tolerance(terms, x, keywords["weight"], addends=(keywords["bias"], residual))
-    return _case(call, maps, reads, out_shape, keywords, allowed)
+        maps["residual"], reads["residual"] = residual, _pixels(residual, out_shape[2:])
+        if keywords["combine"] == "add":
+            addends.append(residual)
+        else:  # of every term; and one more rounding
+            factors.append(residual)
+            addends = [None if bias is None else bias * residual.abs().max() for bias in addends]
+            terms += 1
+    allowed = tolerance(terms, *factors, addends=tuple(addends))
+    return _case(call, maps, reads, out_shape, keywords | activation, *_activated(allowed, activation))
+
+
+def _activated(allowed: float, activation: dict[str, object]) -> tuple[float, float]:
+    """Tolerance and relative part after an activation of what may be off by `allowed`."""
+    of = bound(activation.get("activation"), activation.get("slope"))
+    return of.lipschitz * allowed + EPS * of.absolute + TINY, EPS * of.relative
 
 
 def _pool(call, x, kernel_size, stride, padding, dilation, ceil_mode, keywords, allowed) -> Case:
@@ -233,9 +256,10 @@ def _adaptive(call, x, size, allowed) -> Case:
     return _case(call, {"x": x}, {"x": reads}, (*x.shape[:2], *size), {}, allowed)
 
 
-def _pointwise(call, maps, keywords, allowed) -> Case:
+def _pointwise(call, maps, keywords, activation, allowed) -> Case:
     shape = maps["x"].shape
-    return _case(call, maps, dict.fromkeys(maps, _same(shape[2:])), shape, keywords, allowed)
+    reads = {name: _pixels(value, shape[2:]) for name, value in maps.items()}
+    return _case(call, maps, reads, shape, keywords | activation, *_activated(allowed, activation))
 
 
 def _window_reads(out: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Matrix:
@@ -267,6 +291,14 @@ def _resize_reads(size: int, resize: Callable[[torch.Tensor], torch.Tensor]) -> 
 def _whole(x: torch.Tensor, out: Sequence[int]) -> tuple[Matrix, Matrix]:
     """Each output pixel reads all of the input."""
     return tuple(torch.ones(o, size, dtype=torch.bool) for o, size in zip(out, x.shape[2:], strict=True))
+
+
+def _pixels(source: torch.Tensor, size: Sequence[int]) -> tuple[Matrix, Matrix]:
+    """Each output pixel reads the one in its place, or the only one there is."""
+    return tuple(
+        torch.eye(out, dtype=torch.bool) if own == out else torch.ones(out, 1, dtype=torch.bool)
+        for own, out in zip(source.shape[2:], size, strict=True)
+    )
 
 
 def _same(size: Sequence[int]) -> tuple[Matrix, Matrix]:

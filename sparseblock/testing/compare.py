@@ -11,7 +11,7 @@ def tolerance(terms: int, *factors: torch.Tensor, addends: tuple[torch.Tensor | 
     """How far a float32 sum of `terms` products of `factors`, plus `addends`, may lie from the exact one.
 
     2 eps (terms + 1) (max|f1| max|f2| ... + max|a1| + ...), eps of float32: each of the additions and products rounds
-    once, relative to a sum whose terms are random in sign. Activations with slopes of at most 1 do not widen it.
+    once, relative to a sum whose terms are random in sign. What an activation adds to it says `activations.Bound`.
     """
     product = 1.0
     for factor in factors:
@@ -21,9 +21,15 @@ def tolerance(terms: int, *factors: torch.Tensor, addends: tuple[torch.Tensor | 
 
 
 def assert_matches(
-    actual: torch.Tensor, expected: torch.Tensor, tolerance: float, where: torch.Tensor | None = None
+    actual: torch.Tensor,
+    expected: torch.Tensor,
+    tolerance: float,
+    where: torch.Tensor | None = None,
+    relative: float = 0.0,
 ) -> None:
-    """|actual - expected| <= `tolerance`; NaN only where NaN is expected. A tolerance of 0 compares values exactly.
+    """|actual - expected| <= `tolerance` + `relative` |expected|; NaN only where NaN is expected.
+
+    With both 0 values are compared exactly.
 
     Where `actual` is bfloat16 or float16, the tolerance is that of the value which was rounded to it once, to nearest
     even: rounding keeps the order, so `actual` lies between expected - tolerance and expected + tolerance, rounded too.
@@ -37,12 +43,14 @@ def assert_matches(
     """
     _same_shape(actual, expected)
     wide, exact = actual.double(), expected.double()
+    allowed = tolerance + relative * exact.abs() if relative else tolerance
     if actual.element_size() == 2:
-        near = ((exact - tolerance).to(actual.dtype) <= actual) & (actual <= (exact + tolerance).to(actual.dtype))
+        near = ((exact - allowed).to(actual.dtype) <= actual) & (actual <= (exact + allowed).to(actual.dtype))
     else:
-        near = (wide - exact).abs() <= tolerance
+        near = (wide - exact).abs() <= allowed
     close = (wide == exact) | near | (wide.isnan() & exact.isnan())
-    _report(actual, expected, _chosen(~close, where), f"differ by more than {tolerance:.3g}")
+    how = f"differ by more than {tolerance:.3g}" + (f" + {relative:.3g} of their value" if relative else "")
+    _report(actual, expected, _chosen(~close, where), how)
 
 
 def assert_identical(actual: torch.Tensor, expected: torch.Tensor, where: torch.Tensor | None = None) -> None:

@@ -72,7 +72,7 @@ def _assert_dense(case: Case, out: torch.Tensor) -> None:
     if case.tolerance is None:
         assert_identical(out, case.dense(), where=case.active())
     else:
-        assert_matches(out, case.dense(), case.tolerance, where=case.active())
+        assert_matches(out, case.dense(), case.tolerance, case.active(), case.relative)
 
 
 def _run(case: Case, blocks: BlockSet) -> torch.Tensor:

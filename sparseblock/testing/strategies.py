@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from sparseblock.blocks import BlockSet
 from sparseblock.grid import cell_extent, conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
+from sparseblock.ops import _check
 from sparseblock.testing import cases
 from sparseblock.testing.case import Case
 from sparseblock.testing.poison import Guard
 
 CHANNELS = st.sampled_from([1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40])
 SIDES = st.integers(1, 14)
+ACTIVATIONS = tuple(name for name in _check.ACTIVATIONS if name is not None)
 MASKS = ("none", "one", "all", "border", "last", "random")
 
 
@@ -91,15 +93,26 @@ def any_bits(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch
 
 @st.composite
 def activations(draw: st.DrawFn, channels: int, generator: torch.Generator) -> dict[str, object]:
-    """The keywords `activation` and `slope`; slopes of at most 1."""
-    name = draw(st.sampled_from([None, "relu", "relu6", "leaky_relu", "prelu"]))
-    slope = None
-    if name == "leaky_relu":
+    """The keywords `activation`, `slope` and `bounds`; slopes of at most 1."""
+    name = draw(st.sampled_from([None, "prelu", *ACTIVATIONS]))
+    slope, bounds = None, None
+    if name == "clamp":
+        bounds = draw(st.sampled_from([(-0.5, 0.75), (0.25, float("inf")), (-float("inf"), -0.25), (1.0, 1.0)]))
+    elif name in ("leaky_relu", "elu"):
         slope = draw(st.sampled_from([None, 0.0, 0.1, -0.5]))
     elif name == "prelu":
         vector = torch.rand(draw(st.sampled_from([1, channels])), generator=generator) * 2 - 1
         slope = draw(st.sampled_from([vector, 0.25]))
-    return {"activation": name, "slope": slope}
+    return {"activation": name, "slope": slope, "bounds": bounds}
+
+
+@st.composite
+def second_inputs(
+    draw: st.DrawFn, generator: torch.Generator, n: int, c: int, h: int, w: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """Values of that shape, or of one pixel or one channel that counts for all."""
+    shape = draw(st.sampled_from([(n, c, h, w), (n, c, h, w), (n, c, 1, 1), (n, 1, h, w)]))
+    return values(generator, *shape, dtype=dtype)
 
 
 @st.composite
@@ -123,8 +136,8 @@ def conv2d(draw: st.DrawFn) -> Case:
     parameter = draw(parameters(dtype))
     x, weight = values(generator, n, c, *size, dtype=dtype), values(generator, k, c // groups, *kernel, dtype=parameter)
     bias = values(generator, k, dtype=parameter) if draw(st.booleans()) else None
-    residual = values(generator, n, k, *extent, dtype=dtype) if draw(st.booleans()) else None
-    fused = draw(activations(k, generator))
+    residual = draw(second_inputs(generator, n, k, *extent, dtype=dtype)) if draw(st.booleans()) else None
+    fused = draw(activations(k, generator)) | {"combine": draw(st.sampled_from(["add", "mul"]))}
     return draw(with_blocks(cases.conv2d(x, weight, bias, residual, **geometry, groups=groups, **fused)))
 
 
@@ -145,8 +158,8 @@ def conv_transpose2d(draw: st.DrawFn) -> Case:
     parameter = draw(parameters(dtype))
     x, weight = values(generator, n, c, *size, dtype=dtype), values(generator, c, k // groups, *kernel, dtype=parameter)
     bias = values(generator, k, dtype=parameter) if draw(st.booleans()) else None
-    residual = values(generator, n, k, *extent, dtype=dtype) if draw(st.booleans()) else None
-    fused = draw(activations(k, generator))
+    residual = draw(second_inputs(generator, n, k, *extent, dtype=dtype)) if draw(st.booleans()) else None
+    fused = draw(activations(k, generator)) | {"combine": draw(st.sampled_from(["add", "mul"]))}
     return draw(with_blocks(cases.conv_transpose2d(x, weight, bias, residual, **geometry, groups=groups, **fused)))
 
 
@@ -222,7 +235,16 @@ def _pointwise(draw: st.DrawFn) -> tuple[Callable[..., torch.Tensor], int, dict[
 def add(draw: st.DrawFn) -> Case:
     """Sums with any activation."""
     make, _, fused = draw(_pointwise())
-    return draw(with_blocks(cases.add(make(values), make(values), **fused)))
+    x = make(values)
+    return draw(with_blocks(cases.add(x, draw(second_inputs(draw(generators()), *x.shape, dtype=x.dtype)), **fused)))
+
+
+@st.composite
+def mul(draw: st.DrawFn) -> Case:
+    """Products with any activation, with a map and with gates of pixels and channels."""
+    make, _, fused = draw(_pointwise())
+    x = make(values)
+    return draw(with_blocks(cases.mul(x, draw(second_inputs(draw(generators()), *x.shape, dtype=x.dtype)), **fused)))
 
 
 @st.composite
@@ -304,4 +326,5 @@ CASES = {
     "group_norm": group_norm,
     "interpolate": interpolate,
     "max_pool2d": max_pool2d,
+    "mul": mul,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from ctypes import byref
 
 import pytest
@@ -10,7 +11,9 @@ from native_conv import NativeConv, plane, with_border
 
 from sparseblock import BlockSet
 from sparseblock.backends.cpu import native
+from sparseblock.backends.reference.masked import activate, combined
 from sparseblock.testing import assert_identical, assert_matches, tolerance
+from sparseblock.testing.activations import EPS, TINY, bound
 
 CANARY = 777.0
 
@@ -79,29 +82,29 @@ def test_residual_in_place(isa):
     assert_identical(conv(x, shared, border=1, residual=shared), expected)
 
 
-@pytest.mark.parametrize("activation", [None, "relu", "relu6", "prelu"])
+@pytest.mark.parametrize("activation", [None, "relu", "clamp", "prelu", "silu", "elu"])
 @pytest.mark.parametrize("k", [16, 21])
 def test_epilogue(isa, activation, k):
-    """activation((sum + bias + residual) * scale + shift), each part present and absent."""
+    """activation((sum + bias + residual) * scale + shift), each part present and absent; the product likewise."""
     x, weight, residual = normal(1, 4, 5, 6), normal(k, 4, 1, 1), normal(1, k, 5, 6)
     vectors = {name: normal(k).roll(i) for i, name in enumerate(("bias", "scale", "shift"))}
-    slope = normal(k).abs() if activation == "prelu" else None
-    for left_out in (None, *vectors):
+    slope = normal(k).abs() if activation in ("prelu", "elu") else None
+    bounds, of = (0.0, 6.0) if activation == "clamp" else None, bound(activation, slope)
+    for left_out, combine in itertools.product((None, *vectors), ("add", "mul")):
         used = {name: vector for name, vector in vectors.items() if name != left_out}
+        fused = {"activation": activation, "slope": slope, "bounds": bounds}
         out = plane(1, k, 5, 6, 0)[0]
-        NativeConv(weight)(
-            with_border(x, 0), out, residual=with_border(residual, 0), activation=activation, slope=slope, **used
-        )
+        NativeConv(weight)(with_border(x, 0), out, residual=with_border(residual, 0), combine=combine, **fused, **used)
         bias, scale, shift = (used[name].double()[:, None, None] if name in used else None for name in vectors)
-        expected = torch.nn.functional.conv2d(x.double(), weight.double()) + residual + (0 if bias is None else bias)
+        expected = torch.nn.functional.conv2d(x.double(), weight.double()) + (0 if bias is None else bias)
+        expected = combined(expected, residual, combine)
         expected = expected * (1 if scale is None else scale) + (0 if shift is None else shift)
-        negative = expected * slope[:, None, None] if slope is not None else torch.zeros(())
-        if activation:
-            expected = torch.where(expected > 0, expected, negative).clamp(
-                max=6 if activation == "relu6" else torch.inf
-            )
+        expected = activate(expected, activation, None if slope is None else slope.double(), bounds)
         widest = 1 if scale is None else float(scale.abs().max())
-        assert_matches(out, expected, widest * tolerance(7, x, weight, addends=(bias, residual, shift)))
+        allowed = widest * tolerance(7, x, weight, addends=(bias, residual, shift))
+        if combine == "mul":
+            allowed *= max(1.0, float(residual.abs().max()))
+        assert_matches(out, expected, of.lipschitz * allowed + TINY, None, EPS * of.relative)
 
 
 @pytest.mark.parametrize("c", [3, 4])

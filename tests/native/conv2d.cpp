@@ -64,7 +64,7 @@ void check_conv2d(Random &random, int number) {
                     sum.magnitude += fabs(product);
                 }
             }
-        return epilogue.apply(sum, k, add ? residual.at(n, oy, ox, k) : 0.0);
+        return epilogue.apply(sum, k, add ? residual.at(n, oy, ox, k) : epilogue.neutral());
     };
     check("conv2d", number, random, out, kernel, exact);
 }

@@ -117,14 +117,16 @@ struct Exact {
 /* The epilogue with every pointer there or not, and what plain arithmetic makes of it. */
 struct Epilogue {
     std::vector<float> bias, scale, shift, slope;
-    int activation;
+    int activation, combine;
+    float low = 0.0f, high = 6.0f;
 
     Epilogue(Random &random, int channels, bool with_bias) {
         if (with_bias && random.coin()) bias = random.values(channels);
         if (random.coin()) scale = random.values(channels);
         if (random.coin()) shift = random.values(channels);
-        activation = random.between(SB_IDENTITY, SB_PRELU);
-        if (activation == SB_PRELU) {
+        combine = random.between(SB_ADD, SB_MULTIPLY);
+        activation = random.between(SB_IDENTITY, SB_HARDSWISH);
+        if (activation == SB_PRELU || activation == SB_ELU) {
             slope = random.values(channels);
             for (float &s : slope) s /= 2.0f; /* at most 1: an activation does not widen the tolerance */
         }
@@ -134,18 +136,43 @@ struct Epilogue {
         sb_epilogue e = {};
         e.bias = pointer(bias), e.scale = pointer(scale), e.shift = pointer(shift), e.slope = pointer(slope);
         e.activation = activation;
+        e.combine = combine;
+        e.low = low, e.high = high;
         return e;
     }
+    /* The residual that changes nothing. */
+    double neutral() const { return combine == SB_ADD ? 0.0 : 1.0; }
     Exact apply(Exact v, int k, double residual) const {
         if (!bias.empty()) v.value += bias[k], v.magnitude += fabs(bias[k]);
-        v.value += residual;
-        v.magnitude += fabs(residual);
+        if (combine == SB_ADD) v.value += residual, v.magnitude += fabs(residual);
+        else v.value *= residual, v.magnitude *= fabs(residual);
         if (!scale.empty()) v.value *= scale[k], v.magnitude *= fabs(scale[k]);
         if (!shift.empty()) v.value += shift[k], v.magnitude += fabs(shift[k]);
         v.terms += 4;
-        if (activation == SB_RELU || activation == SB_RELU6) v.value = fmax(v.value, 0.0);
-        if (activation == SB_RELU6) v.value = fmin(v.value, 6.0);
-        if (activation == SB_PRELU && v.value < 0.0) v.value *= slope[k];
+        v.value = activate(v.value, k);
+        if (activation > SB_PRELU) { /* slopes of at most 1.5, and errors of its own of at most 6 eps and 6 eps of the value */
+            v.terms += 6;
+            v.magnitude = 1.5 * v.magnitude + 1.0;
+        }
+        return v;
+    }
+    double activate(double v, int k) const {
+        const double sigmoid = 1.0 / (1.0 + exp(-v)), hard = fmin(fmax(v + 3.0, 0.0), 6.0) / 6.0;
+        switch (activation) {
+        case SB_RELU: return fmax(v, 0.0);
+        case SB_CLAMP: return fmin(fmax(v, low), high);
+        case SB_PRELU: return v > 0.0 ? v : v * slope[k];
+        case SB_ELU: return v > 0.0 ? v : slope[k] * expm1(v);
+        case SB_SIGMOID: return sigmoid;
+        case SB_TANH: return tanh(v);
+        case SB_SILU: return v * sigmoid;
+        case SB_GELU: return 0.5 * v * erfc(-v * sqrt(0.5));
+        case SB_GELU_TANH: return 0.5 * v * (1.0 + tanh(0.7978845608028654 * (v + 0.044715 * v * v * v)));
+        case SB_MISH: return v * tanh(log1p(exp(v)));
+        case SB_SOFTPLUS: return v > 30.0 ? v : log1p(exp(v));
+        case SB_HARDSIGMOID: return hard;
+        case SB_HARDSWISH: return v * hard;
+        }
         return v;
     }
 };

@@ -31,7 +31,7 @@ void check_pointwise(Random &random, int number) {
     };
     auto exact = [&](int n, int y, int xx, int k) {
         const double value = x.at(n, y, xx, k);
-        return epilogue.apply({value, fabs(value), 0}, k, add ? residual.at(n, y, xx, k) : 0.0);
+        return epilogue.apply({value, fabs(value), 0}, k, add ? residual.at(n, y, xx, k) : epilogue.neutral());
     };
     check("pointwise", number, random, out, kernel, exact);
 }

@@ -28,7 +28,7 @@ void check_run(Random &random, int number) {
     };
     auto exact = [&](int n, int y, int xx, int k) {
         const double value = x.at(n, y, xx, k);
-        return second.apply(first.apply({value, fabs(value), 0}, k, 0.0), k, value);
+        return second.apply(first.apply({value, fabs(value), 0}, k, first.neutral()), k, value);
     };
     check("run", number, random, out, kernel, exact);
 }

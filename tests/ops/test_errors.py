@@ -175,11 +175,27 @@ ERRORS = {
     ),
     "residual": (
         lambda: conv(residual=X),
-        "conv2d: residual is [n=2 c=4 h=8 w=8] but out is [n=2 c=6 h=8 w=8]; both must have one shape",
+        "conv2d: residual is [n=2 c=4 h=8 w=8] but out is [n=2 c=6 h=8 w=8]; it must have that shape, or one pixel or "
+        "one channel that counts for all: [n=2 c=6 h=1 w=1] or [n=2 c=1 h=8 w=8]",
     ),
     "activation": (
         lambda: conv(activation="swish"),
-        "conv2d: activation is 'swish'; it must be one of None, 'relu', 'relu6', 'leaky_relu', 'prelu'",
+        "conv2d: activation is 'swish'; it must be one of None, 'relu', 'relu6', 'clamp', 'leaky_relu', 'prelu', "
+        "'elu', 'sigmoid', 'tanh', 'silu', 'gelu', 'gelu_tanh', 'mish', 'softplus', 'hardsigmoid', 'hardswish'",
+    ),
+    "bounds of nothing": (
+        lambda: conv(activation="relu", bounds=(0, 1)),
+        "conv2d: bounds are given, but activation 'relu' has none; leave them out",
+    ),
+    "bounds": (
+        lambda: conv(activation="clamp", bounds=(1, 0)),
+        "conv2d: bounds of 'clamp' are (1, 0); they must be two numbers, low <= high, infinite where there is none",
+    ),
+    "combine": (lambda: conv(combine="sub"), "conv2d: combine is 'sub'; it must be 'add' or 'mul'"),
+    "gate": (
+        lambda: ops.mul(X, plane(2, 4, 1, 8), BLOCKS, POOLED),
+        "mul: y is [n=2 c=4 h=1 w=8] but out is [n=2 c=4 h=8 w=8]; it must have that shape, or one pixel or one "
+        "channel that counts for all: [n=2 c=4 h=1 w=1] or [n=2 c=1 h=8 w=8]",
     ),
     "slope of nothing": (
         lambda: conv(activation="relu", slope=0.1),

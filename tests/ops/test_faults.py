@@ -93,6 +93,15 @@ def activates_before_the_residual(residual, blocks, out, **rest):
     return ops.add(out, residual, blocks, out)
 
 
+def multiplies_with_the_residual(combine, **rest):
+    return ops.conv2d(combine="mul", **rest)
+
+
+def takes_another_activation(activation, **rest):
+    """One whose curve is near."""
+    return ops.conv2d(activation="softplus", **rest)
+
+
 def adds_to_what_was_there(blocks, out, **rest):
     """Accumulates, as Skip-Convolutions do on residuals."""
     before = out.clone()
@@ -168,6 +177,8 @@ CAUGHT_BY_THE_CONTRACT = [
     adds_the_bias_twice,
     forgets_the_residual,
     activates_before_the_residual,
+    multiplies_with_the_residual,
+    takes_another_activation,
     adds_to_what_was_there,
     leaves_the_last_block,
     leaves_partial_blocks,

@@ -29,12 +29,12 @@ def samples(op: str) -> list[tuple]:
     one = [1, 1]
     return {
         "conv2d": [
-            (x, weight, bias, *PLACE, out, one, one, one, 1, "prelu", slope, plane()),
-            (x, weight, None, *PLACE, out, one, one, one, 1, None, None, None),
+            (x, weight, bias, *PLACE, out, one, one, one, 1, "prelu", slope, None, plane(), "mul"),
+            (x, weight, None, *PLACE, out, one, one, one, 1, None, None, None, None, "add"),
         ],
         "conv_transpose2d": [
-            (x, weight, bias, *PLACE, out, one, one, [0, 0], one, 1, "prelu", slope, plane()),
-            (x, weight, None, *PLACE, out, one, one, [0, 0], one, 1, None, None, None),
+            (x, weight, bias, *PLACE, out, one, one, [0, 0], one, 1, "prelu", slope, None, plane(), "mul"),
+            (x, weight, None, *PLACE, out, one, one, [0, 0], one, 1, None, None, None, None, "add"),
         ],
         "max_pool2d": [(x, *PLACE, out, [3, 3], one, one, one, False)],
         "avg_pool2d": [
@@ -42,16 +42,17 @@ def samples(op: str) -> list[tuple]:
             (x, *PLACE, out, [3, 3], one, one, False, False, 2),
         ],
         "interpolate": [(x, *PLACE, out, "nearest", False, None), (x, *PLACE, out, "bilinear", True, [1.0, 1.0])],
-        "add": [(x, plane(), *PLACE, out, None, None), (x, plane(), *PLACE, out, "prelu", slope)],
-        "activation": [(x, *PLACE, out, "relu", None), (x, *PLACE, out, "prelu", slope)],
-        "affine": [(x, slope, bias, *PLACE, out, "relu6", None)],
+        "add": [(x, plane(), *PLACE, out, None, None, None), (x, plane(), *PLACE, out, "prelu", slope, None)],
+        "mul": [(x, other, *PLACE, out, "silu", None, None) for other in (plane(), torch.rand(1, 4, 1, 1))],
+        "activation": [(x, *PLACE, out, "relu", None, None), (x, *PLACE, out, "prelu", slope, None)],
+        "affine": [(x, slope, bias, *PLACE, out, "clamp", None, [0.0, 6.0])],
         "adaptive_avg_pool2d": [(x, *PLACE, out)],
         "adaptive_max_pool2d": [(x, *PLACE, out)],
         "block_moments": [(x, *PLACE, plane(8), [1, 1], 2)],
         "global_avg_pool2d": [(x, *PLACE, plane()[:, :, :1, :1], [8, 8], [1, 1])],
         "group_norm": [
-            (x, plane(8), slope, bias, *PLACE, out, 2, 1e-5, [1, 1], "prelu", slope),
-            (x, plane(8), None, None, *PLACE, out, 4, 1e-5, [1, 1], None, None),
+            (x, plane(8), slope, bias, *PLACE, out, 2, 1e-5, [1, 1], "prelu", slope, None),
+            (x, plane(8), None, None, *PLACE, out, 4, 1e-5, [1, 1], None, None, None),
         ],
         "cat": [([plane(1), plane(3)], *PLACE, out)],
         "gather": [(x, *PLACE, channels_last(torch.randn(2, 4, 6, 6)), 1)],

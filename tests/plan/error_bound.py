@@ -15,13 +15,13 @@ import torch
 
 from sparseblock.plan.ir import Concat, Conv2d, GlobalPool, GroupNorm, Interpolate, Node, Pool2d, Ref, Slice, Torch
 from sparseblock.plan.reference import Reference
+from sparseblock.testing.activations import EPS, TINY, bound
 
-EPS = torch.finfo(torch.float32).eps
 # Roundings of a value besides its sum: batch norm's scale and shift, their folding into a weight and into a bias (two),
-# residual, scale, shift, slope.
+# residual, scale, shift, slope. What an activation does to an error and adds to it, says sparseblock.testing.
 ROUNDINGS = 8
 # Torch calls that never widen an error: slopes of at most 1.
-LIPSCHITZ = (torch.ops.aten.sigmoid.default, torch.ops.aten.tanh.default)
+LIPSCHITZ = (torch.ops.aten.sin.default, torch.ops.aten.cos.default)
 
 
 class ErrorBound(Reference):
@@ -108,18 +108,20 @@ class ErrorBound(Reference):
 
     def _epilogue_error(self, node: Node, size: torch.Tensor, moved: torch.Tensor, terms: int) -> torch.Tensor:
         if node.residual is not None:
-            size = size + self.values[node.residual].abs()
-            moved = moved + self.errors[node.residual]
+            other, off = self.values[node.residual].abs(), self.errors[node.residual]
+            if node.epilogue.combine == "add":
+                size, moved = size + other, moved + off
+            else:
+                size, moved = size * other, moved * other + size * off + moved * off
         epilogue = node.epilogue
         if epilogue.scale is not None:
             factor = epilogue.scale.to(self.dtype).abs().reshape(1, -1, 1, 1)
             size, moved = size * factor, moved * factor
         if epilogue.shift is not None:
             size = size + epilogue.shift.to(self.dtype).abs().reshape(1, -1, 1, 1)
-        if epilogue.slope is not None:
-            steepest = epilogue.slope.to(self.dtype).abs().clamp(min=1.0).reshape(1, -1, 1, 1)
-            size, moved = size * steepest, moved * steepest
-        return moved + EPS * (terms + ROUNDINGS) * size
+        of = bound(epilogue.activation, epilogue.slope)
+        own = EPS * (of.relative * self.values[node.output].abs() + of.absolute) + TINY
+        return of.lipschitz * (moved + EPS * (terms + ROUNDINGS) * size) + own
 
     def _run(self, node: Node, x: torch.Tensor) -> torch.Tensor:
         """The node's operator on another input."""

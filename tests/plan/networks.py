@@ -154,7 +154,11 @@ def _activation(draw, shapes, source):
     c = shapes[source][1]
     make = draw(
         st.sampled_from(
-            [nn.ReLU, nn.ReLU6, lambda: nn.LeakyReLU(0.1), lambda: nn.PReLU(c), nn.PReLU, nn.Dropout, nn.Identity]
+            [
+                *(nn.ReLU, nn.ReLU6, lambda: nn.LeakyReLU(0.1), lambda: nn.PReLU(c), nn.PReLU, nn.Dropout, nn.Identity),
+                *(nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU, lambda: nn.GELU("tanh"), nn.Mish, nn.Softplus, nn.Hardsigmoid),
+                *(nn.Hardswish, nn.Hardtanh, lambda: nn.ELU(0.5), lambda: nn.CELU(0.5), nn.SELU),
+            ]
         )
     )
     return make(), [source]
@@ -171,6 +175,11 @@ def _arithmetic(draw, shapes, source):
                 ("-x / 3", lambda x: -x / 3),
                 ("relu_ of a clone, added", lambda x: x.clone().relu_().add_(x)),
                 ("x + x", lambda x: x + x),
+                ("swish by hand", lambda x: x * torch.sigmoid(x)),
+                ("hardswish by hand", lambda x: x * F.relu6(x + 3) / 6),
+                ("|clamped|", lambda x: x.clamp(-0.5, 0.25).abs()),
+                ("gate of pixels", lambda x: x * torch.sigmoid(x[:, :1])),
+                ("gate of channels", lambda x: torch.sigmoid(F.adaptive_avg_pool2d(x, 1)) * x),
             ]
         )
     )
@@ -186,7 +195,12 @@ def _join(draw, shapes, source):
 def _add(draw, shapes, source):
     other = draw(st.sampled_from([i for i, shape in enumerate(shapes) if shape == shapes[source]]))
     name, function = draw(
-        st.sampled_from([("add", torch.add), ("sub", torch.sub), ("add half", lambda a, b: torch.add(a, b, alpha=0.5))])
+        st.sampled_from(
+            [
+                *(("add", torch.add), ("sub", torch.sub), ("add half", lambda a, b: torch.add(a, b, alpha=0.5))),
+                ("mul", lambda a, b: a.tanh() * b),
+            ]
+        )
     )
     return Call(name, function), [source, other]
 
@@ -249,7 +263,8 @@ def _part(draw, shapes, source):
 
 
 def _torch(draw, shapes, source):
-    return draw(st.sampled_from([nn.Sigmoid, nn.Tanh]))(), [source]
+    name = draw(st.sampled_from(["sin", "cos"]))
+    return Call(name, getattr(torch, name)), [source]
 
 
 _MAKERS = (

@@ -5,5 +5,6 @@ from __future__ import annotations
 from sparseblock.backends.cpu import native, pointwise
 
 
-def add(x, y, index, count, block, out, activation, slope) -> None:
-    pointwise.run(native.epilogue_of(activation=activation, slope=slope), x, y, index, count, block, out)
+def add(x, y, index, count, block, out, activation, slope, bounds) -> None:
+    epilogue = native.epilogue_of(activation=activation, slope=slope, bounds=bounds)
+    pointwise.run(epilogue, x, y, index, count, block, out)

@@ -10,23 +10,25 @@ from sparseblock.backends.cpu import native, packed_weight
 
 
 def conv2d(
-    x, weight, bias, index, count, block, out, stride, padding, dilation, groups, activation, slope, residual
-) -> None:
+    x, weight, bias, index, count, block, out, stride, padding, dilation, groups,
+    activation, slope, bounds, residual, combine,
+) -> None:  # fmt: skip
     conv = native.Conv2d(
         x.shape[1], out.shape[1], groups, *weight.shape[2:], *stride, *padding, *dilation, transposed=0
     )
-    run(conv, x, weight, bias, index, count, block, out, activation, slope, residual)
+    fused = {"activation": activation, "slope": slope, "bounds": bounds, "combine": combine}
+    run(conv, x, weight, bias, index, count, block, out, residual, fused)
 
 
-def run(conv, x, weight, bias, index, count, block, out, activation, slope, residual) -> None:
+def run(conv, x, weight, bias, index, count, block, out, residual, fused) -> None:
     """`conv`, transposed or not, on the planes of these tensors."""
     packed = packed_weight.kept(conv, weight)
     conv.packed_weight = packed.data_ptr()
     native.lib().sb_conv2d_run(
         byref(conv),
-        byref(native.epilogue_of(bias=bias, activation=activation, slope=slope)),
+        byref(native.epilogue_of(bias=bias, **fused)),
         byref(native.plane_of(x)),
-        None if residual is None else byref(native.plane_of(residual)),
+        None if residual is None else byref(native.plane_of(residual.expand(out.shape))),
         byref(native.blocks_of(index, count, block)),
         byref(native.plane_of(out)),
         torch.get_num_threads(),

@@ -7,9 +7,10 @@ from sparseblock.backends.cpu import conv2d, native
 
 def conv_transpose2d(
     x, weight, bias, index, count, block, out,
-    stride, padding, output_padding, dilation, groups, activation, slope, residual,
+    stride, padding, output_padding, dilation, groups, activation, slope, bounds, residual, combine,
 ) -> None:  # fmt: skip
     conv = native.Conv2d(
         x.shape[1], out.shape[1], groups, *weight.shape[2:], *stride, *padding, *dilation, transposed=1
     )
-    conv2d.run(conv, x, weight, bias, index, count, block, out, activation, slope, residual)
+    fused = {"activation": activation, "slope": slope, "bounds": bounds, "combine": combine}
+    conv2d.run(conv, x, weight, bias, index, count, block, out, residual, fused)

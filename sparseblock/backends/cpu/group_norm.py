@@ -9,8 +9,10 @@ import torch
 from sparseblock.backends.cpu import native
 
 
-def group_norm(x, moments, weight, bias, index, count, block, out, num_groups, eps, cell, activation, slope) -> None:
-    epilogue = native.epilogue_of(scale=weight, shift=bias, activation=activation, slope=slope)
+def group_norm(
+    x, moments, weight, bias, index, count, block, out, num_groups, eps, cell, activation, slope, bounds
+) -> None:
+    epilogue = native.epilogue_of(scale=weight, shift=bias, activation=activation, slope=slope, bounds=bounds)
     native.lib().sb_group_norm_run(
         byref(native.GroupNorm(native.Moments(*out.shape[2:], *cell, 2), num_groups, eps)),
         byref(epilogue),

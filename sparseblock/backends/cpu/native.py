@@ -19,8 +19,26 @@ from sparseblock.errors import SparseBlockError
 
 F32, BF16, F16 = range(3)  # sb_dtype
 DTYPES = {torch.float32: F32, torch.bfloat16: BF16, torch.float16: F16}
-IDENTITY, RELU, RELU6, PRELU = range(4)  # sb_activation
-ACTIVATIONS = {None: IDENTITY, "relu": RELU, "relu6": RELU6, "prelu": PRELU}
+IDENTITY, RELU, CLAMP, PRELU, ELU, SIGMOID, TANH = range(7)  # sb_activation
+SILU, GELU, GELU_TANH, MISH, SOFTPLUS, HARDSIGMOID, HARDSWISH = range(7, 14)
+ACTIVATIONS = {
+    None: IDENTITY,
+    "relu": RELU,
+    "clamp": CLAMP,
+    "prelu": PRELU,
+    "elu": ELU,
+    "sigmoid": SIGMOID,
+    "tanh": TANH,
+    "silu": SILU,
+    "gelu": GELU,
+    "gelu_tanh": GELU_TANH,
+    "mish": MISH,
+    "softplus": SOFTPLUS,
+    "hardsigmoid": HARDSIGMOID,
+    "hardswish": HARDSWISH,
+}
+ADD, MULTIPLY = range(2)  # sb_combine
+COMBINATIONS = {"add": ADD, "mul": MULTIPLY}
 POOL_MAX, POOL_AVG = range(2)  # sb_pool
 NEAREST, BILINEAR = range(2)  # sb_resize
 OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE, OP_BLOCK_MOMENTS, OP_GLOBAL_AVG_POOL2D, OP_GROUP_NORM = range(7)
@@ -65,6 +83,9 @@ class Epilogue(Structure):
         ("shift", c_void_p),
         ("slope", c_void_p),
         ("activation", c_int32),
+        ("combine", c_int32),
+        ("low", c_float),
+        ("high", c_float),
     ]
 
 
@@ -265,9 +286,12 @@ def epilogue_of(
     shift: torch.Tensor | None = None,
     activation: str | None = None,
     slope: torch.Tensor | None = None,
+    bounds: Sequence[float] | None = None,
+    combine: str = "add",
 ) -> Epilogue:
-    """The epilogue with these parameters, each [c], as float32; it keeps alive what it points to."""
+    """The epilogue with these parameters, tensors being [c], as float32; it keeps alive what it points to."""
     vectors = [None if vector is None else vector.float().contiguous() for vector in (bias, scale, shift, slope)]
-    epilogue = Epilogue(*(None if vector is None else vector.data_ptr() for vector in vectors), ACTIVATIONS[activation])
+    pointers = (None if vector is None else vector.data_ptr() for vector in vectors)
+    epilogue = Epilogue(*pointers, ACTIVATIONS[activation], COMBINATIONS[combine], *(bounds or ()))
     epilogue.vectors = vectors
     return epilogue

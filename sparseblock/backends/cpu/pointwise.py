@@ -10,11 +10,11 @@ from sparseblock.backends.cpu import native
 
 
 def run(epilogue, x, residual, index, count, block, out) -> None:
-    """out = epilogue(x + residual) on the planes of these tensors."""
+    """out = epilogue(x, residual) on the planes of these tensors; the residual is broadcast to the shape of `out`."""
     native.lib().sb_pointwise_run(
         byref(epilogue),
         byref(native.plane_of(x)),
-        None if residual is None else byref(native.plane_of(residual)),
+        None if residual is None else byref(native.plane_of(residual.expand(out.shape))),
         byref(native.blocks_of(index, count, block)),
         byref(native.plane_of(out)),
         torch.get_num_threads(),

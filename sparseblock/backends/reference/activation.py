@@ -5,6 +5,6 @@ from __future__ import annotations
 from sparseblock.backends.reference.masked import activate, store, widened
 
 
-def activation(x, index, count, block, out, activation, slope) -> None:
+def activation(x, index, count, block, out, activation, slope, bounds) -> None:
     (x,) = widened(x)
-    store(activate(x, activation, slope), index, count, block, out)
+    store(activate(x, activation, slope, bounds), index, count, block, out)

@@ -5,6 +5,6 @@ from __future__ import annotations
 from sparseblock.backends.reference.masked import activate, store, widened
 
 
-def add(x, y, index, count, block, out, activation, slope) -> None:
+def add(x, y, index, count, block, out, activation, slope, bounds) -> None:
     x, y = widened(x, y)
-    store(activate(x + y, activation, slope), index, count, block, out)
+    store(activate(x + y, activation, slope, bounds), index, count, block, out)

@@ -8,12 +8,14 @@ from sparseblock.backends.reference.global_avg_pool2d import pixels
 from sparseblock.backends.reference.masked import activate, store
 
 
-def group_norm(x, moments, weight, bias, index, count, block, out, num_groups, eps, cell, activation, slope) -> None:
+def group_norm(
+    x, moments, weight, bias, index, count, block, out, num_groups, eps, cell, activation, slope, bounds
+) -> None:
     mean, variance = statistics(moments, x.shape[2:], cell, num_groups)
     dense = (x - mean) / torch.sqrt(variance + eps)
     dense = dense if weight is None else dense * weight[:, None, None]
     dense = dense if bias is None else dense + bias[:, None, None]
-    store(activate(dense, activation, slope), index, count, block, out)
+    store(activate(dense, activation, slope, bounds), index, count, block, out)
 
 
 def statistics(moments: torch.Tensor, size, cell, num_groups: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -20,10 +22,26 @@ def widened(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
     return [None if x is None else x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors]
 
 
-def activate(value: torch.Tensor, activation: str | None, slope: torch.Tensor | None) -> torch.Tensor:
-    """The activation of that name; PReLU with a slope per channel."""
-    if activation is None:
+def combined(value: torch.Tensor, residual: torch.Tensor | None, combine: str) -> torch.Tensor:
+    """The sum or product with the residual, if there is one."""
+    if residual is None:
         return value
-    if activation == "prelu":
-        return F.prelu(value, slope.to(value.dtype))
-    return {"relu": F.relu, "relu6": F.relu6}[activation](value)
+    return value + residual if combine == "add" else value * residual
+
+
+def activate(
+    value: torch.Tensor, activation: str | None, slope: torch.Tensor | None, bounds: Sequence[float] | None
+) -> torch.Tensor:
+    """The activation of that name; PReLU and ELU with a slope per channel."""
+    match activation:
+        case None:
+            return value
+        case "prelu":
+            return F.prelu(value, slope.to(value.dtype))
+        case "elu":
+            return torch.where(value > 0, value, slope.to(value.dtype)[:, None, None] * torch.expm1(value.clamp(max=0)))
+        case "clamp":
+            return value.clamp(*bounds)
+        case "gelu_tanh":
+            return F.gelu(value, approximate="tanh")
+    return getattr(F, activation)(value)

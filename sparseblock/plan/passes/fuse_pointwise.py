@@ -1,7 +1,7 @@
-"""Add, affine and activation go into the epilogue of the node that made their input, if nothing else reads it.
+"""Sum, product, affine and activation go into the epilogue of the node that made their input, if only they read it.
 
-Of an add's two producers the later one takes it: its value would otherwise be written and read once more, and the other
-operand is there by then. The fused node stands where the pointwise node stood, after both operands.
+Of a sum's or product's two producers the later one takes it: its value would otherwise be written and read once more,
+and the other operand is there by then. The fused node stands where the pointwise node stood, after both operands.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ def fuse_pointwise(graph: Graph, grid: BlockGrid) -> Graph:
         uses[name] += 1
     nodes: list[Node] = []
     for node in graph.nodes:
-        producers = [other for other in reversed(nodes) if other.output in node.inputs and uses[other.output] == 1]
+        shape = graph.values[node.output].shape  # not the pixel or channel that counts for all
+        producers = [
+            other
+            for other in reversed(nodes)
+            if other.output in node.inputs and uses[other.output] == 1 and graph.values[other.output].shape == shape
+        ]
         fused = None
         if isinstance(node.op, Pointwise):
             for producer in producers:

@@ -96,13 +96,13 @@ class _Parts:
 
     def _pointwise(self, source: str, first: int, last: int) -> Node:
         start, stop = sum(self.widths[:first]), sum(self.widths[:last])
-        inputs = (source,) if self._residual is None else (source, self._name("residual", first))
+        inputs = (source,) if self._residual is None else (source, self._part_of_residual(first))
         epilogue = self.pointwise.epilogue.channels(start, stop)
         return Node(Pointwise(), inputs, self._name("part", first), epilogue, self.pointwise.origin)
 
     def _slice_residual(self, first: int, last: int) -> None:
-        if self._residual is not None:
-            name = self._name("residual", first)
+        name = self._part_of_residual(first)
+        if name != self._residual:
             self.nodes.append(
                 Node(Slice(sum(self.widths[:first])), (self._residual,), name, origin=self.pointwise.origin)
             )
@@ -118,6 +118,12 @@ class _Parts:
     def _value(self, name: str, width: int) -> Value:
         whole = self.graph.values[self.pointwise.output]
         return replace(whole, name=name, shape=(1, width, *whole.shape[2:]))
+
+    def _part_of_residual(self, first: int) -> str | None:
+        """The name of its channels from input `first` on; its own where one channel counts for all."""
+        if self._residual is None or self.graph.values[self._residual].shape[1] != sum(self.widths):
+            return self._residual
+        return self._name("residual", first)
 
     @property
     def _residual(self) -> str | None:
