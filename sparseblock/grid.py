@@ -20,6 +20,11 @@ def conv_transpose_extent(size: int, kernel: int, stride: int, padding: int, dil
     return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1
 
 
+def trailing_padding(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Pixels that the last of `out` windows reads past the end of an axis of `size` pixels padded in front."""
+    return max((out - 1) * stride + dilation * (kernel - 1) + 1 - padding - size, 0)
+
+
 def pool_extent(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
     """Output pixels of a pooling window along one axis of `size` pixels.
 

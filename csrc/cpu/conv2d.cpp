@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "pad.h"
 #include "prefetch.h"
 #include "regions.h"
 #include "scratch.h"
@@ -67,9 +68,11 @@ struct Shape {
     int64_t in_channels, groups, in_group, out_group; /* channels per group */
     int64_t group_width, units_per_group, units;      /* channels of a group rounded up to vectors */
     bool depthwise;
+    int pad_mode;
 
     explicit Shape(const sb_conv2d &c)
         : y(c.kernel_h, c.stride_h, c.pad_h, c.dilation_h, c.transposed), x(c.kernel_w, c.stride_w, c.pad_w, c.dilation_w, c.transposed) {
+        pad_mode = c.pad_mode;
         in_channels = c.in_channels;
         depthwise = c.groups > 1 && c.groups == c.in_channels && c.groups == c.out_channels;
         groups = depthwise ? 1 : c.groups;
@@ -179,29 +182,37 @@ void Run2d<T>::copy_window(int64_t n, int64_t top, int64_t left, float *window) 
     const int64_t row = window_x.size() * shape.in_channels;
     for (int64_t i = 0; i < window_y.size(); ++i, window += row) {
         const int64_t y = top + window_y.offset(i / window_y.length) + i % window_y.length * window_y.step;
-        if (y < 0 || y >= x.h) {
+        const int64_t source = pad_source(y, x.h, shape.pad_mode);
+        if (source < 0) {
             memset(window, 0, sizeof(float) * row);
             continue;
         }
         for (int64_t s = 0; s < window_x.segments; ++s)
-            copy_segment(pixel<T>(x, n, y, 0), left + window_x.offset(s), window + s * window_x.length * shape.in_channels);
+            copy_segment(pixel<T>(x, n, source, 0), left + window_x.offset(s), window + s * window_x.length * shape.in_channels);
     }
 }
 
-/* One segment of a row; its first pixel is at column `left`. Zeros outside of the frame. */
+/* One segment of a row; its first pixel is at column `left`. Outside of the frame it is as the padding mode says. */
 template <class T>
 void Run2d<T>::copy_segment(const T *row, int64_t left, float *window) const {
     const int64_t channels = shape.in_channels, length = window_x.length, step = window_x.step;
     const int64_t from = minimum(left < 0 ? ceil_div(-left, step) : 0, length);
     const int64_t to = maximum(minimum(left < x.w ? ceil_div(x.w - left, step) : 0, length), from);
-    memset(window, 0, sizeof(float) * from * channels);
+    auto outside = [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t col = pad_source(left + i * step, x.w, shape.pad_mode);
+            if (col < 0) memset(window + i * channels, 0, sizeof(float) * channels);
+            else copy_floats(window + i * channels, row + col * x.stride_x, channels);
+        }
+    };
+    outside(0, from);
     if (step * x.stride_x == channels) {
         copy_floats(window + from * channels, row + (left + from) * channels, (to - from) * channels);
     } else {
         for (int64_t i = from; i < to; ++i)
             copy_floats(window + i * channels, row + (left + i * step) * x.stride_x, channels);
     }
-    memset(window + to * channels, 0, sizeof(float) * (length - to) * channels);
+    outside(to, length);
 }
 
 /* Base pointers of the chunk's pixels of one phase; returns how many. `windows`: they point into scratch. */
@@ -218,12 +229,13 @@ int64_t Run2d<T>::locate(const Phase &phase, int64_t chunk, const float **in, co
         r.x1 = ceil_div(r.x1 - phase.x, ax.out_stride);
         return r;
     };
+    const int64_t border = shape.pad_mode == SB_PAD_CONSTANT ? x.border : 0; /* it holds zeros */
     windows = sizeof(T) != sizeof(float);
     for (int64_t i = begin; i < end && !windows; ++i) {
         const Region r = phase_region(i);
         windows = r.y0 < r.y1 && r.x0 < r.x1 &&
-                  (r.y0 * ay.in_stride + low_y < -x.border || (r.y1 - 1) * ay.in_stride + high_y >= x.h + x.border ||
-                   r.x0 * ax.in_stride + low_x < -x.border || (r.x1 - 1) * ax.in_stride + high_x >= x.w + x.border);
+                  (r.y0 * ay.in_stride + low_y < -border || (r.y1 - 1) * ay.in_stride + high_y >= x.h + border ||
+                   r.x0 * ax.in_stride + low_x < -border || (r.x1 - 1) * ax.in_stride + high_x >= x.w + border);
     }
     const int64_t channels = shape.in_channels, window_row = window_x.size() * channels;
     float *window = nullptr;

@@ -37,6 +37,7 @@ struct Kernels {
     decltype(&sb::SB_ANY::block_moments_run) block_moments_run;
     decltype(&sb::SB_ANY::global_avg_pool2d_run) global_avg_pool2d_run;
     decltype(&sb::SB_ANY::group_norm_run) group_norm_run;
+    decltype(&sb::SB_ANY::pad_run) pad_run;
 };
 
 #if defined(__x86_64__)
@@ -56,7 +57,7 @@ bool has_generic() { return true; }
 #define SB_ROW(isa)                                                                                                          \
     {#isa,                           has_##isa,                       sb::isa::conv2d_packed_size, sb::isa::conv2d_pack,     \
      sb::isa::conv2d_run,            sb::isa::pool2d_run,             sb::isa::interpolate_run,    sb::isa::pointwise_run,   \
-     sb::isa::block_moments_run,     sb::isa::global_avg_pool2d_run,  sb::isa::group_norm_run},
+     sb::isa::block_moments_run,     sb::isa::global_avg_pool2d_run,  sb::isa::group_norm_run,     sb::isa::pad_run},
 const Kernels table[] = {SB_FOR_EACH_ISA(SB_ROW)};
 constexpr int table_size = sizeof(table) / sizeof(table[0]);
 
@@ -155,4 +156,8 @@ void sb_global_avg_pool2d_run(const sb_moments *moments, const sb_plane *x, cons
 void sb_group_norm_run(const sb_group_norm *norm, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *moments,
                        const sb_blocks *blocks, const sb_plane *out, int threads) {
     current().group_norm_run(*norm, *epilogue, *x, *moments, blocks, *out, threads);
+}
+
+void sb_pad_run(const sb_pad *pad, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {
+    current().pad_run(*pad, *x, blocks, *out, threads);
 }

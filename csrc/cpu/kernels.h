@@ -26,7 +26,8 @@
     void global_avg_pool2d_run(const sb_moments &moments, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out,  \
                                int threads);                                                                                \
     void group_norm_run(const sb_group_norm &norm, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane &moments, \
-                        const sb_blocks *blocks, const sb_plane &out, int threads);
+                        const sb_blocks *blocks, const sb_plane &out, int threads);                                         \
+    void pad_run(const sb_pad &pad, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads);
 
 #if defined(SB_ISA)
 namespace sb::SB_ISA {

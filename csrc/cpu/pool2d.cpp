@@ -34,7 +34,7 @@ template <class T>
 struct Window {
     const T *origin; /* first tap inside of the frame */
     int64_t rows, cols, step_y, step_x;
-    float divisor;
+    float divisor, outside; /* outside: of the maximum, where a part of the window lies there */
 };
 
 template <class T>
@@ -42,7 +42,7 @@ SB_INLINE vec read(const T *p, int lanes) { return lanes == W ? load(p) : load(p
 
 template <int KIND, class T>
 SB_INLINE vec reduce(const Window<T> &window, int64_t channel, int lanes) {
-    vec acc = splat(KIND == SB_POOL_MAX ? -__builtin_inff() : 0.0f);
+    vec acc = splat(KIND == SB_POOL_MAX ? window.outside : 0.0f);
     vec nan = {}; /* NaN wins over any maximum, as in PyTorch: kept apart, so that max() is one instruction */
     for (int64_t r = 0; r < window.rows; ++r) {
         const T *p = window.origin + r * window.step_y + channel;
@@ -72,6 +72,8 @@ void pool_strip(const sb_pool2d &pool, const Axis &ay, const Axis &ax, const sb_
             window.rows = ty.last - ty.first;
             window.cols = tx.last - tx.first;
             window.origin = pixel<T>(x, region.n, top + ty.first * ay.dilation, left + tx.first * ax.dilation);
+            const bool whole = window.rows == ay.length(y) && window.cols == ax.length(ox);
+            window.outside = whole ? -__builtin_inff() : pool.outside;
             window.step_y = ay.dilation * x.stride_y;
             window.step_x = ax.dilation * x.stride_x;
             int64_t divisor = pool.divisor ? pool.divisor : window.rows * window.cols;

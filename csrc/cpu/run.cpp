@@ -44,6 +44,9 @@ void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_
         case SB_OP_GLOBAL_AVG_POOL2D:
             sb_global_avg_pool2d_run(&step.u.moments, x, blocks, out, threads);
             break;
+        case SB_OP_PAD:
+            sb_pad_run(&step.u.pad, x, blocks, out, threads);
+            break;
         case SB_OP_GROUP_NORM:
             sb_group_norm_run(&step.u.group_norm, &step.epilogue, x, residual, blocks, out, threads);
             break;

@@ -80,17 +80,22 @@ typedef struct sb_epilogue {
     float low, high;    /* clamp */
 } sb_epilogue;
 
+/* What lies outside of a map, as in PyTorch's padding modes: a constant (zero in a convolution), the map mirrored at its first
+ * and last pixel, these pixels repeated, or the map's other side. */
+typedef enum sb_pad_mode { SB_PAD_CONSTANT = 0, SB_PAD_REFLECT = 1, SB_PAD_REPLICATE = 2, SB_PAD_CIRCULAR = 3 } sb_pad_mode;
+
 /* conv2d: out[n,k,y,x] = epilogue( sum_{c,r,s} w[k,c,r,s] * x[n,c, y*stride_h - pad_h + r*dilation_h,
- *                                                             x*stride_w - pad_w + s*dilation_w] ), zeros outside.
+ *                                                             x*stride_w - pad_w + s*dilation_w] ), outside as pad_mode says.
+ * pad_h and pad_w are at the top and on the left; the size of `out` tells how much is read below and on the right.
  * `transposed` != 0: conv_transpose2d with the same meaning of the fields as in PyTorch (weight [c, k/groups, r, s]). */
 typedef struct sb_conv2d {
     int32_t in_channels, out_channels, groups;
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-    int32_t transposed;
+    int32_t transposed, pad_mode; /* sb_pad_mode; transposed: constant */
     const float *packed_weight; /* from sb_conv2d_pack */
 } sb_conv2d;
 
-/* Pooling as in PyTorch. Maximum: outside counts as -infinity. Average: the sum over the window divided by `divisor`,
+/* Pooling as in PyTorch, pads as in sb_conv2d. Maximum: outside counts as `outside`, which is -infinity in PyTorch. Average: the sum over the window divided by `divisor`,
  * or where divisor is 0 by the number of elements, counting padding when count_include_pad is set. `adaptive` != 0: output i of
  * o along an axis of s pixels takes [floor(i s / o), ceil((i + 1) s / o)), and the fields of windows are not read. */
 typedef enum sb_pool { SB_POOL_MAX = 0, SB_POOL_AVG = 1 } sb_pool;
@@ -98,6 +103,7 @@ typedef struct sb_pool2d {
     int32_t kind; /* sb_pool */
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
     int32_t count_include_pad, divisor, adaptive;
+    float outside;
 } sb_pool2d;
 
 /* Resize as in PyTorch's interpolate. scale = input pixels per output pixel along the axis. */
@@ -123,6 +129,13 @@ typedef struct sb_group_norm {
     int32_t groups;
     float eps;
 } sb_group_norm;
+
+/* out[n, y, x] = x[n, y - top, x - left], outside as the mode says; a constant may crop too: top, left below zero. */
+typedef struct sb_pad {
+    int32_t mode; /* sb_pad_mode */
+    int32_t top, left;
+    float value; /* of a constant */
+} sb_pad;
 
 /* The instruction set the kernels were dispatched to: "avx512", "avx2", "neon" or "generic". Chosen once, from the processor or
  * from the environment variable SPARSEBLOCK_ISA. NULL where that names one that the processor or the build lacks: then
@@ -158,6 +171,7 @@ SB_API void sb_global_avg_pool2d_run(const sb_moments *moments, const sb_plane *
 /* out = epilogue(x normalized by the current moments, a plane of order 2): scale and shift are the norm's weight and bias. */
 SB_API void sb_group_norm_run(const sb_group_norm *norm, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *moments,
                               const sb_blocks *blocks, const sb_plane *out, int threads);
+SB_API void sb_pad_run(const sb_pad *pad, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);
 /* packed[i] = x at block i with `halo` more pixels on every side, zeros outside of the frame. packed is
  * [capacity, block_h + 2*halo, block_w + 2*halo, c], contiguous, of the plane's dtype. scatter writes packed blocks (halo 0) into out. */
 SB_API void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, void *packed, int threads);
@@ -180,6 +194,7 @@ typedef enum sb_op {
     SB_OP_BLOCK_MOMENTS = 4,
     SB_OP_GLOBAL_AVG_POOL2D = 5,
     SB_OP_GROUP_NORM = 6, /* `residual` is the plane of moments */
+    SB_OP_PAD = 7,
 } sb_op;
 typedef struct sb_step {
     int32_t op;                /* sb_op */
@@ -193,6 +208,7 @@ typedef struct sb_step {
         sb_interpolate interpolate;
         sb_moments moments;
         sb_group_norm group_norm;
+        sb_pad pad;
     } u;
     sb_epilogue epilogue;
 } sb_step;

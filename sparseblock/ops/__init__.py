@@ -30,6 +30,7 @@ from sparseblock.ops.group_norm import group_norm
 from sparseblock.ops.interpolate import interpolate
 from sparseblock.ops.max_pool2d import max_pool2d
 from sparseblock.ops.mul import mul
+from sparseblock.ops.pad import pad
 from sparseblock.ops.scatter import scatter
 
 __all__ = [
@@ -50,5 +51,6 @@ __all__ = [
     "interpolate",
     "max_pool2d",
     "mul",
+    "pad",
     "scatter",
 ]

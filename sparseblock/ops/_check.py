@@ -41,6 +41,33 @@ def pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[in
     return sides
 
 
+def sides(op: str, value: object) -> tuple[tuple[int, int], tuple[int, int]]:
+    """A padding as ((top, bottom), (left, right)); one number or (vertical, horizontal) are alike on both sides."""
+    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(side, Sequence) for side in value):
+        return tuple(pair(op, "padding", side, 0) for side in value)
+    return tuple((side, side) for side in pair(op, "padding", value, 0))
+
+
+def described(padding: tuple[tuple[int, int], tuple[int, int]]) -> tuple:
+    """The padding as it is written most shortly."""
+    return padding if any(a != b for a, b in padding) else tuple(side for side, _ in padding)
+
+
+def padding_mode(op: str, mode: str, padding: Sequence[Sequence[int]], x: torch.Tensor, known: Sequence[str]) -> None:
+    """A mode that exists, and a padding that it can fill from `x`."""
+    if mode not in known:
+        raise SparseBlockError(
+            f"{op}: padding_mode is {mode!r}; it must be one of {', '.join(repr(name) for name in known)}"
+        )
+    for size, around in zip(x.shape[2:], padding, strict=True):
+        most = {"reflect": size - 1, "circular": size}.get(mode, LIMIT)
+        if max(around) > most:
+            raise SparseBlockError(
+                f"{op}: padding is {described(padding)} for x {shape(x)}; with padding_mode {mode!r} at most {most} "
+                f"of {size} pixels can be padded on a side"
+            )
+
+
 def strided(op: str, name: str, tensor: torch.Tensor) -> None:
     """`tensor` is one, and has its elements in memory, not in a list."""
     if not isinstance(tensor, torch.Tensor):
@@ -220,6 +247,14 @@ def adaptive(op: str, x: torch.Tensor, out: torch.Tensor, active: BlockSet) -> N
     out_shape(op, out, (*x.shape[:2], *out.shape[2:]), x=x)
     blocks(op, active, out)
     apart(op, out, x=x)
+
+
+def statistics(op: str, x: torch.Tensor, moments: torch.Tensor, **parameters_: torch.Tensor | None) -> None:
+    """Moments beside maps in bfloat16 or float16 are float32: what is added up is not rounded to halves."""
+    parameters(op, x, moments=moments, **parameters_)
+    expected = torch.promote_types(x.dtype, torch.float32)
+    if moments.dtype != expected:
+        raise SparseBlockError(f"{op}: moments are {moments.dtype} beside {x.dtype}; they must be {expected}")
 
 
 def moments(op: str, given: torch.Tensor, of: Sequence[int], cell: tuple[int, int], order: int) -> None:

@@ -15,7 +15,7 @@ from sparseblock.ops._register import register
 _conv2d = register(
     "conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor index, Tensor count, int[2] block, Tensor(a!) out, "
     "int[2] stride, int[2] padding, int[2] dilation, int groups, str? activation, Tensor? slope, float[]? bounds, "
-    "Tensor? residual, str combine) -> ()"
+    'Tensor? residual, str combine, str padding_mode="zeros") -> ()'
 )
 
 
@@ -27,9 +27,10 @@ def conv2d(
     out: torch.Tensor,
     *,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
+    padding: int | Sequence[int] | Sequence[Sequence[int]] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    padding_mode: str = "zeros",
     activation: str | None = None,
     slope: float | torch.Tensor | None = None,
     bounds: Sequence[float] | None = None,
@@ -41,13 +42,15 @@ def conv2d(
     Or activation(torch.conv2d(x, weight, bias) * residual), where `combine` is "mul".
 
     Args:
-        x: [n, c, h, w], channels-last. Zeros count outside of it.
+        x: [n, c, h, w], channels-last.
         weight: [k, c / groups, r, s], any layout. The cpu backend keeps a packed copy with this tensor, and packs again
             when the tensor was changed in place; it does not see changes behind torch's back (`weight.data`, numpy).
         bias: [k] or None.
         blocks: grid over `out`; a block is `blocks.block` pixels of `out`.
         out: [n, k, oh, ow], channels-last; written in place, shares no memory with `x`.
-        stride, padding, dilation: pixels, one number or (vertical, horizontal).
+        stride, padding, dilation: pixels, one number or (vertical, horizontal); a padding may also be
+            ((top, bottom), (left, right)).
+        padding_mode: what counts outside of `x`, as in `torch.nn.Conv2d`: "zeros", "reflect", "replicate", "circular".
         activation: None, "relu", "relu6", "clamp", "leaky_relu", "prelu", "elu", "sigmoid", "tanh", "silu", "gelu",
             "gelu_tanh", "mish", "softplus", "hardsigmoid" or "hardswish", as in torch.nn.functional.
         slope: a number or a tensor [k] or [1]; of "prelu", of "leaky_relu" (0.01 where None), and of "elu", whose alpha
@@ -77,7 +80,7 @@ def conv2d(
     _check.strided(op, "weight", weight)
     _check.tensors(op, out, x=x, residual=residual)
     _check.parameters(op, out, weight=weight, bias=bias)
-    stride, padding = _check.pair(op, "stride", stride, 1), _check.pair(op, "padding", padding, 0)
+    stride, sides = _check.pair(op, "stride", stride, 1), _check.sides(op, padding)
     dilation = _check.pair(op, "dilation", dilation, 1)
     if weight.dim() != 4 or min(weight.shape) < 1:
         raise SparseBlockError(f"{op}: weight is {list(weight.shape)}; it must be [k, c / groups, r, s], none empty")
@@ -91,11 +94,13 @@ def conv2d(
             f"{op}: weight has {per_group} input channels but x has {x.shape[1]} "
             f"(x: {_check.shape(x)}, groups={groups}); weight.shape[1]*groups must equal c"
         )
-    extent = [conv_extent(*sizes) for sizes in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)]
+    _check.padding_mode(op, padding_mode, sides, x, ("zeros", "reflect", "replicate", "circular"))
+    padded = [size + sum(around) for size, around in zip(x.shape[2:], sides, strict=True)]
+    extent = [conv_extent(*sizes, 0, d) for *sizes, d in zip(padded, kernel, stride, dilation, strict=True)]
     if min(extent) < 1:
         raise SparseBlockError(
             f"{op}: a kernel of {kernel[0]}x{kernel[1]} (dilation {dilation}) does not fit into x {_check.shape(x)} "
-            f"with padding {padding}; pad more or pass a larger x"
+            f"with padding {_check.described(sides)}; pad more or pass a larger x"
         )
     _check.out_shape(op, out, (x.shape[0], k, *extent), x=x)
     if residual is not None:
@@ -109,6 +114,6 @@ def conv2d(
     _check.apart(op, out, place=out, residual=residual)
     _conv2d(
         x, weight, bias, blocks.index, blocks.count, blocks.block, out,
-        stride, padding, dilation, groups, *fused, residual, combine,
+        stride, [before for before, _ in sides], dilation, groups, *fused, residual, combine, padding_mode,
     )  # fmt: skip
     return out

@@ -68,7 +68,7 @@ def group_norm(
     op = "group_norm"
     _check.planes(op, out, moments=moments)
     fused = _check.pointwise(op, blocks, out, activation, slope, bounds, x)
-    _check.tensors(op, out, moments=moments, weight=weight, bias=bias)
+    _check.statistics(op, out, moments, weight=weight, bias=bias)
     cell, channels = _check.pair(op, "cell", cell, 1), out.shape[1]
     _check.moments(op, moments, out.shape, cell, 2)
     for name, vector in (("weight", weight), ("bias", bias)):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sparseblock.grid import BlockGrid
-from sparseblock.plan.ir import Concat, Conv2d, GlobalPool, Graph, GroupNorm, Interpolate, Node, Pointwise, Pool2d
+from sparseblock.plan.ir import Concat, Conv2d, GlobalPool, Graph, GroupNorm, Interpolate, Node, Pad, Pointwise, Pool2d
 from sparseblock.plan.placement import place
 
-_WRITERS = (Conv2d, Pool2d, Interpolate, GlobalPool, GroupNorm, Pointwise, Concat)
+_WRITERS = (Conv2d, Pool2d, Interpolate, GlobalPool, GroupNorm, Pad, Pointwise, Concat)
 
 
 def straight_inputs(graph: Graph, grid: BlockGrid) -> dict[str, list[bool]]:

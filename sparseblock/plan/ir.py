@@ -6,6 +6,7 @@ return another; nothing is changed in place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -76,7 +77,10 @@ class Epilogue:
 
 @dataclass(frozen=True, eq=False)
 class Conv2d:
-    """A convolution, weight [k, c / groups, r, s], or a transposed one, weight [c, k / groups, r, s]; bias [k]."""
+    """A convolution, weight [k, c / groups, r, s], or a transposed one, weight [c, k / groups, r, s]; bias [k].
+
+    `padding` is at the top and on the left; the size of the result tells how much is read below and on the right.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -85,11 +89,14 @@ class Conv2d:
     dilation: Pair
     groups: int
     transposed: bool = False
+    padding_mode: str = "zeros"  # "zeros", "reflect", "replicate", "circular"
 
 
 @dataclass(frozen=True)
 class Pool2d:
     """Maximum ("max") or average ("avg") over a window; `divisor` 0 counts the elements.
+
+    `padding` as in a convolution; what is `outside` counts for a maximum.
 
     The windows of an `adaptive` one follow from the sizes: output i of o takes [floor(i h / o), ceil((i + 1) h / o)).
     """
@@ -102,6 +109,7 @@ class Pool2d:
     count_include_pad: bool = True
     divisor: int = 0
     adaptive: bool = False
+    outside: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,15 @@ class BlockMoments:
 
 
 @dataclass(frozen=True)
+class Pad:
+    """Pixels around a map: `padding` is (top, bottom), (left, right), below zero where a constant pad crops."""
+
+    mode: str  # "constant", "reflect", "replicate", "circular"
+    padding: tuple[Pair, Pair]
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
 class Pointwise:
     """The epilogue alone: copy, add, affine, activation."""
 
@@ -172,7 +189,7 @@ class Torch:
     reason: str
 
 
-Op = Conv2d | Pool2d | Interpolate | GlobalPool | GroupNorm | BlockMoments | Pointwise | Concat | Slice | Torch
+Op = Conv2d | Pool2d | Interpolate | GlobalPool | GroupNorm | BlockMoments | Pad | Pointwise | Concat | Slice | Torch
 
 
 @dataclass(frozen=True, eq=False)

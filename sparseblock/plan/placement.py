@@ -100,6 +100,8 @@ def reads_within_block(node: Node, name: str, graph: Graph, grid: BlockGrid) -> 
         sizes = zip(graph.values[name].shape[2:], graph.values[node.output].shape[2:], strict=True)
         given = op.factors is None or op.factors == (factor, factor)
         return op.mode == "nearest" and exact and given and all(a * factor == b for a, b in sizes)
+    if isinstance(op, Conv2d) and op.padding_mode != "zeros":
+        return False
     if not isinstance(op, (Conv2d, Pool2d)) or op.padding != (0, 0) or (isinstance(op, Pool2d) and op.adaptive):
         return False
     kernel = op.weight.shape[2:] if isinstance(op, Conv2d) else op.kernel

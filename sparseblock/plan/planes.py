@@ -14,6 +14,7 @@ from sparseblock.cache import PlaneSpec
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.arena import Span, assign_offsets
 from sparseblock.plan.ir import Concat, Conv2d, Graph, Node, Pointwise, Slice, Torch
+from sparseblock.plan.passes.fold_padding import trailing
 from sparseblock.plan.placement import Placement, reads_within_block
 
 
@@ -88,7 +89,7 @@ def _trees(
     for root, names in members.items():
         uses = [(reader, name) for name in names for reader in readers[name] if not reader.is_view]
         places = [position[name] for name in names] + [position[reader.output] for reader, _ in uses]
-        border = max((_padding(reader, name) for reader, name in uses), default=0)
+        border = max((_padding(reader, name, graph) for reader, name in uses), default=0)
         transient = outputs.isdisjoint(names) and all(
             placements[reader.output].kind == "sparse" and reads_within_block(reader, name, graph, grid)
             for reader, name in uses
@@ -105,10 +106,12 @@ def _depth(name: str, homes: dict[str, tuple[str, int]]) -> int:
     return 1 + _depth(homes[name][0], homes) if name in homes else 0
 
 
-def _padding(reader: Node, name: str) -> int:
+def _padding(reader: Node, name: str, graph: Graph) -> int:
     op = reader.op
     # Pools and resizes never read the border; a transposed convolution has no padding on its input.
-    return max(op.padding) if isinstance(op, Conv2d) and not op.transposed and name == reader.inputs[0] else 0
+    if not isinstance(op, Conv2d) or op.transposed or name != reader.inputs[0] or op.padding_mode != "zeros":
+        return 0
+    return max(*op.padding, *trailing(reader, graph))
 
 
 def _share(graph: Graph, trees: list[Tree]) -> dict[str, int]:

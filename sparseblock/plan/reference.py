@@ -16,7 +16,7 @@ from sparseblock.backends.reference.block_moments import moments
 from sparseblock.backends.reference.global_avg_pool2d import mean
 from sparseblock.backends.reference.group_norm import statistics
 from sparseblock.backends.reference.masked import activate, combined
-from sparseblock.grid import BlockGrid
+from sparseblock.grid import BlockGrid, trailing_padding
 from sparseblock.plan.ir import (
     BlockMoments,
     Concat,
@@ -26,6 +26,7 @@ from sparseblock.plan.ir import (
     GroupNorm,
     Interpolate,
     Node,
+    Pad,
     Pool2d,
     Ref,
     Slice,
@@ -85,6 +86,8 @@ class Reference:
                     x = torch.ops.aten.upsample_nearest2d(x, size, *factors)
                 else:
                     x = torch.ops.aten.upsample_bilinear2d(x, size, op.align_corners, *factors)
+            case Pad(mode=mode, padding=(vertical, horizontal), value=value):
+                return F.pad(x, (*horizontal, *vertical), mode, value if mode == "constant" else None)
             case BlockMoments(cell=cell, order=order):
                 return moments(x, cell, order)
             case GlobalPool(kind="max"):
@@ -102,7 +105,9 @@ class Reference:
     def _conv(self, op: Conv2d, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         weight, bias = self._value(op.weight), self._value(op.bias)
         if not op.transposed:
-            return F.conv2d(x, weight, bias, op.stride, op.padding, op.dilation, op.groups)
+            mode = "constant" if op.padding_mode == "zeros" else op.padding_mode
+            x = F.pad(x, _around(op, op.weight.shape[2:], x, shape), mode)
+            return F.conv2d(x, weight, bias, op.stride, 0, op.dilation, op.groups)
         least = F.conv_transpose2d(x, weight, bias, op.stride, op.padding, 0, op.groups, op.dilation)
         extra = [size - without for size, without in zip(shape[2:], least.shape[2:], strict=True)]
         return F.conv_transpose2d(x, weight, bias, op.stride, op.padding, extra, op.groups, op.dilation)
@@ -133,15 +138,25 @@ def _normalize(op: GroupNorm, x: torch.Tensor, cells: torch.Tensor | None = None
     return (x - center) * (variance + op.eps).rsqrt()
 
 
+def _around(op: Conv2d | Pool2d, kernel: Any, x: torch.Tensor, shape: tuple[int, ...]) -> list[int]:
+    """Left, right, top, bottom: what the windows read outside of `x`."""
+    around = []
+    for axis in (1, 0):
+        place = (kernel[axis], op.stride[axis], op.padding[axis], op.dilation[axis])
+        around += [op.padding[axis], trailing_padding(x.shape[2 + axis], shape[2 + axis], *place)]
+    return around
+
+
 def _pool(op: Pool2d, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     if op.adaptive:
         return (F.adaptive_max_pool2d if op.kind == "max" else F.adaptive_avg_pool2d)(x, shape[2:])
+    around = _around(op, op.kernel, x, shape)
+    if op.kind == "max":
+        return F.max_pool2d(F.pad(x, around, value=op.outside), op.kernel, op.stride, 0, op.dilation)
+    if op.divisor:
+        return F.avg_pool2d(F.pad(x, around), op.kernel, op.stride, divisor_override=op.divisor)
     for ceil_mode in (False, True):
-        if op.kind == "max":
-            result = F.max_pool2d(x, op.kernel, op.stride, op.padding, op.dilation, ceil_mode)
-        else:
-            divisor = op.divisor or None
-            result = F.avg_pool2d(x, op.kernel, op.stride, op.padding, ceil_mode, op.count_include_pad, divisor)
+        result = F.avg_pool2d(x, op.kernel, op.stride, op.padding, ceil_mode, op.count_include_pad)
         if result.shape[2:] == shape[2:]:
             break
     return result

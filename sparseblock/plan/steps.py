@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from sparseblock.backends.cpu import native, packed_weight
 from sparseblock.cache import PlaneSpec
 from sparseblock.grid import interpolate_scale
-from sparseblock.plan.ir import BlockMoments, Conv2d, Epilogue, GlobalPool, Graph, GroupNorm, Interpolate, Node, Pool2d
+from sparseblock.plan.ir import (
+    BlockMoments,
+    Conv2d,
+    Epilogue,
+    GlobalPool,
+    Graph,
+    GroupNorm,
+    Interpolate,
+    Node,
+    Pad,
+    Pool2d,
+)
 from sparseblock.plan.placement import Placement
 
 
@@ -62,7 +75,7 @@ class Steps:
                 step.op = native.OP_POOL2D
                 kind = native.POOL_MAX if op.kind == "max" else native.POOL_AVG
                 window = (*op.kernel, *op.stride, *op.padding, *op.dilation)
-                step.u.pool2d = native.Pool2d(kind, *window, op.count_include_pad, op.divisor, op.adaptive)
+                step.u.pool2d = native.Pool2d(kind, *window, op.count_include_pad, op.divisor, op.adaptive, op.outside)
             case Interpolate() as op:
                 step.op = native.OP_INTERPOLATE
                 mode = native.NEAREST if op.mode == "nearest" else native.BILINEAR
@@ -81,10 +94,13 @@ class Steps:
                 step.u.moments = native.Moments(*op.size, *op.cell, 1)
             case GlobalPool():
                 step.op = native.OP_POOL2D
-                step.u.pool2d = native.Pool2d(native.POOL_MAX, *x.shape[2:], 1, 1, 0, 0, 1, 1)
+                step.u.pool2d = native.Pool2d(native.POOL_MAX, *x.shape[2:], 1, 1, 0, 0, 1, 1, outside=-math.inf)
             case GroupNorm(groups=groups, eps=eps, cell=cell):
                 step.op, step.residual = native.OP_GROUP_NORM, numbers[node.inputs[1]]
                 step.u.group_norm = native.GroupNorm(native.Moments(*x.shape[2:], *cell, 2), groups, eps)
+            case Pad(mode=mode, padding=((top, _), (left, _)), value=value):
+                step.op = native.OP_PAD
+                step.u.pad = native.Pad(native.PAD_MODES[mode], top, left, value)
             case _:
                 step.op = native.OP_POINTWISE
         step.epilogue = self._epilogue(node.epilogue, bias)
@@ -94,6 +110,7 @@ class Steps:
         conv = native.Conv2d(
             c, k, op.groups, *op.weight.shape[2:], *op.stride, *op.padding, *op.dilation, int(op.transposed)
         )
+        conv.pad_mode = native.PAD_MODES[op.padding_mode]
         packed = packed_weight.pack(conv, op.weight)
         self._alive.append(packed)
         self.weight_bytes += packed.nbytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from sparseblock.plan.ir import Conv2d, GlobalPool, Graph, Interpolate, Node, Pool2d, Value
+from sparseblock.plan.ir import Conv2d, GlobalPool, Graph, Interpolate, Node, Pad, Pool2d, Value
 
 
 def track_strides(graph: Graph) -> Graph:
@@ -34,6 +34,8 @@ def _stride(node: Node, value: Value, known: dict[str, Value], frame: Value) -> 
             return None
         transposed = isinstance(node.op, Conv2d) and node.op.transposed
         return inputs[0].stride / vertical if transposed else inputs[0].stride * vertical
+    if isinstance(node.op, Pad):
+        return inputs[0].stride
     same_size = [source for source in inputs if source.shape[2:] == value.shape[2:]]
     if same_size:
         return next((source.stride for source in same_size if source.stride is not None), None)

@@ -28,18 +28,23 @@ def conv2d(
     residual: torch.Tensor | None = None,
     *,
     stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
+    padding: Pair | tuple[Pair, Pair] = (0, 0),
+    padding_mode: str = "zeros",
     dilation: Pair = (1, 1),
     groups: int = 1,
     combine: str = "add",
     **activation: object,
 ) -> Case:
     """`ops.conv2d`, arguments as there."""
-    windows = list(zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True))
+    sources = _padded_axes(x, padding, padding_mode)
+    windows = list(zip(map(len, sources), weight.shape[2:], stride, (0, 0), dilation, strict=True))
     extent = [conv_extent(*window) for window in windows]
-    reads = tuple(_window_reads(out, *window) for out, window in zip(extent, windows, strict=True))
-    keywords = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    fused = {"weight": weight, "bias": bias, "combine": combine}
+    reads = tuple(
+        _through(_window_reads(out, *window), source, size)
+        for out, window, source, size in zip(extent, windows, sources, x.shape[2:], strict=True)
+    )
+    keywords = {"stride": stride, "padding": padding, "padding_mode": padding_mode, "dilation": dilation}
+    fused = {"groups": groups, "weight": weight, "bias": bias, "combine": combine}
     shape = (x.shape[0], weight.shape[0], *extent)
     return _convolution(ops.conv2d, x, reads, shape, keywords | fused, activation, residual, weight[0].numel())
 
@@ -133,6 +138,17 @@ def interpolate(
     # Four terms, at source positions that are float32 numbers up to h and w.
     allowed = tolerance(4 + sum(sides), x) if mode == "bilinear" else None
     return _case(ops.interpolate, {"x": x}, {"x": reads}, (*x.shape[:2], *size), keywords, allowed)
+
+
+def pad(x: torch.Tensor, *, padding: Pair | tuple[Pair, Pair], mode: str = "constant", value: float = 0.0) -> Case:
+    """`ops.pad`, arguments as there; moves bits."""
+    sources = _padded_axes(x, padding, mode)
+    reads = tuple(
+        _through(torch.eye(len(source), dtype=torch.bool), source, size)
+        for source, size in zip(sources, x.shape[2:], strict=True)
+    )
+    keywords = {"padding": padding, "mode": mode, "value": value}
+    return _case(ops.pad, {"x": x}, {"x": reads}, (*x.shape[:2], *map(len, sources)), keywords, None)
 
 
 def add(x: torch.Tensor, y: torch.Tensor, **activation: object) -> Case:
@@ -260,6 +276,24 @@ def _pointwise(call, maps, keywords, activation, allowed) -> Case:
     shape = maps["x"].shape
     reads = {name: _pixels(value, shape[2:]) for name, value in maps.items()}
     return _case(call, maps, reads, shape, keywords | activation, *_activated(allowed, activation))
+
+
+def _padded_axes(x: torch.Tensor, padding, mode: str) -> list[torch.Tensor]:
+    """Of each axis of `x`, the pixel that every pixel of the padded axis shows; -1: none."""
+    sources = []
+    for size, around in zip(x.shape[2:], padding, strict=True):
+        around, places = (around, around) if isinstance(around, int) else around, torch.arange(float(size))[None, None]
+        if mode in ("zeros", "constant"):
+            sources.append(F.pad(places, around, value=-1.0).flatten())
+        else:
+            sources.append(F.pad(places, around, mode=mode).flatten())
+    return sources
+
+
+def _through(reads: Matrix, source: torch.Tensor, size: int) -> Matrix:
+    """What is read of an axis of `size` pixels where `reads` is of that axis padded."""
+    shown = source[:, None] == torch.arange(float(size))[None, :]
+    return reads.float() @ shown.float() > 0
 
 
 def _window_reads(out: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Matrix:

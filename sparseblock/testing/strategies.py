@@ -23,6 +23,7 @@ from sparseblock.testing.poison import Guard
 CHANNELS = st.sampled_from([1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40])
 SIDES = st.integers(1, 14)
 ACTIVATIONS = tuple(name for name in _check.ACTIVATIONS if name is not None)
+PAD_MODES = ("reflect", "replicate", "circular")
 MASKS = ("none", "one", "all", "border", "last", "random")
 
 
@@ -122,6 +123,26 @@ def with_blocks(draw: st.DrawFn, case: Case) -> Case:
 
 
 @st.composite
+def _padding(draw: st.DrawFn, size: tuple[int, int], mode: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """((top, bottom), (left, right)), as much as the mode can fill; often alike on both sides."""
+    around = []
+    for side in size:
+        most = {"reflect": side - 1, "circular": side}.get(mode, 4)
+        before = draw(st.integers(0, min(most, 4)))
+        around.append((before, draw(st.sampled_from([before, draw(st.integers(0, min(most, 4)))]))))
+    return tuple(around)
+
+
+@st.composite
+def pad(draw: st.DrawFn) -> Case:
+    """Every mode, any bits; constants that are infinite too."""
+    size, mode = draw(st.tuples(SIDES, SIDES)), draw(st.sampled_from(["constant", *PAD_MODES]))
+    x = any_bits(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *size, dtype=draw(DTYPES))
+    value = draw(st.sampled_from([0.0, -1.5, float("-inf")])) if mode == "constant" else 0.0
+    return draw(with_blocks(cases.pad(x, padding=draw(_padding(size, mode)), mode=mode, value=value)))
+
+
+@st.composite
 def conv2d(draw: st.DrawFn) -> Case:
     """Any kernel size, stride, padding, dilation and groups, also depthwise; bias, residual, activation or none."""
     generator = draw(generators())
@@ -129,9 +150,14 @@ def conv2d(draw: st.DrawFn) -> Case:
     c = groups * draw(CHANNELS if groups == 1 else st.sampled_from([1, 1, 2, 5]))
     k = groups * draw(CHANNELS if groups == 1 else st.sampled_from([1, 1, 2, 5]))
     size, kernel = draw(st.tuples(SIDES, SIDES)), draw(pairs(1, 4))
-    geometry = {"stride": draw(pairs(1, 3)), "padding": draw(pairs(0, 4)), "dilation": draw(pairs(1, 3))}
-    extent = [conv_extent(*axis) for axis in zip(size, kernel, *geometry.values(), strict=True)]
+    geometry = {"stride": draw(pairs(1, 3)), "dilation": draw(pairs(1, 3))}
+    mode = draw(st.sampled_from(["zeros", "zeros", *PAD_MODES]))
+    padding = draw(_padding(size, mode))
+    padded = [side + sum(around) for side, around in zip(size, padding, strict=True)]
+    axes = zip(padded, kernel, geometry["stride"], (0, 0), geometry["dilation"], strict=True)
+    extent = [conv_extent(*axis) for axis in axes]
     assume(min(extent) >= 1)
+    geometry |= {"padding": padding, "padding_mode": mode}
     n, dtype = draw(st.integers(1, 2)), draw(DTYPES)
     parameter = draw(parameters(dtype))
     x, weight = values(generator, n, c, *size, dtype=dtype), values(generator, k, c // groups, *kernel, dtype=parameter)
@@ -183,7 +209,9 @@ def avg_pool2d(draw: st.DrawFn) -> Case:
 
 @st.composite
 def _adaptive(draw: st.DrawFn) -> tuple[torch.Tensor, tuple[int, int]]:
-    x = values(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES))
+    x = values(
+        draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES), dtype=draw(DTYPES)
+    )
     return x, draw(pairs(1, 16))
 
 
@@ -307,7 +335,9 @@ def group_norm(draw: st.DrawFn) -> Case:
     vectors = [values(generator, c) if draw(st.booleans()) else None for _ in range(2)]
     fused = {"num_groups": groups, "cell": cell, **draw(activations(c, generator))}
     moments = torch.cat([means, deviations.square()], 1)
-    return draw(with_blocks(cases.group_norm(values(generator, n, c, *size), moments, *vectors, **fused)))
+    return draw(
+        with_blocks(cases.group_norm(values(generator, n, c, *size, dtype=draw(DTYPES)), moments, *vectors, **fused))
+    )
 
 
 # One strategy per op that obeys the contract as it stands; gather and scatter have a packed side.
@@ -327,4 +357,5 @@ CASES = {
     "interpolate": interpolate,
     "max_pool2d": max_pool2d,
     "mul": mul,
+    "pad": pad,
 }

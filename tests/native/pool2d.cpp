@@ -12,6 +12,7 @@ void check_pool2d(Random &random, int number) {
     pool.pad_w = random.between(0, pool.kernel_w / 2);
     pool.dilation_h = pool.dilation_w = pool.kind == SB_POOL_MAX ? random.between(1, 2) : 1;
     pool.count_include_pad = random.coin();
+    pool.outside = random.coin() ? -INFINITY : -3.0f;
     pool.divisor = pool.kind == SB_POOL_AVG && random.coin() ? random.between(1, 9) : 0;
 
     Map x = Map::source(random, random.between(1, 2), random.between(7, 20), random.between(7, 20), random.between(1, 40), random.between(0, 2));
@@ -35,7 +36,10 @@ void check_pool2d(Random &random, int number) {
             for (int s = 0; s < pool.kernel_w; ++s) {
                 const int y = oy * pool.stride_h - pool.pad_h + r * pool.dilation_h, xx = ox * pool.stride_w - pool.pad_w + s * pool.dilation_w;
                 padded += y < x.h + pool.pad_h && xx < x.w + pool.pad_w;
-                if (!x.inside(y, xx)) continue;
+                if (!x.inside(y, xx)) {
+                    largest = fmax(largest, pool.outside);
+                    continue;
+                }
                 const double value = x.at(n, y, xx, k);
                 ++inside;
                 sum += value;

@@ -301,6 +301,24 @@ ERRORS = {
         "interpolate: out is [n=2 c=4 h=8 w=8] but the dense op gives [n=2 c=4 h=10 w=10] (x: [n=2 c=4 h=8 w=8]); "
         "allocate out with that shape",
     ),
+    # Padding.
+    "sides": (
+        lambda: conv(padding=((1, -1), (0, 0))),
+        "conv2d: padding is (1, -1); it must be at least 0 and below 2**31",
+    ),
+    "mode of padding": (
+        lambda: conv(padding_mode="mirror"),
+        "conv2d: padding_mode is 'mirror'; it must be one of 'zeros', 'reflect', 'replicate', 'circular'",
+    ),
+    "more than there is": (
+        lambda: conv(padding=8, padding_mode="reflect"),
+        "conv2d: padding is (8, 8) for x [n=2 c=4 h=8 w=8]; with padding_mode 'reflect' at most 7 of 8 pixels can be "
+        "padded on a side",
+    ),
+    "value of a mode": (
+        lambda: ops.pad(X, BLOCKS, POOLED, padding=0, mode="circular", value=1.0),
+        "pad: value is 1.0 with mode 'circular'; only 'constant' has one: leave it out",
+    ),
     # Moments.
     "order": (
         lambda: ops.block_moments(X, BLOCKS, OUT, cell=4, order=3),

@@ -76,6 +76,15 @@ def computes_every_image_from_the_first(x, blocks, out, **rest):
     return ops.conv2d(x=channels_last(x[:1].expand_as(x)), blocks=blocks, out=out, **rest)
 
 
+def pads_on_both_sides_alike(padding, **rest):
+    (top, bottom), (left, right) = padding
+    return ops.conv2d(padding=((bottom, top), (right, left)), **rest)
+
+
+def pads_with_zeros(padding_mode, **rest):
+    return ops.conv2d(padding_mode="zeros", **rest)
+
+
 def skips_the_bias(bias, **rest):
     return ops.conv2d(bias=None, **rest)
 
@@ -224,6 +233,16 @@ def rounds_the_weight(weight, **rest):
 @pytest.mark.parametrize("fault", [rounds_before_the_residual, rounds_toward_zero, rounds_the_weight])
 def test_the_contract_catches_a_second_or_another_rounding(fault):
     case = sample("conv2d", torch.bfloat16)
+    check_contract(case)
+    with pytest.raises(AssertionError):
+        check_contract(replace(case, call=fault))
+
+
+@pytest.mark.parametrize("fault", [pads_on_both_sides_alike, pads_with_zeros], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_the_contract_catches_a_wrong_padding(fault, mode):
+    x, weight = normal(2, 6, 11, 13), normal(8, 6, 3, 3)
+    case = cases.conv2d(x, weight, padding=((0, 2), (1, 1)), padding_mode=mode)
     check_contract(case)
     with pytest.raises(AssertionError):
         check_contract(replace(case, call=fault))

@@ -39,7 +39,7 @@ def test_structs_have_the_sizes_and_offsets_of_the_header(tmp_path):
     ]
     enums += ["SOFTPLUS", "HARDSIGMOID", "HARDSWISH", "ADD", "MULTIPLY", "POOL_MAX", "POOL_AVG", "NEAREST", "BILINEAR"]
     enums += ["OP_CONV2D", "OP_POOL2D", "OP_INTERPOLATE", "OP_POINTWISE"]
-    enums += ["OP_BLOCK_MOMENTS", "OP_GLOBAL_AVG_POOL2D", "OP_GROUP_NORM"]
+    enums += ["OP_BLOCK_MOMENTS", "OP_GLOBAL_AVG_POOL2D", "OP_GROUP_NORM", "OP_PAD"]
     for name in enums:
         lines.append(f'printf("{name} %d\\n", SB_{name});')
         expected.append(f"{name} {getattr(native, name)}")

@@ -31,6 +31,7 @@ def samples(op: str) -> list[tuple]:
         "conv2d": [
             (x, weight, bias, *PLACE, out, one, one, one, 1, "prelu", slope, None, plane(), "mul"),
             (x, weight, None, *PLACE, out, one, one, one, 1, None, None, None, None, "add"),
+            (x, weight, None, *PLACE, out, one, one, one, 1, None, None, None, None, "add", "reflect"),
         ],
         "conv_transpose2d": [
             (x, weight, bias, *PLACE, out, one, one, [0, 0], one, 1, "prelu", slope, None, plane(), "mul"),
@@ -53,6 +54,10 @@ def samples(op: str) -> list[tuple]:
         "group_norm": [
             (x, plane(8), slope, bias, *PLACE, out, 2, 1e-5, [1, 1], "prelu", slope, None),
             (x, plane(8), None, None, *PLACE, out, 4, 1e-5, [1, 1], None, None, None),
+        ],
+        "pad": [
+            (x, *PLACE, channels_last(torch.zeros(1, 4, 9, 9)), [0, 1, 1, 0], "constant", 2.0),
+            (x, *PLACE, channels_last(torch.zeros(1, 4, 9, 9)), [0, 1, 1, 0], "reflect", 0.0),
         ],
         "cat": [([plane(1), plane(3)], *PLACE, out)],
         "gather": [(x, *PLACE, channels_last(torch.randn(2, 4, 6, 6)), 1)],

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sparseblock.plan.ir import Concat, Conv2d, GlobalPool, GroupNorm, Interpolate, Node, Pool2d, Ref, Slice, Torch
+from sparseblock.plan.ir import Concat, Conv2d, GlobalPool, GroupNorm, Interpolate, Node, Pad, Pool2d, Ref, Slice, Torch
 from sparseblock.plan.reference import Reference
 from sparseblock.testing.activations import EPS, TINY, bound
 
@@ -60,8 +60,10 @@ class ErrorBound(Reference):
                 return error[:, start : start + shape[1]]
             case Conv2d() as op:
                 size, moved, terms = self._conv_error(op, x, error, shape)
-            case Pool2d(kind="max"):
-                return self._run(node, error)
+            case Pool2d(kind="max") as op:  # what lies outside is exact
+                return self._run(replace(node, op=replace(op, outside=0.0)), error)
+            case Pad() as op:
+                return self._run(replace(node, op=replace(op, value=0.0)), error)
             case GlobalPool(kind="max"):
                 return error.amax((2, 3), keepdim=True)
             case GlobalPool():  # cells are rounded, and their mean

@@ -104,11 +104,38 @@ def _conv(draw, shapes, source):
     groups = draw(st.sampled_from([1, c]))
     out = groups * draw(st.integers(1, 3)) if groups > 1 else draw(st.integers(1, 9))
     padding = draw(st.integers(0, dilation * (k - 1)))
+    mode = draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate", "circular"]))
+    if padding >= min(shapes[source][2:]):
+        mode = "zeros"
     if min(shapes[source][2:]) + 2 * padding < dilation * (k - 1) + 1:
         return None
     bias = draw(st.booleans())
     stride = draw(st.integers(1, 2))
-    return nn.Conv2d(c, out, k, stride, padding, dilation, groups, bias), [source]
+    return nn.Conv2d(c, out, k, stride, padding, dilation, groups, bias, mode), [source]
+
+
+def _pad(draw, shapes, source):
+    """Padding alone, or before a convolution or pool that could take it in."""
+    c, h, w = shapes[source][1:]
+    mode = draw(st.sampled_from(["constant", "constant", "reflect", "replicate", "circular"]))
+    most = min(3, min(h, w) - 1)
+    sides = draw(st.lists(st.integers(-1 if mode == "constant" else 0, most), min_size=4, max_size=4))
+    value = draw(st.sampled_from([0.0, 0.0, 0.5])) if mode == "constant" else None
+    pad = Call(f"pad {sides} {mode} {value}", lambda x: F.pad(x, sides, mode, value))
+    reader = draw(
+        st.sampled_from(
+            [
+                nn.Identity,
+                lambda: nn.Conv2d(c, 3, 3, 2),
+                lambda: nn.Conv2d(c, 3, 3, 1, 1),
+                lambda: nn.Conv2d(c, c, 2, padding="same", groups=c),
+                lambda: nn.MaxPool2d(3, 2),
+                lambda: nn.MaxPool2d(3, 2, 1),
+                lambda: nn.AvgPool2d(2, ceil_mode=True),
+            ]
+        )
+    )
+    return (nn.Sequential(pad, reader()), [source]) if min(h, w) >= 6 else None
 
 
 def _conv_transpose(draw, shapes, source):
@@ -269,7 +296,7 @@ def _torch(draw, shapes, source):
 
 _MAKERS = (
     *(_conv, _conv, _conv, _norm, _norm, _activation, _activation, _add, _add, _join, _join),
-    *(_conv_transpose, _arithmetic, _pool, _resize, _part, _torch, _frame_norm, _global),
+    *(_conv_transpose, _arithmetic, _pool, _resize, _part, _torch, _frame_norm, _global, _pad),
 )
 
 

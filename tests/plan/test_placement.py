@@ -75,6 +75,64 @@ def test_blocks_below_a_pixel_of_the_frame():
     assert place(graph, BlockGrid(32, 48, 8))[graph.nodes[-1].output].block == 16
 
 
+def folded(network: nn.Module, height: int = 32, width: int = 48) -> list[str]:
+    plan = sparseblock.compile(network.eval(), torch.randn(1, 3, height, width), block_size=16)
+    return [node.label for node in plan.graph.nodes]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 4, 3, 2)),
+        nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3, padding=1)),
+        nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(3, 4, 4, padding="same"),
+    ],
+)
+def test_padding_becomes_part_of_the_convolution(network):
+    assert folded(network) == ["copy", "conv2d"]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), float("-inf")), nn.MaxPool2d(3, 2, 1)),
+        nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2)),
+    ],
+)
+def test_padding_becomes_part_of_the_maximum(network):
+    assert folded(network) == ["copy", "max_pool2d"]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.ConstantPad2d(1, 0.5), nn.Conv2d(3, 4, 3)),
+        nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3, padding=1)),
+        nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate")),
+        nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(3, 2, 1)),
+        nn.Sequential(nn.ReflectionPad2d(1), nn.MaxPool2d(3, 2)),
+        nn.Sequential(nn.ZeroPad2d(1), nn.AvgPool2d(3, 2, 1)),
+        nn.Sequential(nn.ZeroPad2d(-1), nn.Conv2d(3, 4, 3, padding=1)),
+    ],
+)
+def test_padding_that_no_kernel_has_is_left_alone(network):
+    assert "pad" in folded(network)
+
+
+def test_padding_stays_for_who_needs_it():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3)
+
+        def forward(self, x):
+            x = F.pad(x, (1, 1, 1, 1))
+            return self.conv(x), x
+
+    assert folded(Net(), 30, 46) == ["copy", "pad", "conv2d"]
+
+
 WITHIN = [
     nn.Conv2d(3, 4, 1),
     nn.Conv2d(3, 4, 1, stride=2),

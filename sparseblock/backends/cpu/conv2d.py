@@ -11,11 +11,12 @@ from sparseblock.backends.cpu import native, packed_weight
 
 def conv2d(
     x, weight, bias, index, count, block, out, stride, padding, dilation, groups,
-    activation, slope, bounds, residual, combine,
+    activation, slope, bounds, residual, combine, padding_mode="zeros",
 ) -> None:  # fmt: skip
     conv = native.Conv2d(
-        x.shape[1], out.shape[1], groups, *weight.shape[2:], *stride, *padding, *dilation, transposed=0
-    )
+        x.shape[1], out.shape[1], groups, *weight.shape[2:], *stride, *padding, *dilation,
+        transposed=0, pad_mode=native.PAD_MODES[padding_mode],
+    )  # fmt: skip
     fused = {"activation": activation, "slope": slope, "bounds": bounds, "combine": combine}
     run(conv, x, weight, bias, index, count, block, out, residual, fused)
 

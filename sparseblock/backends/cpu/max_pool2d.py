@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from ctypes import byref
 
 import torch
@@ -10,7 +11,8 @@ from sparseblock.backends.cpu import native
 
 
 def max_pool2d(x, index, count, block, out, kernel_size, stride, padding, dilation, ceil_mode) -> None:
-    run(native.Pool2d(native.POOL_MAX, *kernel_size, *stride, *padding, *dilation), x, index, count, block, out)
+    pool = native.Pool2d(native.POOL_MAX, *kernel_size, *stride, *padding, *dilation, outside=-math.inf)
+    run(pool, x, index, count, block, out)
 
 
 def run(pool, x, index, count, block, out) -> None:

@@ -41,7 +41,10 @@ ADD, MULTIPLY = range(2)  # sb_combine
 COMBINATIONS = {"add": ADD, "mul": MULTIPLY}
 POOL_MAX, POOL_AVG = range(2)  # sb_pool
 NEAREST, BILINEAR = range(2)  # sb_resize
-OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE, OP_BLOCK_MOMENTS, OP_GLOBAL_AVG_POOL2D, OP_GROUP_NORM = range(7)
+PAD_MODES = {"constant": 0, "zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}  # sb_pad_mode
+OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE, OP_BLOCK_MOMENTS, OP_GLOBAL_AVG_POOL2D, OP_GROUP_NORM, OP_PAD = (
+    range(8)
+)  # sb_op
 
 
 class Plane(Structure):
@@ -105,6 +108,7 @@ class Conv2d(Structure):
         ("dilation_h", c_int32),
         ("dilation_w", c_int32),
         ("transposed", c_int32),
+        ("pad_mode", c_int32),
         ("packed_weight", c_void_p),
     ]
 
@@ -125,6 +129,7 @@ class Pool2d(Structure):
         ("count_include_pad", c_int32),
         ("divisor", c_int32),
         ("adaptive", c_int32),
+        ("outside", c_float),
     ]
 
 
@@ -152,6 +157,12 @@ class GroupNorm(Structure):
     _fields_ = [("moments", Moments), ("groups", c_int32), ("eps", c_float)]
 
 
+class Pad(Structure):
+    """sb_pad: pixels around a map."""
+
+    _fields_ = [("mode", c_int32), ("top", c_int32), ("left", c_int32), ("value", c_float)]
+
+
 class StepParameters(ctypes.Union):
     """The union inside sb_step."""
 
@@ -161,6 +172,7 @@ class StepParameters(ctypes.Union):
         ("interpolate", Interpolate),
         ("moments", Moments),
         ("group_norm", GroupNorm),
+        ("pad", Pad),
     ]
 
 
@@ -191,6 +203,7 @@ STRUCTS = {
     "sb_interpolate": Interpolate,
     "sb_moments": Moments,
     "sb_group_norm": GroupNorm,
+    "sb_pad": Pad,
     "sb_step": Step,
 }
 
@@ -216,6 +229,7 @@ _FUNCTIONS = {
         None,
         [POINTER(GroupNorm), POINTER(Epilogue), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
     ),
+    "sb_pad_run": (None, [POINTER(Pad), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_gather_run": (None, [POINTER(Plane), POINTER(Blocks), c_int, c_void_p, c_int]),
     "sb_scatter_run": (None, [c_void_p, POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_blocks_from_mask": (None, [c_void_p, c_int, c_int, c_int, c_void_p, c_void_p]),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from sparseblock.backends.reference.masked import store
+from sparseblock.backends.reference.masked import store, widened
 
 
 def block_moments(x, index, count, block, out, cell, order) -> None:
+    (x,) = widened(x)
     store(moments(x, cell, order), index, count, block, out)
 
 

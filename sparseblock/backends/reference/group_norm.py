@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from sparseblock.backends.reference.global_avg_pool2d import pixels
-from sparseblock.backends.reference.masked import activate, store
+from sparseblock.backends.reference.masked import activate, store, widened
 
 
 def group_norm(
     x, moments, weight, bias, index, count, block, out, num_groups, eps, cell, activation, slope, bounds
 ) -> None:
+    x, weight, bias = widened(x, weight, bias)
     mean, variance = statistics(moments, x.shape[2:], cell, num_groups)
     dense = (x - mean) / torch.sqrt(variance + eps)
     dense = dense if weight is None else dense * weight[:, None, None]

@@ -13,6 +13,7 @@ from sparseblock.plan.rules import (  # noqa: F401
     channels,
     convolution,
     identity,
+    padding,
     pooling,
     resize,
     statistics,

