@@ -17,13 +17,15 @@ void check_conv2d(Random &random, int number) {
     /* PyTorch allows a transposed convolution no more padding than its window reaches. */
     conv.pad_h = random.between(0, conv.transposed ? (conv.kernel_h - 1) * conv.dilation_h : 3);
     conv.pad_w = random.between(0, conv.transposed ? (conv.kernel_w - 1) * conv.dilation_w : 3);
+    conv.pad_mode = conv.transposed || random.coin() ? SB_PAD_CONSTANT : random.between(SB_PAD_REFLECT, SB_PAD_CIRCULAR);
+    const int below = conv.transposed ? 0 : random.between(0, 2), beside = conv.transposed ? 0 : random.between(0, 2);
     auto extent = [&](int size, int kernel, int stride, int pad, int dilation) {
         const int reach = dilation * (kernel - 1) + 1;
         return conv.transposed ? (size - 1) * stride - 2 * pad + reach : (size + 2 * pad - reach) / stride + 1;
     };
     const int h = random.between(8, 20), w = random.between(8, 20);
-    const int oh = extent(h, conv.kernel_h, conv.stride_h, conv.pad_h, conv.dilation_h);
-    const int ow = extent(w, conv.kernel_w, conv.stride_w, conv.pad_w, conv.dilation_w);
+    const int oh = extent(h + below, conv.kernel_h, conv.stride_h, conv.pad_h, conv.dilation_h);
+    const int ow = extent(w + beside, conv.kernel_w, conv.stride_w, conv.pad_w, conv.dilation_w);
     if (oh < 1 || ow < 1) return;
 
     Map x = Map::source(random, random.between(1, 2), h, w, conv.in_channels, random.between(0, 3));
@@ -59,7 +61,7 @@ void check_conv2d(Random &random, int number) {
                 for (int c = 0; c < in_group; ++c) {
                     const int channel = group * in_group + c;
                     const size_t row = conv.transposed ? (size_t)channel * out_group + k % out_group : (size_t)k * in_group + c;
-                    const double product = weight[(row * conv.kernel_h + r) * conv.kernel_w + s] * x.padded(n, y, xx, channel);
+                    const double product = weight[(row * conv.kernel_h + r) * conv.kernel_w + s] * x.padded(n, y, xx, channel, conv.pad_mode);
                     sum.value += product;
                     sum.magnitude += fabs(product);
                 }

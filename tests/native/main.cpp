@@ -9,7 +9,8 @@ int main(int count, char **arguments) {
         void (*check)(Random &, int);
     } families[] = {
         {"conv2d", check_conv2d},       {"pool2d", check_pool2d},          {"interpolate", check_interpolate},
-        {"pointwise", check_pointwise}, {"gather", check_gather_scatter}, {"run", check_run},
+        {"pointwise", check_pointwise}, {"statistics", check_statistics}, {"pad", check_pad},
+        {"gather", check_gather_scatter}, {"run", check_run},
     };
     int sets = 0;
     for (const char *isa : {"avx512", "avx2", "neon", "generic"}) {

@@ -63,6 +63,17 @@ struct Map {
     /* Zero outside of the frame. */
     double padded(int i, int y, int x, int k) const { return inside(y, x) ? at(i, y, x, k) : 0.0; }
 
+    /* As a padding mode says. */
+    double padded(int i, int y, int x, int k, int mode) const {
+        if (mode == SB_PAD_CONSTANT) return padded(i, y, x, k);
+        auto source = [&](int place, int size) {
+            if (mode == SB_PAD_CIRCULAR) return (place + size) % size;
+            if (mode == SB_PAD_REPLICATE) return place < 0 ? 0 : place < size ? place : size - 1;
+            return place < 0 ? -place : place < size ? place : 2 * (size - 1) - place;
+        };
+        return at(i, source(y, h), source(x, w), k);
+    }
+
     sb_plane plane() {
         sb_plane p = {};
         p.data = &at(0, 0, 0, 0);

@@ -12,6 +12,7 @@ void check_pool2d(Random &random, int number) {
     pool.pad_w = random.between(0, pool.kernel_w / 2);
     pool.dilation_h = pool.dilation_w = pool.kind == SB_POOL_MAX ? random.between(1, 2) : 1;
     pool.count_include_pad = random.coin();
+    pool.adaptive = random.between(0, 3) == 0;
     pool.outside = random.coin() ? -INFINITY : -3.0f;
     pool.divisor = pool.kind == SB_POOL_AVG && random.coin() ? random.between(1, 9) : 0;
 
@@ -25,16 +26,21 @@ void check_pool2d(Random &random, int number) {
         const int room = size + 2 * pad - dilation * (kernel - 1) - 1, whole = room / stride + 1;
         return whole + (ceil && room % stride && whole * stride < size + pad);
     };
-    Map out = Map::target(random, x.n, extent(x.h, pool.kernel_h, pool.stride_h, pool.pad_h, pool.dilation_h),
+    Map out = pool.adaptive ? Map::target(random, x.n, random.between(1, 22), random.between(1, 22), x.c)
+                            : Map::target(random, x.n, extent(x.h, pool.kernel_h, pool.stride_h, pool.pad_h, pool.dilation_h),
                           extent(x.w, pool.kernel_w, pool.stride_w, pool.pad_w, pool.dilation_w), x.c);
     const sb_plane from = x.plane();
     auto kernel = [&](const sb_plane &to, const sb_blocks *blocks, int threads) { sb_pool2d_run(&pool, &from, blocks, &to, threads); };
     auto exact = [&](int n, int oy, int ox, int k) {
         double sum = 0.0, magnitude = 0.0, largest = -INFINITY;
         int inside = 0, padded = 0;
-        for (int r = 0; r < pool.kernel_h; ++r)
-            for (int s = 0; s < pool.kernel_w; ++s) {
-                const int y = oy * pool.stride_h - pool.pad_h + r * pool.dilation_h, xx = ox * pool.stride_w - pool.pad_w + s * pool.dilation_w;
+        const int top = pool.adaptive ? oy * x.h / out.h : oy * pool.stride_h - pool.pad_h;
+        const int left = pool.adaptive ? ox * x.w / out.w : ox * pool.stride_w - pool.pad_w;
+        const int rows = pool.adaptive ? ((oy + 1) * x.h + out.h - 1) / out.h - top : pool.kernel_h;
+        const int cols = pool.adaptive ? ((ox + 1) * x.w + out.w - 1) / out.w - left : pool.kernel_w;
+        for (int r = 0; r < rows; ++r)
+            for (int s = 0; s < cols; ++s) {
+                const int y = top + r * (pool.adaptive ? 1 : pool.dilation_h), xx = left + s * (pool.adaptive ? 1 : pool.dilation_w);
                 padded += y < x.h + pool.pad_h && xx < x.w + pool.pad_w;
                 if (!x.inside(y, xx)) {
                     largest = fmax(largest, pool.outside);
@@ -47,8 +53,8 @@ void check_pool2d(Random &random, int number) {
                 largest = fmax(largest, value);
             }
         if (pool.kind == SB_POOL_MAX) return Exact{largest, 0.0, 0};
-        const double divisor = pool.divisor ? pool.divisor : pool.count_include_pad ? padded : inside;
-        return Exact{sum / divisor, magnitude / divisor, pool.kernel_h * pool.kernel_w + 1};
+        const double divisor = pool.divisor ? pool.divisor : pool.count_include_pad && !pool.adaptive ? padded : inside;
+        return Exact{sum / divisor, magnitude / divisor, rows * cols + 1};
     };
     check("pool2d", number, random, out, kernel, exact);
 }
