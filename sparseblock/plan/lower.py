@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from sparseblock.errors import SparseBlockError
 from sparseblock.plan.ir import Epilogue, Graph, Node, Op, Pointwise, Ref, Torch, Value
-from sparseblock.plan.rules import RULES, Unsupported
+from sparseblock.plan.rules import RULES, VECTOR_RULES, Unsupported
 
 
 def lower(module: fx.GraphModule) -> Graph:
@@ -35,6 +35,7 @@ class _Lowering:
         self.env: dict[fx.Node, Any] = {}  # Ref, constant, or a tuple of these
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
+        self.vectors: dict[str, Ref] = {}  # of what torch has as [1, c], by name, the map [1, c, 1, 1]
         self.current: fx.Node | None = None
 
     def run(self) -> Graph:
@@ -77,7 +78,7 @@ class _Lowering:
     def emit(self, op: Op, inputs: list[Any], shape: tuple[int, ...] | None = None, **epilogue: Any) -> Ref:
         """Adds a node of maps; `shape` is that of the captured node unless given."""
         node, result = self.current, self.current.meta.get("val")
-        shape = tuple(result.shape) if shape is None else shape
+        shape = (*result.shape, 1, 1)[:4] if shape is None else shape  # a vector is a map of one pixel
         name = node.name if node.name not in self.values else f"{node.name}__{len(self.nodes)}"
         self._add(op, tuple(ref.name for ref in inputs), Value(name, shape, torch.float32), Epilogue(**epilogue))
         return Ref(name)
@@ -125,7 +126,7 @@ class _Lowering:
             try:
                 if pytree.tree_leaves(result)[0].dtype != torch.float32:
                     raise Unsupported("its result is not float32")
-                return rule(self, _bind(target, args, kwargs))
+                return self._on_maps(rule, target, args, kwargs)
             except Unsupported as unsupported:
                 reason = str(unsupported)
         is_tensor = isinstance(result, torch.Tensor)
@@ -134,6 +135,22 @@ class _Lowering:
         )
         self._add(Torch(target, args, kwargs, reason), tuple(_refs((args, kwargs))), value, Epilogue())
         return Ref(value.name)
+
+    def _on_maps(self, rule: Any, target: Any, args: tuple, kwargs: dict) -> Any:
+        """Applies a rule; to the maps that vectors are, where that is the same to the operator."""
+        if _name(target) in VECTOR_RULES:
+            args, kwargs = pytree.tree_map_only(Ref, lambda ref: self.vectors.get(ref.name, ref), (args, kwargs))
+        result, captured = rule(self, _bind(target, args, kwargs)), self.current.meta["val"]
+        if not isinstance(result, Ref) or captured.dim() == 4:
+            return result
+        # Whoever has no rule for the map reads it in the shape that torch has.
+        vector = Value(f"{self.current.name}__vector", tuple(captured.shape), torch.float32)
+        reshape = Torch(
+            torch.ops.aten.reshape.default, (result, list(vector.shape)), {}, "a map of one pixel as a vector"
+        )
+        self._add(reshape, (result.name,), vector, Epilogue())
+        self.vectors[vector.name] = result
+        return Ref(vector.name)
 
     def _add(self, op: Op, inputs: tuple[str, ...], value: Value, epilogue: Epilogue) -> None:
         stack = list(self.current.meta.get("nn_module_stack", {}).values())

@@ -52,6 +52,8 @@ class ErrorBound(Reference):
         shape = self.graph.values[node.output].shape
         match node.op:
             case Torch(target=target):
+                if target is torch.ops.aten.reshape.default:
+                    return error.reshape(shape)
                 assert target in LIPSCHITZ, f"no error bound for {target}"
                 return error + ROUNDINGS * EPS
             case Concat():

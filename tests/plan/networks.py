@@ -171,10 +171,26 @@ def _global(draw, shapes, source):
                 ("amax", lambda x: x.amax((-1, -2), keepdim=True)),
                 ("max to 1x1", lambda x: F.adaptive_max_pool2d(x, 1)),
                 ("mean, back to the size", lambda x: F.interpolate(F.adaptive_avg_pool2d(x, 1), x.shape[2:])),
+                ("mean, everywhere", lambda x: x.mean((2, 3))[:, :, None, None].expand_as(x)),
             ]
         )
     )
     return Call(name, function), [source]
+
+
+class _Excitation(nn.Module):
+    """Linear layers on the mean of the frame, as maps of one pixel again."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(c, 4), nn.ReLU(), nn.Linear(4, c))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(F.adaptive_avg_pool2d(x, 1).flatten(1)).view(1, -1, 1, 1).expand_as(x)
+
+
+def _excitation(draw, shapes, source):
+    return _Excitation(shapes[source][1]), [source]
 
 
 def _activation(draw, shapes, source):
@@ -296,7 +312,7 @@ def _torch(draw, shapes, source):
 
 _MAKERS = (
     *(_conv, _conv, _conv, _norm, _norm, _activation, _activation, _add, _add, _join, _join),
-    *(_conv_transpose, _arithmetic, _pool, _resize, _part, _torch, _frame_norm, _global, _pad),
+    *(_conv_transpose, _arithmetic, _pool, _resize, _part, _torch, _frame_norm, _global, _pad, _excitation),
 )
 
 

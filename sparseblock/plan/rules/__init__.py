@@ -20,4 +20,10 @@ from sparseblock.plan.rules import (  # noqa: F401
 )
 from sparseblock.plan.rules._base import RULES, Unsupported
 
-__all__ = ["RULES", "Unsupported"]
+# The operators that do to a map [1, c, 1, 1] what they do to a vector [1, c].
+VECTOR_RULES = frozenset(
+    "linear batch_norm dropout contiguous clone alias detach view reshape flatten squeeze unsqueeze relu relu6 sigmoid "
+    "tanh silu mish hardsigmoid hardswish gelu hardtanh clamp leaky_relu elu".split()
+)
+
+__all__ = ["RULES", "VECTOR_RULES", "Unsupported"]

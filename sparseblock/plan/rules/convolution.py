@@ -26,6 +26,17 @@ def conv(lower: _Lowering, a: SimpleNamespace) -> Ref:
     return lower.emit(op, [a.input])
 
 
+@rule("linear")
+def linear(lower: _Lowering, a: SimpleNamespace) -> Ref:
+    """On a vector [1, c] it is a 1x1 convolution of a map of one pixel."""
+    value = lower.value(a.input)
+    if value.shape[2:] != (1, 1) or lower.current.meta["val"].dim() != 2:
+        raise Unsupported("no block-sparse rule for a linear layer on more than a vector")
+    if not isinstance(a.weight, torch.Tensor) or isinstance(a.bias, Ref):
+        raise Unsupported("its weight is computed from the frame")
+    return lower.emit(Conv2d(a.weight[:, :, None, None], a.bias, (1, 1), (0, 0), (1, 1), 1), [a.input])
+
+
 @rule("batch_norm")
 def batch_norm(lower: _Lowering, a: SimpleNamespace) -> Ref:
     lower.value(a.input)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from sparseblock.plan.ir import Interpolate
 from sparseblock.plan.rules._base import Unsupported, rule
 
 if TYPE_CHECKING:
@@ -19,10 +20,16 @@ def dropout(lower: _Lowering, a: SimpleNamespace) -> Any:
 
 
 @rule(
-    "contiguous", "clone", "alias", "detach", "lift_fresh_copy", "to", "view", "reshape", "flatten", "expand", "type_as"
+    *("contiguous", "clone", "alias", "detach", "lift_fresh_copy", "to", "view", "reshape", "flatten", "type_as"),
+    *("expand", "expand_as", "squeeze", "unsqueeze"),
 )
 def identity(lower: _Lowering, a: SimpleNamespace) -> Any:
     value, result = lower.value(a.input), lower.current.meta["val"]
+    if value.shape[2:] == (1, 1) and tuple(result.shape[:2]) == value.shape[:2]:
+        if result.numel() == value.shape[1]:
+            return a.input  # a map of one pixel as a vector, or a vector as a map
+        if result.dim() == 4:
+            return lower.emit(Interpolate("nearest", False, None), [a.input])  # the pixel everywhere
     if (tuple(result.shape), result.dtype) != (value.shape, value.dtype):
         raise Unsupported(f"changes the shape or type of a map, {list(value.shape)} to {list(result.shape)}")
     return a.input

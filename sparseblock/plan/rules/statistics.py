@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 def global_pool(lower: _Lowering, a: SimpleNamespace) -> Ref:
     value, kind = lower.value(a.input), "avg" if hasattr(a, "dtype") else "max"
     axes = getattr(a, "dim", None) or ()
-    if sorted(axis % 4 for axis in axes) != [2, 3] or not a.keepdim:
-        raise Unsupported(
-            "no block-sparse rule for a mean or maximum along other axes than rows and columns, both kept"
-        )
+    if sorted(axis % 4 for axis in axes) != [2, 3]:
+        raise Unsupported("no block-sparse rule for a mean or maximum along other axes than rows and columns")
     return lower.emit(GlobalPool(kind, value.shape[2:]), [a.input])
 
 
