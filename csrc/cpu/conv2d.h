@@ -1,4 +1,5 @@
-/* What the convolution driver (conv2d.cpp) and its microkernels (conv2d_tile.cpp, conv2d_depthwise.cpp) share. */
+/* What the convolution drivers (conv2d.cpp, conv2d_winograd.cpp) and the microkernels (conv2d_tile.cpp, conv2d_depthwise.cpp)
+ * share. */
 #pragma once
 
 #include "epilogue.h"

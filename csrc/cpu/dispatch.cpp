@@ -28,9 +28,11 @@ namespace {
 struct Kernels {
     const char *name;
     bool (*supported)();
-    decltype(&sb::SB_ANY::conv2d_packed_size) conv2d_packed_size;
-    decltype(&sb::SB_ANY::conv2d_pack) conv2d_pack;
-    decltype(&sb::SB_ANY::conv2d_run) conv2d_run;
+    struct {
+        decltype(&sb::SB_ANY::conv2d_packed_size) packed_size;
+        decltype(&sb::SB_ANY::conv2d_pack) pack;
+        decltype(&sb::SB_ANY::conv2d_run) run;
+    } conv2d[3]; /* of each sb_algorithm */
     decltype(&sb::SB_ANY::pool2d_run) pool2d_run;
     decltype(&sb::SB_ANY::interpolate_run) interpolate_run;
     decltype(&sb::SB_ANY::pointwise_run) pointwise_run;
@@ -54,10 +56,19 @@ bool has_generic() { return true; }
 #endif
 
 /* Best first. */
-#define SB_ROW(isa)                                                                                                          \
-    {#isa,                           has_##isa,                       sb::isa::conv2d_packed_size, sb::isa::conv2d_pack,     \
-     sb::isa::conv2d_run,            sb::isa::pool2d_run,             sb::isa::interpolate_run,    sb::isa::pointwise_run,   \
-     sb::isa::block_moments_run,     sb::isa::global_avg_pool2d_run,  sb::isa::group_norm_run,     sb::isa::pad_run},
+#define SB_DIRECT_ROW(isa) {sb::isa::conv2d_packed_size, sb::isa::conv2d_pack, sb::isa::conv2d_run}
+#define SB_WINOGRAD_ROW(isa) {sb::isa::winograd_packed_size, sb::isa::winograd_pack, sb::isa::winograd_run}
+#define SB_ROW(isa)                                                                                \
+    {#isa,                                                                                         \
+     has_##isa,                                                                                    \
+     {SB_DIRECT_ROW(isa), SB_WINOGRAD_ROW(isa), SB_WINOGRAD_ROW(isa)},                             \
+     sb::isa::pool2d_run,                                                                          \
+     sb::isa::interpolate_run,                                                                     \
+     sb::isa::pointwise_run,                                                                       \
+     sb::isa::block_moments_run,                                                                   \
+     sb::isa::global_avg_pool2d_run,                                                               \
+     sb::isa::group_norm_run,                                                                      \
+     sb::isa::pad_run},
 const Kernels table[] = {SB_FOR_EACH_ISA(SB_ROW)};
 constexpr int table_size = sizeof(table) / sizeof(table[0]);
 
@@ -101,8 +112,8 @@ const Kernels &current() {
     return *c.kernels;
 }
 
-/* Packed weights begin with the number of the instruction set that packed them, and run on that one: choosing another
- * later leaves them valid. */
+/* Packed weights begin with the number of the instruction set that packed them and their algorithm, and run on these:
+ * choosing another instruction set later leaves them valid. */
 constexpr int64_t HEADER = 16;
 
 } // namespace
@@ -118,18 +129,21 @@ int sb_set_isa(const char *name) {
     return 0;
 }
 
-int64_t sb_conv2d_packed_size(const sb_conv2d *conv) { return HEADER + current().conv2d_packed_size(*conv); }
+int64_t sb_conv2d_packed_size(const sb_conv2d *conv) { return HEADER + current().conv2d[conv->algorithm].packed_size(*conv); }
 
 void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *packed) {
     memset(packed, 0, sizeof(float) * HEADER);
     packed[0] = (float)(&current() - table);
-    current().conv2d_pack(*conv, weight, packed + HEADER);
+    packed[1] = (float)conv->algorithm;
+    current().conv2d[conv->algorithm].pack(*conv, weight, packed + HEADER);
 }
 
 void sb_conv2d_run(const sb_conv2d *conv, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual,
                    const sb_blocks *blocks, const sb_plane *out, int threads) {
-    const Kernels &kernels = table[(int)conv->packed_weight[0]];
-    kernels.conv2d_run(*conv, conv->packed_weight + HEADER, *epilogue, *x, residual, blocks, *out, threads);
+    const float *packed = conv->packed_weight;
+    sb_conv2d packed_for = *conv;
+    packed_for.algorithm = (int32_t)packed[1];
+    table[(int)packed[0]].conv2d[packed_for.algorithm].run(packed_for, packed + HEADER, *epilogue, *x, residual, blocks, *out, threads);
 }
 
 void sb_pool2d_run(const sb_pool2d *pool, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {

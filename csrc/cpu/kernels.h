@@ -16,6 +16,10 @@
     void conv2d_pack(const sb_conv2d &conv, const float *weight, float *packed);                                            \
     void conv2d_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x,             \
                     const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out, int threads);                   \
+    int64_t winograd_packed_size(const sb_conv2d &conv);                                                                    \
+    void winograd_pack(const sb_conv2d &conv, const float *weight, float *packed);                                          \
+    void winograd_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x,           \
+                      const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out, int threads);                 \
     void pool2d_run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads);   \
     void interpolate_run(const sb_interpolate &resize, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out,     \
                          int threads);                                                                                      \

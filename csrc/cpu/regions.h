@@ -37,8 +37,8 @@ struct Regions {
     int64_t strip_h, strip_w;             /* largest strip */
     int64_t count;
 
-    /* Strips of at most `max_w` columns and about `pixels` pixels. */
-    Regions(const sb_blocks *blocks, const sb_plane &out, int64_t pixels, int64_t max_w) {
+    /* Strips of at most `max_w` columns and `max_h` rows, and about `pixels` pixels. */
+    Regions(const sb_blocks *blocks, const sb_plane &out, int64_t pixels, int64_t max_w, int64_t max_h = INT64_MAX) {
         index = blocks ? blocks->index : nullptr;
         height = out.h;
         width = out.w;
@@ -46,7 +46,7 @@ struct Regions {
         block_w = blocks ? minimum(blocks->block_w, width) : width;
         cols = ceil_div(block_w, max_w);
         strip_w = ceil_div(block_w, cols);
-        rows = ceil_div(block_h, maximum(pixels / maximum(strip_w, 1), 1));
+        rows = ceil_div(block_h, minimum(maximum(pixels / maximum(strip_w, 1), 1), max_h));
         strip_h = ceil_div(block_h, maximum(rows, 1));
         if (blocks) {
             block_h = blocks->block_h;

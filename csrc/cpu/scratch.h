@@ -5,7 +5,16 @@
 
 namespace sb {
 
-enum ScratchSlot { SCRATCH_RUNS, SCRATCH_PIXELS, SCRATCH_SUMS, SCRATCH_WINDOW, SCRATCH_MOMENTS, SCRATCH_SLOTS };
+enum ScratchSlot {
+    SCRATCH_RUNS,
+    SCRATCH_PIXELS,
+    SCRATCH_SUMS,
+    SCRATCH_WINDOW,
+    SCRATCH_TILES,
+    SCRATCH_FREQUENCIES,
+    SCRATCH_MOMENTS,
+    SCRATCH_SLOTS
+};
 
 void *scratch(ScratchSlot slot, size_t bytes);
 

@@ -87,11 +87,16 @@ typedef enum sb_pad_mode { SB_PAD_CONSTANT = 0, SB_PAD_REFLECT = 1, SB_PAD_REPLI
 /* conv2d: out[n,k,y,x] = epilogue( sum_{c,r,s} w[k,c,r,s] * x[n,c, y*stride_h - pad_h + r*dilation_h,
  *                                                             x*stride_w - pad_w + s*dilation_w] ), outside as pad_mode says.
  * pad_h and pad_w are at the top and on the left; the size of `out` tells how much is read below and on the right.
- * `transposed` != 0: conv_transpose2d with the same meaning of the fields as in PyTorch (weight [c, k/groups, r, s]). */
+ * `transposed` != 0: conv_transpose2d with the same meaning of the fields as in PyTorch (weight [c, k/groups, r, s]).
+ * `algorithm`: how the sum is taken; all have the same meaning, each its own rounding. Winograd's F(2x2, 3x3) and F(4x4, 3x3)
+ * exist for 3x3 kernels of stride 1, dilation 1 and one group, constant padding, not transposed; a NaN or infinity spreads
+ * within a tile. */
+typedef enum sb_algorithm { SB_DIRECT = 0, SB_WINOGRAD_2X2 = 1, SB_WINOGRAD_4X4 = 2 } sb_algorithm;
 typedef struct sb_conv2d {
     int32_t in_channels, out_channels, groups;
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
     int32_t transposed, pad_mode; /* sb_pad_mode; transposed: constant */
+    int32_t algorithm;            /* sb_algorithm; read when weights are packed, which know it from then on */
     const float *packed_weight; /* from sb_conv2d_pack */
 } sb_conv2d;
 

@@ -9,9 +9,9 @@ Needs hypothesis; `import sparseblock` does not load it.
 
 from __future__ import annotations
 
-from sparseblock.testing import cases, strategies
+from sparseblock.testing import cases, strategies, winograd
 from sparseblock.testing.case import Case, channels_last
-from sparseblock.testing.compare import assert_identical, assert_matches, tolerance
+from sparseblock.testing.compare import assert_identical, assert_matches, tolerance, winograd_tolerance
 from sparseblock.testing.contract import check_contract, check_in_place, check_independence
 from sparseblock.testing.poison import NAN, Guard, Guarded, guarded, poisoned
 
@@ -31,4 +31,6 @@ __all__ = [
     "poisoned",
     "strategies",
     "tolerance",
+    "winograd",
+    "winograd_tolerance",
 ]

@@ -14,7 +14,7 @@ from sparseblock.blocks import BlockSet
 from sparseblock.grid import cell_extent, conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
 from sparseblock.testing.activations import EPS, TINY, bound
 from sparseblock.testing.case import Case
-from sparseblock.testing.compare import tolerance
+from sparseblock.testing.compare import tolerance, winograd_tolerance
 
 Pair = tuple[int, int]
 _EXACT = (None, "relu", "relu6", "clamp", "leaky_relu", "prelu")  # select or scale a value: round at most once
@@ -33,6 +33,7 @@ def conv2d(
     dilation: Pair = (1, 1),
     groups: int = 1,
     combine: str = "add",
+    algorithm: str = "direct",
     **activation: object,
 ) -> Case:
     """`ops.conv2d`, arguments as there."""
@@ -44,7 +45,7 @@ def conv2d(
         for out, window, source, size in zip(extent, windows, sources, x.shape[2:], strict=True)
     )
     keywords = {"stride": stride, "padding": padding, "padding_mode": padding_mode, "dilation": dilation}
-    fused = {"groups": groups, "weight": weight, "bias": bias, "combine": combine}
+    fused = {"groups": groups, "weight": weight, "bias": bias, "combine": combine, "algorithm": algorithm}
     shape = (x.shape[0], weight.shape[0], *extent)
     return _convolution(ops.conv2d, x, reads, shape, keywords | fused, activation, residual, weight[0].numel())
 
@@ -249,7 +250,11 @@ def _convolution(call, x, reads, out_shape, keywords, activation, residual, term
             factors.append(residual)
             addends = [None if bias is None else bias * residual.abs().max() for bias in addends]
             terms += 1
-    allowed = tolerance(terms, *factors, addends=tuple(addends))
+    algorithm = keywords.get("algorithm", "direct")
+    if algorithm == "direct":
+        allowed = tolerance(terms, *factors, addends=tuple(addends))
+    else:
+        allowed = winograd_tolerance(algorithm, *factors, addends=tuple(addends))
     return _case(call, maps, reads, out_shape, keywords | activation, *_activated(allowed, activation))
 
 

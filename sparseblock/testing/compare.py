@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from sparseblock.algorithm import ALGORITHMS
+from sparseblock.testing import winograd
+
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -18,6 +21,24 @@ def tolerance(terms: int, *factors: torch.Tensor, addends: tuple[torch.Tensor | 
         product *= float(factor.abs().max())
     added = sum(float(addend.abs().max()) for addend in addends if addend is not None)
     return 2 * torch.finfo(torch.float32).eps * (terms + 1) * (product + added)
+
+
+def winograd_tolerance(
+    algorithm: str,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    *factors: torch.Tensor,
+    addends: tuple[torch.Tensor | None, ...] = (),
+) -> float:
+    """How far a 3x3 convolution by `algorithm`, times `factors`, plus `addends`, may lie from the exact one.
+
+    The rule is that of `tolerance`. x is [n, c, h, w], weight [k, c, 3, 3]. The sum has a term for every channel and every sum of a transform that a
+    value passes, T = m + 2 long in each of two axes before and after; its products are `winograd.amplification` times
+    as large as the factors'.
+    """
+    m = ALGORITHMS[algorithm]
+    terms, amplification = x.shape[1] + 4 * (m + 2) + len(factors), torch.tensor(winograd.amplification(m))
+    return tolerance(terms, x, weight, amplification, *factors, addends=addends)
 
 
 def assert_matches(

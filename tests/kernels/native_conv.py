@@ -35,11 +35,10 @@ def with_border(x: torch.Tensor, border: int) -> torch.Tensor:
 class NativeConv:
     """A conv2d of `weight` [k, c/groups, r, s], packed on the instruction set of the moment."""
 
-    def __init__(self, weight: torch.Tensor, stride=1, padding=0, dilation=1, groups=1):
+    def __init__(self, weight: torch.Tensor, stride=1, padding=0, dilation=1, groups=1, algorithm="direct"):
         k, c, r, s = weight.shape
-        self.conv = native.Conv2d(
-            c * groups, k, groups, r, s, *(v for v in (stride, padding, dilation) for _ in "hw"), 0
-        )
+        window = (v for v in (stride, padding, dilation) for _ in "hw")
+        self.conv = native.Conv2d(c * groups, k, groups, r, s, *window, 0, native.ALGORITHMS[algorithm])
         self.packed = pack(self.conv, weight.contiguous())
         self.conv.packed_weight = self.packed.data_ptr()
 

@@ -38,12 +38,13 @@ def test_an_unknown_name_changes_nothing(isa):
     assert native.lib().sb_isa().decode() == isa
 
 
+@pytest.mark.parametrize("algorithm", ["direct", "winograd_2x2", "winograd_4x4"])
 @pytest.mark.parametrize("later", ["avx512", "avx2", "generic"])
-def test_packed_weights_outlive_the_choice(isa, later):
+def test_packed_weights_outlive_the_choice(isa, later, algorithm):
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(1, 5, 9, 8, generator=generator), torch.randn(20, 5, 3, 3, generator=generator)
     x = x.contiguous(memory_format=torch.channels_last)
-    conv = NativeConv(weight, padding=1)
+    conv = NativeConv(weight, padding=1, algorithm=algorithm)
     before = conv(x, plane(1, 20, 9, 8, 0)[0])
     native.lib().sb_set_isa(later.encode())
     assert_identical(conv(x, plane(1, 20, 9, 8, 0)[0]), before)

@@ -10,9 +10,10 @@ import torch
 from native_conv import NativeConv, plane, with_border
 
 from sparseblock import BlockSet
+from sparseblock.algorithm import ALGORITHMS
 from sparseblock.backends.cpu import native
 from sparseblock.backends.reference.masked import activate, combined
-from sparseblock.testing import assert_identical, assert_matches, tolerance
+from sparseblock.testing import assert_identical, assert_matches, tolerance, winograd_tolerance
 from sparseblock.testing.activations import EPS, TINY, bound
 
 CANARY = 777.0
@@ -82,11 +83,12 @@ def test_residual_in_place(isa):
     assert_identical(conv(x, shared, border=1, residual=shared), expected)
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("activation", [None, "relu", "clamp", "prelu", "silu", "elu"])
 @pytest.mark.parametrize("k", [16, 21])
-def test_epilogue(isa, activation, k):
+def test_epilogue(isa, activation, k, algorithm):
     """activation((sum + bias + residual) * scale + shift), each part present and absent; the product likewise."""
-    x, weight, residual = normal(1, 4, 5, 6), normal(k, 4, 1, 1), normal(1, k, 5, 6)
+    x, weight, residual = normal(1, 4, 5, 6), normal(k, 4, 3, 3), normal(1, k, 5, 6)
     vectors = {name: normal(k).roll(i) for i, name in enumerate(("bias", "scale", "shift"))}
     slope = normal(k).abs() if activation in ("prelu", "elu") else None
     bounds, of = (0.0, 6.0) if activation == "clamp" else None, bound(activation, slope)
@@ -94,16 +96,20 @@ def test_epilogue(isa, activation, k):
         used = {name: vector for name, vector in vectors.items() if name != left_out}
         fused = {"activation": activation, "slope": slope, "bounds": bounds}
         out = plane(1, k, 5, 6, 0)[0]
-        NativeConv(weight)(with_border(x, 0), out, residual=with_border(residual, 0), combine=combine, **fused, **used)
+        NativeConv(weight, padding=1, algorithm=algorithm)(
+            with_border(x, 0), out, residual=with_border(residual, 0), combine=combine, **fused, **used
+        )
         bias, scale, shift = (used[name].double()[:, None, None] if name in used else None for name in vectors)
-        expected = torch.nn.functional.conv2d(x.double(), weight.double()) + (0 if bias is None else bias)
-        expected = combined(expected, residual, combine)
+        expected = torch.nn.functional.conv2d(x.double(), weight.double(), padding=1)
+        expected = combined(expected + (0 if bias is None else bias), residual, combine)
         expected = expected * (1 if scale is None else scale) + (0 if shift is None else shift)
         expected = activate(expected, activation, None if slope is None else slope.double(), bounds)
         widest = 1 if scale is None else float(scale.abs().max())
-        allowed = widest * tolerance(7, x, weight, addends=(bias, residual, shift))
-        if combine == "mul":
-            allowed *= max(1.0, float(residual.abs().max()))
+        addends = (bias, residual, shift)
+        allowed = tolerance(39, x, weight, addends=addends)
+        if algorithm != "direct":
+            allowed = winograd_tolerance(algorithm, x, weight, addends=addends)
+        allowed *= widest * (max(1.0, float(residual.abs().max())) if combine == "mul" else 1.0)
         assert_matches(out, expected, of.lipschitz * allowed + TINY, None, EPS * of.relative)
 
 
@@ -142,3 +148,24 @@ def test_blocks_from_mask():
     expected = mask.nonzero().int()
     assert torch.equal(index[: int(count)], expected)
     assert bool((index[len(expected) :] == -1).all())
+
+
+@pytest.mark.parametrize("algorithm", ["winograd_2x2", "winograd_4x4"])
+@pytest.mark.parametrize(("c", "k", "block"), [(40, 33, 4), (12, 70, 5), (64, 64, 16)])
+def test_winograd_border_threads_and_other_blocks_change_no_bit(isa, c, k, block, algorithm):
+    conv, x, bias = NativeConv(normal(k, c, 3, 3), padding=1, algorithm=algorithm), normal(2, c, 32, 41), normal(k)
+    every = BlockSet.all(2, -(-32 // block), -(-41 // block), block)
+    everything = conv(with_border(x, 1), plane(2, k, 32, 41, 0)[0], every, border=1, bias=bias)
+    active = checkerboard(2, 32, 41, block)
+    where = active.to_mask().repeat_interleave(block, 1).repeat_interleave(block, 2)[:, None, :32, :41]
+    for border in (0, 1, 4):
+        for threads in (1, 2, 5):
+            out = conv(with_border(x, border), plane(2, k, 32, 41, 0, CANARY)[0], active, border, threads, bias=bias)
+            assert_identical(out, torch.where(where, everything, CANARY))
+
+
+@pytest.mark.parametrize("algorithm", ["winograd_2x2", "winograd_4x4"])
+def test_winograd_without_blocks_is_one_block(isa, algorithm):
+    conv, x = NativeConv(normal(20, 8, 3, 3), padding=1, algorithm=algorithm), with_border(normal(1, 8, 22, 27), 1)
+    whole = conv(x, plane(1, 20, 22, 27, 0)[0], BlockSet.all(1, 1, 1, 27), border=1)
+    assert_identical(conv(x, plane(1, 20, 22, 27, 0)[0], border=1), whole)

@@ -21,23 +21,9 @@ def test_structs_have_the_sizes_and_offsets_of_the_header(tmp_path):
         for field, _ in struct._fields_:
             lines.append(f'printf("{name}.{field} %zu\\n", offsetof({name}, {field}));')
             expected.append(f"{name}.{field} {getattr(struct, field).offset}")
-    enums = [
-        "F32",
-        "BF16",
-        "F16",
-        "IDENTITY",
-        "RELU",
-        "CLAMP",
-        "PRELU",
-        "ELU",
-        "SIGMOID",
-        "TANH",
-        "SILU",
-        "GELU",
-        "GELU_TANH",
-        "MISH",
-    ]
-    enums += ["SOFTPLUS", "HARDSIGMOID", "HARDSWISH", "ADD", "MULTIPLY", "POOL_MAX", "POOL_AVG", "NEAREST", "BILINEAR"]
+    enums = ["F32", "BF16", "F16", "IDENTITY", "RELU", "CLAMP", "PRELU", "ELU", "SIGMOID", "TANH", "SILU", "GELU"]
+    enums += ["GELU_TANH", "MISH", "SOFTPLUS", "HARDSIGMOID", "HARDSWISH", "ADD", "MULTIPLY"]
+    enums += ["POOL_MAX", "POOL_AVG", "NEAREST", "BILINEAR", "DIRECT", "WINOGRAD_2X2", "WINOGRAD_4X4"]
     enums += ["OP_CONV2D", "OP_POOL2D", "OP_INTERPOLATE", "OP_POINTWISE"]
     enums += ["OP_BLOCK_MOMENTS", "OP_GLOBAL_AVG_POOL2D", "OP_GROUP_NORM", "OP_PAD"]
     for name in enums:

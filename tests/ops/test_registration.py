@@ -29,9 +29,9 @@ def samples(op: str) -> list[tuple]:
     one = [1, 1]
     return {
         "conv2d": [
-            (x, weight, bias, *PLACE, out, one, one, one, 1, "prelu", slope, None, plane(), "mul"),
-            (x, weight, None, *PLACE, out, one, one, one, 1, None, None, None, None, "add"),
-            (x, weight, None, *PLACE, out, one, one, one, 1, None, None, None, None, "add", "reflect"),
+            (x, weight, bias, *PLACE, out, one, one, one, 1, "prelu", slope, None, plane(), "mul", "zeros", "direct"),
+            (x, weight, None, *PLACE, out, one, one, one, 1, None, None, None, None, "add", "zeros", "winograd_4x4"),
+            (x, weight, None, *PLACE, out, one, one, one, 1, None, None, None, None, "add", "reflect", "direct"),
         ],
         "conv_transpose2d": [
             (x, weight, bias, *PLACE, out, one, one, [0, 0], one, 1, "prelu", slope, None, plane(), "mul"),

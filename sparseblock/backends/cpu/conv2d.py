@@ -1,4 +1,4 @@
-"""conv2d of the cpu backend: csrc/cpu/conv2d.cpp."""
+"""conv2d of the cpu backend: csrc/cpu/conv2d.cpp, or by Winograd csrc/cpu/conv2d_winograd.cpp."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sparseblock.backends.cpu import native, packed_weight
 
 def conv2d(
     x, weight, bias, index, count, block, out, stride, padding, dilation, groups,
-    activation, slope, bounds, residual, combine, padding_mode="zeros",
+    activation, slope, bounds, residual, combine, padding_mode, algorithm,
 ) -> None:  # fmt: skip
     conv = native.Conv2d(
         x.shape[1], out.shape[1], groups, *weight.shape[2:], *stride, *padding, *dilation,
-        transposed=0, pad_mode=native.PAD_MODES[padding_mode],
+        transposed=0, pad_mode=native.PAD_MODES[padding_mode], algorithm=native.ALGORITHMS[algorithm],
     )  # fmt: skip
     fused = {"activation": activation, "slope": slope, "bounds": bounds, "combine": combine}
     run(conv, x, weight, bias, index, count, block, out, residual, fused)

@@ -42,6 +42,8 @@ COMBINATIONS = {"add": ADD, "mul": MULTIPLY}
 POOL_MAX, POOL_AVG = range(2)  # sb_pool
 NEAREST, BILINEAR = range(2)  # sb_resize
 PAD_MODES = {"constant": 0, "zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}  # sb_pad_mode
+DIRECT, WINOGRAD_2X2, WINOGRAD_4X4 = range(3)  # sb_algorithm
+ALGORITHMS = {"direct": DIRECT, "winograd_2x2": WINOGRAD_2X2, "winograd_4x4": WINOGRAD_4X4}
 OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE, OP_BLOCK_MOMENTS, OP_GLOBAL_AVG_POOL2D, OP_GROUP_NORM, OP_PAD = (
     range(8)
 )  # sb_op
@@ -109,6 +111,7 @@ class Conv2d(Structure):
         ("dilation_w", c_int32),
         ("transposed", c_int32),
         ("pad_mode", c_int32),
+        ("algorithm", c_int32),
         ("packed_weight", c_void_p),
     ]
 

@@ -9,7 +9,7 @@ from sparseblock.backends.reference.masked import activate, combined, store, wid
 
 def conv2d(
     x, weight, bias, index, count, block, out, stride, padding, dilation, groups,
-    activation, slope, bounds, residual, combine, padding_mode="zeros",
+    activation, slope, bounds, residual, combine, padding_mode, algorithm,
 ) -> None:  # fmt: skip
     x, weight, bias, residual = widened(x, weight, bias, residual)
     sides = []  # left, right, top, bottom: the size of `out` tells what is read below and on the right
