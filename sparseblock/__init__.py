@@ -13,10 +13,21 @@ from sparseblock.grid import BlockGrid
 
 __version__ = "0.1.0"
 
-__all__ = ["BlockGrid", "BlockSet", "FeatureCache", "Plan", "SparseBlockError", "backend", "compile", "ops", "testing"]
+__all__ = [
+    "BlockGrid",
+    "BlockSet",
+    "FeatureCache",
+    "Plan",
+    "SparseBlockError",
+    "backend",
+    "compile",
+    "explain",
+    "ops",
+    "testing",
+]
 
 # Loaded on first use: the planner brings in torch.export, testing needs hypothesis.
-_LAZY = {"compile": "sparseblock.plan", "Plan": "sparseblock.plan", "testing": None}
+_LAZY = {"compile": "sparseblock.plan", "Plan": "sparseblock.plan", "explain": "sparseblock.plan", "testing": None}
 
 
 def __getattr__(name: str) -> object:

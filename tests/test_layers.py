@@ -116,6 +116,7 @@ def test_the_public_names():
         "SparseBlockError",
         "backend",
         "compile",
+        "explain",
         "ops",
         "testing",
     ]

@@ -32,7 +32,6 @@ constexpr int64_t CHUNK_PIXELS = 256;
 constexpr int64_t STRIP_COLUMNS = 64;
 constexpr int64_t ITEMS_PER_THREAD = 8;
 constexpr int64_t PREFETCH_BYTES = 4 << 20;  /* inputs from here on are fetched ahead: smaller ones wait in the cache */
-constexpr int64_t STREAM_BYTES = 32 << 20;   /* outputs from here on are stored past the caches: nobody would find them there */
 
 struct AxisTap {
     int64_t offset, index; /* input pixel relative to the window's origin; position in the kernel */

@@ -20,6 +20,8 @@ constexpr int TILE_P = 6, TILE_V = 2;
 #endif
 constexpr int UNIT = TILE_V * W; /* output channels of one unit of packed weights; the last unit of a group may be narrower */
 
+constexpr int64_t STREAM_BYTES = 32 << 20;   /* outputs from here on are stored past the caches: nobody would find them there */
+
 /* `length` consecutive floats of every pixel's input, `offset` floats from the pixel's base pointer. */
 struct Run {
     int64_t offset, length;

@@ -25,7 +25,6 @@ namespace {
 constexpr int64_t PANEL_CHANNELS = (64 << 10) / UNIT; /* weights of a unit that stay in the cache: 256 KiB */
 constexpr int64_t ODD_LINE = 16; /* floats between frequencies, so that their lines do not all fall into one set of the cache */
 constexpr int64_t LEAST_TILES = 4 * TILE_P;
-constexpr int64_t STREAM_FLOATS = 8 << 20; /* as in conv2d.cpp */
 
 /* The transforms of one axis. Points of F(2, 3): 0, 1, -1, infinity. */
 template <int M>
@@ -343,7 +342,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     if (!regions.count) return;
     Winograd<M, T> winograd{shape, conv, epilogue, x, residual, out, regions, packed, chunk_tiles(shape, regions.count, threads), false};
     const bool aligned = (uintptr_t)out.data % (sizeof(T) * W) == 0 && (out.stride_n | out.stride_y | out.stride_x) % W == 0;
-    winograd.stream = aligned && regions.count * M * M * out.c >= STREAM_FLOATS;
+    winograd.stream = aligned && (int64_t)sizeof(T) * regions.count * M * M * out.c >= STREAM_BYTES;
 
     const int64_t chunks = ceil_div(regions.count, winograd.chunk);
     const int64_t shares = chunks < threads ? minimum(ceil_div(threads, chunks), shape.units) : 1;

@@ -5,8 +5,10 @@ capture (torch.export) -> lower (ATen to a small IR, `ir.py`) -> passes -> place
 
 from __future__ import annotations
 
+from sparseblock.plan.choice import Candidate, Choice
 from sparseblock.plan.compile import compile
+from sparseblock.plan.explain import explain
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.report import NodeReport, Report
 
-__all__ = ["NodeReport", "Plan", "Report", "compile"]
+__all__ = ["Candidate", "Choice", "NodeReport", "Plan", "Report", "compile", "explain"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
@@ -15,7 +17,12 @@ from sparseblock.plan.plan import Plan
 from sparseblock.plan.strides import track_strides
 
 
-def compile(model: nn.Module, example_frame: torch.Tensor, block_size: int = 128) -> Plan:
+def compile(
+    model: nn.Module,
+    example_frame: torch.Tensor,
+    block_size: int = 128,
+    algorithms: str | Mapping[str, str] | None = None,
+) -> Plan:
     """A plan that runs `model` on frames of one size, block by block.
 
     The model is captured as it is and not changed; later changes to its weights do not reach the plan. Every operator
@@ -26,6 +33,9 @@ def compile(model: nn.Module, example_frame: torch.Tensor, block_size: int = 128
         model: any module in eval mode, float32 on the cpu, that takes one frame [n, c, h, w].
         example_frame: float32 [n, c, h, w]; only its c, h and w count: streams belong to the state.
         block_size: pixels of the frame along both sides of a block. Maps whose stride does not divide it run dense.
+        algorithms: how convolutions are computed. None: every candidate is timed once per shape of convolution, at the
+            current number of threads, and the fastest is taken; the process remembers it. Algorithms differ in their
+            rounding: for the same bits elsewhere, pass `Plan.algorithms` of another plan of this network, or "direct".
 
     Raises:
         SparseBlockError: the model is in training mode, not float32, or cannot be captured (control flow or sizes that
@@ -40,7 +50,7 @@ def compile(model: nn.Module, example_frame: torch.Tensor, block_size: int = 128
     grid = BlockGrid(*example_frame.shape[2:], block_size)
     with torch.no_grad():
         graph = run_passes(graph, grid)  # the same name: folded weights are not to be kept beside those they come from
-        return Plan(graph, out_spec, grid)
+        return Plan(graph, out_spec, grid, algorithms)
 
 
 def trace(model: nn.Module, example_frame: torch.Tensor) -> tuple[Graph, pytree.TreeSpec]:

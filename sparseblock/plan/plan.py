@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from sparseblock.blocks import BlockSet, check_list
 from sparseblock.cache import FeatureCache, PlaneSpec, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
+from sparseblock.plan.choice import Choice, choose
 from sparseblock.plan.ir import Conv2d, Graph, Node, Ref, Torch
 from sparseblock.plan.macs import block_macs, node_macs
 from sparseblock.plan.placement import place
@@ -35,17 +36,26 @@ class Plan:
         dense_macs: the part of them that runs whatever is active.
         block_macs: int64 [rows, cols]: those of each block, clipped to the frame. A frame with `mask` active takes
             dense_macs + block_macs[mask].sum().
+        algorithms: of each native convolution, by the name of its output; `compile` takes it to choose alike.
         graph: the network as it runs, for tools. Weights of convolutions that run natively are on torch's meta device:
             the kernels have packed them, and the plan keeps no second copy.
     """
 
-    def __init__(self, graph: Graph, out_spec: pytree.TreeSpec, grid: BlockGrid) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        out_spec: pytree.TreeSpec,
+        grid: BlockGrid,
+        algorithms: str | Mapping[str, str] | None = None,
+    ) -> None:
         self.grid = grid
         self.graph = graph
         self._out_spec = out_spec
         self._placements = place(graph, grid)
         self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, grid, self._placements)
         self._with_plane = {spec.name for spec in self._specs}
+        self._choices = choose(graph, self._placements, algorithms)
+        self.algorithms = {name: choice.algorithm for name, choice in self._choices.items()}
         self._segments = self._build_segments()
         self._isa = native.lib().sb_isa()
         self._node_macs = {node.output: node_macs(node, graph) for node in graph.nodes}
@@ -115,7 +125,8 @@ class Plan:
                     op=node.label,
                     placement=placement.kind,
                     reason=placement.reason or ("written in place by its inputs' nodes" if _is_concat(node) else ""),
-                    kernel=_kernel(node, self._isa.decode()),
+                    kernel=_kernel(node, self._isa.decode(), self._choices.get(node.output)),
+                    choice=self._choices.get(node.output),
                     shape=value.shape[1:] if value.is_map else None,
                     macs=self._node_macs[node.output],
                     **_memory(specs.get(node.output)),
@@ -143,7 +154,7 @@ class Plan:
                 run.append(node)
                 continue
             if run:
-                segments.append(Steps(run, self.graph, self._placements, self._specs))
+                segments.append(Steps(run, self.graph, self._placements, self._specs, self._choices))
                 run = []
             if node is not None:
                 segments.append(TorchCall(node, self._with_plane))
@@ -276,10 +287,12 @@ def _is_concat(node: Node) -> bool:
     return node.label == "concat"
 
 
-def _kernel(node: Node, isa: str) -> str:
+def _kernel(node: Node, isa: str, choice: Choice | None) -> str:
     if node.is_view:
         return ""
-    return "torch" if isinstance(node.op, Torch) else f"cpu {isa}"
+    if isinstance(node.op, Torch):
+        return "torch"
+    return f"cpu {isa}" if choice is None or choice.algorithm == "direct" else f"cpu {isa} {choice.algorithm}"
 
 
 def _describe(blocks: Any) -> str:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from sparseblock.plan import report_html
 
+from sparseblock.plan.choice import Choice
+
 
 @dataclass(frozen=True)
 class NodeReport:
@@ -19,9 +21,11 @@ class NodeReport:
         op: what it computes, fused parts joined by "+".
         placement: "sparse", "incremental" or "dense".
         reason: why it is not sparse, or what else is to be said.
-        kernel: what computes it: "cpu", with the instruction set, "torch", or "" where nothing has to.
+        kernel: what computes it: "cpu", with the instruction set and the algorithm of a convolution where it is not
+            the direct sum, "torch", or "" where nothing has to.
         shape: of its value for one image, [c, h, w]; None where it is no feature map.
         macs: multiply-accumulates of one dense frame.
+        choice: of a native convolution: its algorithm, the candidates, and why; None for all else.
         memory: where its value lies: in a "plane" of its own that lasts from frame to frame, in memory that values
             share in turn ("shared"), or "" for what lies in another's, as parts of a concatenation do, or in no state.
         bytes: that it takes there, a stream.
@@ -35,6 +39,7 @@ class NodeReport:
     kernel: str
     shape: tuple[int, ...] | None
     macs: int
+    choice: Choice | None
     memory: str
     bytes: int
     inputs: tuple[int, ...]

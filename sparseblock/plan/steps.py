@@ -9,6 +9,7 @@ import torch
 from sparseblock.backends.cpu import native, packed_weight
 from sparseblock.cache import PlaneSpec
 from sparseblock.grid import interpolate_scale
+from sparseblock.plan.choice import Choice
 from sparseblock.plan.ir import (
     BlockMoments,
     Conv2d,
@@ -33,14 +34,19 @@ class Steps:
     """
 
     def __init__(
-        self, nodes: list[Node], graph: Graph, placements: dict[str, Placement], specs: tuple[PlaneSpec, ...]
+        self,
+        nodes: list[Node],
+        graph: Graph,
+        placements: dict[str, Placement],
+        specs: tuple[PlaneSpec, ...],
+        choices: dict[str, Choice],
     ) -> None:
         self.nodes = tuple(nodes)
         self.weight_bytes = 0
         self._alive: list[object] = []  # packed weights and vectors that the steps point to
         numbers = {spec.name: number for number, spec in enumerate(specs)}
         self._steps = (native.Step * len(nodes))(
-            *(self._step(node, graph, placements[node.output], numbers) for node in nodes)
+            *(self._step(node, graph, placements[node.output], numbers, choices) for node in nodes)
         )
 
     def run(
@@ -55,7 +61,14 @@ class Steps:
         """
         native.lib().sb_run(self._steps, len(self._steps), planes, lists, threads, seconds)
 
-    def _step(self, node: Node, graph: Graph, placement: Placement, numbers: dict[str, int]) -> native.Step:
+    def _step(
+        self,
+        node: Node,
+        graph: Graph,
+        placement: Placement,
+        numbers: dict[str, int],
+        choices: dict[str, Choice],
+    ) -> native.Step:
         step = native.Step(
             x=numbers[node.inputs[0]],
             residual=-1 if node.residual is None else numbers[node.residual],
@@ -70,7 +83,7 @@ class Steps:
         match node.op:
             case Conv2d() as op:
                 step.op, bias = native.OP_CONV2D, op.bias
-                step.u.conv2d = self._conv(op, x.shape[1], out.shape[1])
+                step.u.conv2d = self._conv(op, x.shape[1], out.shape[1], choices[node.output].algorithm)
             case Pool2d() as op:
                 step.op = native.OP_POOL2D
                 kind = native.POOL_MAX if op.kind == "max" else native.POOL_AVG
@@ -106,11 +119,10 @@ class Steps:
         step.epilogue = self._epilogue(node.epilogue, bias)
         return step
 
-    def _conv(self, op: Conv2d, c: int, k: int) -> native.Conv2d:
-        conv = native.Conv2d(
-            c, k, op.groups, *op.weight.shape[2:], *op.stride, *op.padding, *op.dilation, int(op.transposed)
-        )
-        conv.pad_mode = native.PAD_MODES[op.padding_mode]
+    def _conv(self, op: Conv2d, c: int, k: int, algorithm: str) -> native.Conv2d:
+        window = (*op.weight.shape[2:], *op.stride, *op.padding, *op.dilation)
+        mode = native.PAD_MODES[op.padding_mode]
+        conv = native.Conv2d(c, k, op.groups, *window, int(op.transposed), mode, native.ALGORITHMS[algorithm])
         packed = packed_weight.pack(conv, op.weight)
         self._alive.append(packed)
         self.weight_bytes += packed.nbytes

@@ -1,0 +1,39 @@
+"""`sparseblock.explain`: why each convolution of a plan runs on the kernel it does."""
+
+from __future__ import annotations
+
+from sparseblock.errors import SparseBlockError
+from sparseblock.plan.plan import Plan
+from sparseblock.plan.report import NodeReport
+
+
+def explain(plan: Plan, node: str | None = None) -> str:
+    """Every candidate for a convolution's kernel with its measured time and the reason for its choice or rejection.
+
+    Args:
+        node: one convolution, by the name that `plan.report()` gives it; None: all of them.
+
+    Raises:
+        SparseBlockError: there is no convolution of that name.
+
+    Example:
+        >>> print(sparseblock.explain(plan, "layer1.0.conv1"))
+    """
+    convs = [row for row in plan.report().nodes if row.choice is not None]
+    if node is not None:
+        chosen = [row for row in convs if row.name == node]
+        if not chosen:
+            raise SparseBlockError(
+                f"explain: there is no convolution {node!r}; there are {', '.join(row.name for row in convs) or 'none'}"
+            )
+        convs = chosen
+    return "\n".join(map(_lines, convs))
+
+
+def _lines(row: NodeReport) -> str:
+    measured = f" (measured on {row.choice.measured})" if row.choice.measured else ""
+    lines = [f"{row.name}: {row.op}, {row.choice.algorithm}{measured}"]
+    for candidate in row.choice.candidates:
+        spent = "" if candidate.seconds is None else f"{candidate.seconds * 1e3:.3f} ms"
+        lines.append(f"  {candidate.algorithm:<12}  {spent:>11}  {candidate.reason}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,142 @@
+"""The algorithm of each convolution: chosen by measurement, remembered, pinned, and explained."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from error_bound import assert_within
+from torch import nn
+
+import sparseblock
+from sparseblock import SparseBlockError
+from sparseblock.plan import choice
+from sparseblock.plan.ir import Conv2d
+from sparseblock.testing import assert_identical, winograd_tolerance
+
+WIDE = nn.Sequential(
+    nn.Conv2d(3, 32, 3, padding=1),
+    nn.ReLU(),
+    nn.Conv2d(32, 40, 3, padding=1),
+    nn.ReLU(),
+    nn.Conv2d(40, 32, 3, stride=2, padding=1),
+    nn.Conv2d(32, 8, 1),
+).eval()
+FRAME = torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+
+
+def costs(monkeypatch, **seconds):
+    """Measurements that are told instead of taken; returns the list of what was asked."""
+    asked = []
+    monkeypatch.setattr(choice, "_seconds", lambda shape: asked.append(shape) or seconds)
+    return asked
+
+
+def compiled(algorithms=None):
+    return sparseblock.compile(WIDE, FRAME, block_size=16, algorithms=algorithms)
+
+
+def algorithm_of(plan, origin):
+    node = next(node for node in plan.graph.nodes if node.origin == origin)
+    return plan.algorithms[node.output]
+
+
+@pytest.mark.parametrize("fastest", ["direct", "winograd_2x2", "winograd_4x4"])
+def test_the_fastest_runs_where_it_can(monkeypatch, fastest):
+    times = dict.fromkeys(("direct", "winograd_2x2", "winograd_4x4"), 2e-3)
+    asked = costs(monkeypatch, **{**times, fastest: 1e-3})
+    plan = compiled()
+    assert [algorithm_of(plan, name) for name in "0245"] == ["direct", fastest, "direct", "direct"]
+    assert [(shape.channels, shape.out_channels, shape.block) for shape in asked] == [(32, 40, (16, 16))]
+    kernels = {row.name: row.kernel.split()[2:] for row in plan.report().nodes}
+    assert kernels["2"] == ([] if fastest == "direct" else [fastest])
+
+
+def test_a_gain_within_the_noise_is_none(monkeypatch):
+    costs(monkeypatch, direct=1.05e-3, winograd_2x2=2e-3, winograd_4x4=1e-3)
+    plan = compiled()
+    assert algorithm_of(plan, "2") == "direct"
+    assert "within 10% of the fastest" in sparseblock.explain(plan, "2")
+
+
+def test_shapes_are_measured_once_in_a_process():
+    choice._seconds.cache_clear()
+    first, second = compiled(), compiled()
+    assert choice._seconds.cache_info().misses == 1
+    assert first.algorithms == second.algorithms
+
+
+def test_a_choice_can_be_pinned(monkeypatch):
+    """Also through JSON: the same bits whatever this process would measure."""
+    costs(monkeypatch, direct=2e-3, winograd_2x2=2e-3, winograd_4x4=1e-3)
+    chosen = compiled()
+    costs(monkeypatch, direct=1e-3, winograd_2x2=2e-3, winograd_4x4=2e-3)
+    pinned = compiled(json.loads(json.dumps(chosen.algorithms)))
+    assert pinned.algorithms == chosen.algorithms != compiled().algorithms
+    outs = [plan(FRAME, None, plan.new_state()) for plan in (chosen, pinned)]
+    assert_identical(*outs)
+
+
+def test_one_name_pins_every_convolution_that_it_can_compute():
+    plan = compiled("winograd_2x2")
+    assert [algorithm_of(plan, name) for name in "0245"] == ["winograd_2x2", "winograd_2x2", "direct", "direct"]
+
+
+@pytest.mark.parametrize("algorithm", ["winograd_2x2", "winograd_4x4"])
+def test_a_plan_runs_it_on_active_blocks(algorithm):
+    """One layer at a mask: the dense result where active, the previous frame's bits elsewhere."""
+    conv = nn.Conv2d(32, 33, 3, padding=1).eval()
+    frames = torch.randn(2, 1, 32, 40, 52, generator=torch.Generator().manual_seed(1))
+    plan = sparseblock.compile(conv, frames[0], block_size=8, algorithms=algorithm)
+    state = plan.new_state()
+    before = plan(frames[0], None, state).clone()
+    mask = torch.rand(1, plan.grid.rows, plan.grid.cols, generator=torch.Generator().manual_seed(2)) < 0.4
+    out = plan(frames[1], mask, state)
+    active = mask.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None, :40, :52]
+    assert_identical(out, before, where=~active)
+    # The input is a plane too, of which only the active blocks were refreshed.
+    mixed = torch.where(active, frames[1], frames[0]).double()
+    expected = nn.functional.conv2d(mixed, conv.weight.double(), conv.bias.double(), padding=1)
+    bound = winograd_tolerance(algorithm, mixed, conv.weight.detach(), addends=(conv.bias.detach(),))
+    assert_within(torch.where(active, out, 0.0), torch.where(active, expected, 0.0), bound)
+
+
+def test_explain_has_every_candidate_with_its_time_and_reason(monkeypatch):
+    costs(monkeypatch, direct=3e-3, winograd_2x2=2e-3, winograd_4x4=1e-3)
+    plan = compiled()
+    assert sparseblock.explain(plan, "2").splitlines()[1:] == [
+        "  direct           3.000 ms  3.00 times the time of winograd_4x4",
+        "  winograd_2x2     2.000 ms  2.00 times the time of winograd_4x4",
+        "  winograd_4x4     1.000 ms  fastest",
+    ]
+    said = sparseblock.explain(plan)
+    assert "3 channels: below 32 it is not tried" in said and "its stride is 2x2" in said
+    json.dumps(plan.report().to_dict())
+    assert sum(isinstance(node.op, Conv2d) for node in plan.graph.nodes) == len(plan.algorithms) == 4
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "message"),
+    [
+        ("fft", "compile: algorithms has 'fft' for convolution "),
+        ({}, "compile: algorithms has None for convolution "),
+        ({"nowhere": "direct"}, "compile: algorithms names 'nowhere', which is no convolution here; "),
+    ],
+)
+def test_wrong_pins_are_one_clear_line(algorithms, message):
+    with pytest.raises(SparseBlockError, match="^" + re.escape(message)):
+        compiled(algorithms)
+
+
+def test_a_pin_that_cannot_be_computed_is_refused():
+    plan = compiled("direct")
+    strided = next(node.output for node in plan.graph.nodes if node.origin == "4")
+    with pytest.raises(SparseBlockError, match=r"but its stride is 2x2; use 'direct'$"):
+        compiled({**plan.algorithms, strided: "winograd_2x2"})
+
+
+def test_an_unknown_convolution_is_not_explained():
+    with pytest.raises(SparseBlockError, match=r"^explain: there is no convolution 'head'; there are 0, 2, 4, 5$"):
+        sparseblock.explain(compiled("direct"), "head")
