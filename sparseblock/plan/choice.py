@@ -141,7 +141,8 @@ def _verdict(name: str, best: str, seconds: dict[str, float]) -> str:
 
 
 def _obstacle(algorithm: str, conv: Conv2d) -> str | None:
-    return obstacle(algorithm, conv.weight.shape[2:], conv.stride, conv.dilation, conv.groups, conv.transposed)
+    geometry = (conv.weight.shape[2:], conv.stride, conv.dilation, conv.groups, conv.transposed)
+    return obstacle(algorithm, *geometry, conv.padding_mode)
 
 
 def _hopeless(algorithm: str, conv: Conv2d) -> str | None:
@@ -181,7 +182,7 @@ def _seconds(shape: _Shape) -> dict[str, float]:
 
 
 def _run(algorithm: str, shape: _Shape, weight: torch.Tensor, x, out, blocks) -> Callable[[], None]:
-    window = (1, 3, 3, 1, 1, *shape.padding, 1, 1, 0)
+    window = (1, 3, 3, 1, 1, *shape.padding, 1, 1, 0, native.PAD_MODES["zeros"])
     conv = native.Conv2d(shape.channels, shape.out_channels, *window, native.ALGORITHMS[algorithm])
     packed = packed_weight.pack(conv, weight)
     conv.packed_weight = packed.data_ptr()
