@@ -25,6 +25,7 @@ class PlaneSpec:
         external: no memory of its own; `FeatureCache.bind` says before a run where it lies.
         shared: byte, of one stream, at which it lies in the memory that values share in turn; None: memory of its own.
             What it holds is lost before the frame is over. Its border is 0.
+        dtype: float32, bfloat16 or float16; a slice has its parent's.
     """
 
     name: str
@@ -36,11 +37,12 @@ class PlaneSpec:
     offset: int = 0
     external: bool = False
     shared: int | None = None
+    dtype: torch.dtype = torch.float32
 
     @property
     def size(self) -> int:
         """Bytes of the map and its border, a stream, wherever they lie."""
-        return torch.float32.itemsize * self.c * (self.h + 2 * self.border) * (self.w + 2 * self.border)
+        return self.dtype.itemsize * self.c * (self.h + 2 * self.border) * (self.w + 2 * self.border)
 
     @property
     def nbytes(self) -> int:
@@ -56,9 +58,9 @@ def shared_bytes(specs: Sequence[PlaneSpec]) -> int:
 class FeatureCache:
     """The cached planes of `streams` videos, and how many frames each has seen.
 
-    A plane is float32, [n, c, h, w] in shape and channels-last in memory, where n is the stream: exactly the frame plus
-    a zero border that nothing writes. A plan writes active blocks only, so everything else is still what an earlier
-    frame left there. Planes that say so lie in one memory that they share in turn, and last no longer than the frame.
+    A plane is [n, c, h, w] in shape and channels-last in memory, where n is the stream: exactly the frame plus a zero
+    border that nothing writes. A plan writes active blocks only, so everything else is still what an earlier frame left
+    there. Planes that say so lie in one memory that they share in turn, and last no longer than the frame.
 
     Attributes:
         specs: what the cache was made of, in order; a plane's number in `planes` is its place here.
@@ -101,7 +103,7 @@ class FeatureCache:
                     memory = _zeros(streams * spec.size, streams, needed)
                 else:
                     memory = self._shared[streams * spec.shared : streams * (spec.shared + spec.size)]
-                plane = memory.view(torch.float32).view(streams, spec.h + 2 * b, spec.w + 2 * b, spec.c)
+                plane = memory.view(spec.dtype).view(streams, spec.h + 2 * b, spec.w + 2 * b, spec.c)
                 if spec.shared is None:
                     self._storage[spec.name] = plane
                 view = plane[:, b : b + spec.h, b : b + spec.w].permute(0, 3, 1, 2)
@@ -139,6 +141,11 @@ class FeatureCache:
                 f"FeatureCache: plane {spec.name!r} is channels {spec.offset}..{spec.offset + spec.c} at "
                 f"{spec.h}x{spec.w}, which do not lie in its parent {spec.parent!r} [c={c} h={h} w={w}]"
             )
+        if spec.dtype != parent.dtype:
+            raise SparseBlockError(
+                f"FeatureCache: plane {spec.name!r} is {spec.dtype} in its parent {spec.parent!r} of {parent.dtype}; "
+                "both must have one dtype"
+            )
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """The valid frame of plane `name`, [n, c, h, w], as a view: it changes with the stream's next frame.
@@ -152,7 +159,7 @@ class FeatureCache:
         return self._views[name]
 
     def bind(self, name: str, tensor: torch.Tensor) -> None:
-        """Lets the external plane `name` lie at `tensor` [n, c, h, w], float32, any strides, for the next run.
+        """Lets the external plane `name` lie at `tensor` [n, c, h, w], any strides, for the next run.
 
         The caller keeps `tensor` alive until the run is over.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,6 +28,20 @@ def test_a_plane_is_the_frame_and_its_border_channels_last():
     assert (plane.n, plane.h, plane.w, plane.c, plane.border) == (2, 9, 7, 8, 2)
     assert plane.data == state["cat"].data_ptr()
     assert (plane.stride_n, plane.stride_y, plane.stride_x, plane.stride_c) == (13 * 11 * 8, 11 * 8, 8, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_planes_have_a_dtype(dtype):
+    state = FeatureCache([replace(spec, dtype=dtype) for spec in SPECS], streams=2)
+    assert state["cat"].dtype == state["right"].dtype == dtype
+    assert state.nbytes == 2 * 13 * 11 * 8 * 2
+    assert state.planes[3].data == state.planes[1].data + 5 * 2
+
+
+def test_a_slice_has_the_dtype_of_its_parent():
+    specs = [SPECS[1], replace(SPECS[2], dtype=torch.float16)]
+    with pytest.raises(SparseBlockError, match=r"'left' is torch\.float16 in its parent 'cat' of torch\.float32"):
+        FeatureCache(specs)
 
 
 def test_slices_share_the_memory_of_their_parent():

@@ -39,6 +39,7 @@ class Plan:
         algorithms: of each native convolution, by the name of its output; `compile` takes it to choose alike.
         graph: the network as it runs, for tools. Weights of convolutions that run natively are on torch's meta device:
             the kernels have packed them, and the plan keeps no second copy.
+        dtype: what feature maps are stored in, and outputs come in.
     """
 
     def __init__(
@@ -46,13 +47,15 @@ class Plan:
         graph: Graph,
         out_spec: pytree.TreeSpec,
         grid: BlockGrid,
+        dtype: torch.dtype = torch.float32,
         algorithms: str | Mapping[str, str] | None = None,
     ) -> None:
         self.grid = grid
+        self.dtype = dtype
         self.graph = graph
         self._out_spec = out_spec
         self._placements = place(graph, grid)
-        self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, grid, self._placements)
+        self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, grid, self._placements, dtype)
         self._with_plane = {spec.name for spec in self._specs}
         self._choices = choose(graph, self._placements, algorithms)
         self.algorithms = {name: choice.algorithm for name, choice in self._choices.items()}
@@ -95,8 +98,8 @@ class Plan:
             state: from `new_state`; updated in place.
 
         Returns:
-            The network's outputs in its own structure. Tensors [n, c, h, w] are views of the state's planes: they are
-            what they are until the state's next frame; clone what is to last.
+            The network's outputs in its own structure, what is float32 there in `dtype`. Tensors [n, c, h, w] are views
+            of the state's planes: they are what they are until the state's next frame; clone what is to last.
 
         Raises:
             SparseBlockError: frame, blocks or state do not fit this plan, or a stream's first frame is not whole.
@@ -135,6 +138,7 @@ class Plan:
             )
         return Report(
             grid=(self.grid.rows, self.grid.cols, self.grid.block_size),
+            dtype=str(self.dtype).removeprefix("torch."),
             nodes=tuple(nodes),
             macs=self.macs,
             dense_macs=self.dense_macs,
@@ -195,7 +199,8 @@ class Plan:
         if leaf.name in self._with_plane:
             return state[leaf.name]
         values = [of_stream[leaf.name] for of_stream in held]
-        return values[0] if len(values) == 1 else torch.cat(values)
+        value = values[0] if len(values) == 1 else torch.cat(values)
+        return value.to(self.dtype) if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
 
     def _check_frame(self, frame: Any, state: Any) -> None:
         if selected(torch.device("cpu")) != "cpu":

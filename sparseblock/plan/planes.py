@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from sparseblock.cache import PlaneSpec
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.arena import Span, assign_offsets
@@ -38,19 +40,24 @@ class Tree:
     last: int
 
 
-def assign_planes(graph: Graph, grid: BlockGrid, placements: dict[str, Placement]) -> tuple[PlaneSpec, ...]:
-    """The planes of a cache for this graph; a value that only torch calls touch has none, any other one of its name."""
+def assign_planes(
+    graph: Graph, grid: BlockGrid, placements: dict[str, Placement], dtype: torch.dtype = torch.float32
+) -> tuple[PlaneSpec, ...]:
+    """The planes of a cache for this graph; a value that only torch calls touch has none, any other one of its name.
+
+    All are of `dtype` but the frame's, which lies where the user's float32 tensor does.
+    """
     homes = _homes(graph)
     trees = _trees(graph, grid, placements, homes)
     frame = graph.values[graph.input]
     specs = [PlaneSpec(frame.name, *frame.shape[1:], external=True)]
-    shared = _share(graph, [tree for tree in trees if tree.transient])
+    shared = _share(graph, [tree for tree in trees if tree.transient], dtype)
     for tree in trees:
         for name in tree.members:
             parent, offset = homes.get(name, (None, 0))
             border = tree.border if parent is None and not tree.transient else 0
             shape = graph.values[name].shape[1:]
-            specs.append(PlaneSpec(name, *shape, border, parent, offset, shared=shared.get(name)))
+            specs.append(PlaneSpec(name, *shape, border, parent, offset, shared=shared.get(name), dtype=dtype))
     return tuple(specs)
 
 
@@ -114,7 +121,7 @@ def _padding(reader: Node, name: str, graph: Graph) -> int:
     return max(*op.padding, *trailing(reader, graph))
 
 
-def _share(graph: Graph, trees: list[Tree]) -> dict[str, int]:
+def _share(graph: Graph, trees: list[Tree], dtype: torch.dtype) -> dict[str, int]:
     """The byte of shared memory at which each of these transient roots lies."""
     groups: list[list[Tree]] = []
     for tree in sorted(trees, key=lambda tree: tree.first):
@@ -125,7 +132,7 @@ def _share(graph: Graph, trees: list[Tree]) -> dict[str, int]:
             before.append(tree)
     spans = []
     for group in groups:
-        size = PlaneSpec(group[0].root, *graph.values[group[0].root].shape[1:]).size
+        size = PlaneSpec(group[0].root, *graph.values[group[0].root].shape[1:], dtype=dtype).size
         spans.append(Span(size, group[0].first, group[-1].last))
     offsets = assign_offsets(spans)
     return {tree.root: at for group, at in zip(groups, offsets, strict=True) for tree in group}

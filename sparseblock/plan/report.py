@@ -51,6 +51,7 @@ class Report:
 
     Attributes:
         grid: rows and columns of blocks, and pixels of a block of the frame.
+        dtype: what feature maps are stored in.
         nodes: in the order in which they run.
         macs, dense_macs: of one frame, and the part of it that runs whatever is active.
         weight_bytes: of the packed weights, which the plan holds once for all states.
@@ -58,6 +59,7 @@ class Report:
     """
 
     grid: tuple[int, int, int]
+    dtype: str
     nodes: tuple[NodeReport, ...]
     macs: int
     dense_macs: int
@@ -103,7 +105,8 @@ class Report:
             + ", ".join(f"{kinds[kind]} {kind}" for kind in ("sparse", "incremental", "dense") if kinds[kind]),
             f"{self.macs / 1e9:.3f} GMAC a frame, {100 * self.coverage:.1f} % of them sparse; "
             + ", ".join(f"{100 * p:.0f} % active: {100 * self.predicted(p):.1f} %" for p in (0.5, 0.3, 0.1)),
-            f"{self.weight_bytes / 2**20:.1f} MiB of weights; a stream: {self.plane_bytes / 2**20:.1f} MiB of planes "
+            f"{self.weight_bytes / 2**20:.1f} MiB of weights; "
+            f"a stream, in {self.dtype}: {self.plane_bytes / 2**20:.1f} MiB of planes "
             f"and {self.shared_bytes / 2**20:.1f} MiB that values share in turn",
         ]
 

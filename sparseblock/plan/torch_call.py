@@ -16,7 +16,7 @@ class TorchCall:
     """The call, once per stream: a captured graph knows one image, its sizes may hold a batch of one.
 
     Operators such as `view` depend on how their input lies in memory. Capture saw contiguous maps where the plan has
-    channels-last planes with a border, so the call gets contiguous copies.
+    channels-last planes with a border, so the call gets contiguous copies, in float32 whatever planes are stored in.
     """
 
     def __init__(self, node: Node, with_plane: set[str]) -> None:
@@ -40,5 +40,5 @@ class TorchCall:
         if not isinstance(leaf, Ref):
             return leaf
         if leaf.name in self._with_plane:
-            return state[leaf.name][stream : stream + 1].contiguous()
+            return state[leaf.name][stream : stream + 1].float().contiguous()
         return held[stream][leaf.name]

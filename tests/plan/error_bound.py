@@ -1,8 +1,9 @@
-"""How far a float32 run of a graph may lie from the exact one: a running error analysis, element by element.
+"""How far a run of a graph may lie from the exact one: a running error analysis, element by element.
 
 Every operation of IEEE arithmetic rounds once, by at most eps/2 of its result. A sum of K products, in any order, is
 therefore within K eps of the sum of the magnitudes (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), and
-an input that is itself off by e moves it by at most the same sum over |w| e. `ErrorBound` runs the reference in float64
+an input that is itself off by e moves it by at most the same sum over |w| e. What is stored in bfloat16 or float16 is
+rounded once more, by at most half of that dtype's eps. `ErrorBound` runs the reference in float64
 and carries this bound along; nothing in it is tuned.
 """
 
@@ -13,7 +14,21 @@ from typing import Any
 
 import torch
 
-from sparseblock.plan.ir import Concat, Conv2d, GlobalPool, GroupNorm, Interpolate, Node, Pad, Pool2d, Ref, Slice, Torch
+from sparseblock.grid import BlockGrid
+from sparseblock.plan.ir import (
+    Concat,
+    Conv2d,
+    GlobalPool,
+    Graph,
+    GroupNorm,
+    Interpolate,
+    Node,
+    Pad,
+    Pool2d,
+    Ref,
+    Slice,
+    Torch,
+)
 from sparseblock.plan.reference import Reference
 from sparseblock.testing.activations import EPS, TINY, bound
 
@@ -25,10 +40,11 @@ LIPSCHITZ = (torch.ops.aten.sin.default, torch.ops.aten.cos.default)
 
 
 class ErrorBound(Reference):
-    """A `Reference` whose `errors` bound, per element, what a float32 run of the same frames may be off by."""
+    """A `Reference` whose `errors` bound, per element, what a run of these frames with planes of `stored` is off by."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, graph: Graph, grid: BlockGrid, stored: torch.dtype = torch.float32) -> None:
+        super().__init__(graph, grid)
+        self.stored = stored
         self.errors: dict[str, torch.Tensor] = {}
 
     def __call__(self, frame: torch.Tensor, mask: torch.Tensor) -> list[Any]:
@@ -37,6 +53,9 @@ class ErrorBound(Reference):
         self.errors[self.graph.input] = torch.zeros_like(self.values[self.graph.input])
         for node in self.graph.nodes:
             error, placement = self._error(node), self._placements[node.output]
+            if not node.is_view and self.stored != torch.float32:
+                kind = torch.finfo(self.stored)
+                error = error + kind.eps / 2 * (self.values[node.output].abs() + error + kind.smallest_normal)
             if seen and placement.kind == "sparse" and not node.is_view:
                 active = self._pixels(mask, placement.block, error.shape)
                 error = torch.where(active, error, self.errors[node.output])
@@ -150,16 +169,18 @@ def assert_within(actual: torch.Tensor, expected: torch.Tensor, bound: torch.Ten
         )
 
 
-def depth_tolerance(reference: Reference) -> float:
-    """For deep networks, where the bound above grows with every layer's weights: 2 eps, once per term of every sum.
+def depth_tolerance(reference: Reference, stored: torch.dtype = torch.float32) -> float:
+    """For deep networks, where the bound above grows with every layer's weights: 2 eps, once per term of every sum, and
+    the eps of what is stored once per value.
 
     Rounding errors of one layer are taken to reach the output as large as they are, and to be relative to the largest
     value anywhere: true where the terms of a sum are random in sign and norms keep values of one size.
     """
     terms, largest = 0, 0.0
+    rounded = 0.0 if stored == torch.float32 else torch.finfo(stored).eps * len(reference.graph.nodes)
     for node in reference.graph.nodes:
         terms += (node.op.weight[0].numel() if isinstance(node.op, Conv2d) else 0) + 1
         value = reference.values[node.output]
         if torch.is_tensor(value) and value.is_floating_point():
             largest = max(largest, float(value.abs().max()))
-    return 2 * EPS * terms * largest
+    return (2 * EPS * terms + rounded) * largest
