@@ -71,7 +71,15 @@ typedef uint32_t words __attribute__((vector_size(4 * SB_WIDTH)));
 typedef uint16_t halves __attribute__((vector_size(2 * SB_WIDTH)));
 typedef uint16_t unaligned_halves __attribute__((vector_size(2 * SB_WIDTH), aligned(2), may_alias));
 
-SB_INLINE vec widen(halves h, bf16) { return (vec)(__builtin_convertvector(h, words) << 16); }
+#if SB_WIDTH == 16
+SB_INLINE words extend(halves h) { return (words)_mm512_cvtepu16_epi32((__m256i)h); }
+#elif SB_WIDTH == 8
+SB_INLINE words extend(halves h) { return (words)_mm256_cvtepu16_epi32((__m128i)h); }
+#else
+SB_INLINE words extend(halves h) { return __builtin_convertvector(h, words); }
+#endif
+
+SB_INLINE vec widen(halves h, bf16) { return (vec)(extend(h) << 16); }
 /* In integers: the instruction for it flushes subnormals, and few processors have it. */
 SB_INLINE halves narrow(vec v, bf16) {
     const words u = (words)v, rounded = u + 0x7fff + (u >> 16 & 1);
@@ -89,7 +97,7 @@ SB_INLINE vec widen(halves h, f16) { return (vec)vcvt_f32_f16((float16x4_t)h); }
 SB_INLINE halves narrow(vec v, f16) { return (halves)vcvt_f16_f32((float32x4_t)v); }
 #else
 SB_INLINE vec widen(halves h, f16) {
-    const words u = __builtin_convertvector(h, words), magnitude = (u & 0x7fff) << 13;
+    const words u = extend(h), magnitude = (u & 0x7fff) << 13;
     const words scaled = (words)((vec)magnitude * 0x1p112f); /* the exponents' bias; makes subnormals normal */
     return (vec)((magnitude >= 0x0f800000 ? magnitude | 0x7f800000 : scaled) | (u & 0x8000) << 16);
 }
