@@ -10,7 +10,7 @@ int main(int count, char **arguments) {
     } families[] = {
         {"conv2d", check_conv2d},       {"pool2d", check_pool2d},          {"interpolate", check_interpolate},
         {"pointwise", check_pointwise}, {"statistics", check_statistics}, {"pad", check_pad},
-        {"gather", check_gather_scatter}, {"run", check_run},
+        {"gather", check_gather_scatter}, {"run", check_run},              {"halves", check_halves},
     };
     int sets = 0;
     for (const char *isa : {"avx512", "avx2", "neon", "generic"}) {

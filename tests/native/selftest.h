@@ -11,3 +11,4 @@ void check_statistics(Random &random, int number);
 void check_pad(Random &random, int number);
 void check_gather_scatter(Random &random, int number);
 void check_run(Random &random, int number);
+void check_halves(Random &random, int number);
