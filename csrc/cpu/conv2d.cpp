@@ -362,8 +362,9 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     run.strips = maximum(chunk / (regions.strip_h * regions.strip_w), 1);
     if ((int64_t)(sizeof(T) * x.h * x.stride_y * x.n) >= PREFETCH_BYTES)
         run.prefetch_lines = run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
-    const bool aligned =
-        (uintptr_t)out.data % (sizeof(T) * W) == 0 && (out.stride_n | out.stride_y | out.stride_x | shape.out_group) % W == 0;
+    /* Past the caches only whole lines: parts of one would each go to memory. */
+    const bool aligned = sizeof(T) * UNIT % 64 == 0 && (uintptr_t)out.data % (sizeof(T) * W) == 0 &&
+                         (out.stride_n | out.stride_y | out.stride_x | shape.out_group) % W == 0;
     run.stream = aligned && (int64_t)sizeof(T) * regions.count * regions.strip_h * regions.strip_w * out.c >= STREAM_BYTES;
 
     int64_t weight = 0;
