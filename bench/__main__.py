@@ -16,6 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.exact import exact
+from bench.exact import show as show_exact
 from bench.timing import machine
 from bench.video import show as show_video
 from bench.video import video
@@ -23,6 +25,7 @@ from bench.video import video
 FOLDER = Path(__file__).parent
 app = typer.Typer(add_completion=False, help=__doc__)
 app.command()(video)
+app.command()(exact)
 
 
 @app.command()
@@ -51,7 +54,7 @@ def table(results: Annotated[list[Path], typer.Argument(help="JSON files under b
     """Print the tables of results that were measured before."""
     for path in results:
         record = json.loads(path.read_text())
-        (show_video if record["suite"] == "video" else show)(record)
+        {"video": show_video, "exact": show_exact}.get(record["suite"], show)(record)
 
 
 def run_suite(name: str, select: str) -> list[dict]:

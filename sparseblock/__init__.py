@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BlockGrid",
     "BlockSet",
+    "ExactPlan",
     "FeatureCache",
     "Plan",
     "SparseBlockError",
@@ -24,10 +25,11 @@ __all__ = [
     "explain",
     "ops",
     "testing",
+    "verify",
 ]
 
 # Loaded on first use: the planner brings in torch.export, testing needs hypothesis.
-_LAZY = {"compile": "sparseblock.plan", "Plan": "sparseblock.plan", "explain": "sparseblock.plan", "testing": None}
+_LAZY = dict.fromkeys(("compile", "ExactPlan", "explain", "Plan", "verify"), "sparseblock.plan") | {"testing": None}
 
 
 def __getattr__(name: str) -> object:

@@ -111,6 +111,7 @@ def test_the_public_names():
     assert sorted(sparseblock.__all__) == [
         "BlockGrid",
         "BlockSet",
+        "ExactPlan",
         "FeatureCache",
         "Plan",
         "SparseBlockError",
@@ -119,6 +120,7 @@ def test_the_public_names():
         "explain",
         "ops",
         "testing",
+        "verify",
     ]
     assert all(hasattr(sparseblock, name) for name in sparseblock.__all__)
     assert isinstance(sparseblock.__version__, str)

@@ -40,6 +40,7 @@ struct Kernels {
     decltype(&sb::SB_ANY::global_avg_pool2d_run) global_avg_pool2d_run;
     decltype(&sb::SB_ANY::group_norm_run) group_norm_run;
     decltype(&sb::SB_ANY::pad_run) pad_run;
+    decltype(&sb::SB_ANY::within) within;
 };
 
 #if defined(__x86_64__)
@@ -68,7 +69,8 @@ bool has_generic() { return true; }
      sb::isa::block_moments_run,                                                                   \
      sb::isa::global_avg_pool2d_run,                                                               \
      sb::isa::group_norm_run,                                                                      \
-     sb::isa::pad_run},
+     sb::isa::pad_run,                                                                             \
+     sb::isa::within},
 const Kernels table[] = {SB_FOR_EACH_ISA(SB_ROW)};
 constexpr int table_size = sizeof(table) / sizeof(table[0]);
 
@@ -174,4 +176,8 @@ void sb_group_norm_run(const sb_group_norm *norm, const sb_epilogue *epilogue, c
 
 void sb_pad_run(const sb_pad *pad, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {
     current().pad_run(*pad, *x, blocks, *out, threads);
+}
+
+bool sb::within(int dtype, const void *a, const void *b, int64_t n, float tolerance, float *largest) {
+    return current().within(dtype, a, b, n, tolerance, largest);
 }

@@ -31,7 +31,14 @@
                                int threads);                                                                                \
     void group_norm_run(const sb_group_norm &norm, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane &moments, \
                         const sb_blocks *blocks, const sb_plane &out, int threads);                                         \
-    void pad_run(const sb_pad &pad, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads);
+    void pad_run(const sb_pad &pad, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads);          \
+    bool within(int dtype, const void *a, const void *b, int64_t n, float tolerance, float *largest);
+
+namespace sb {
+/* Of the instruction set in force: whether |a - b| < tolerance, or a and b have the same bits, in all n elements. `largest`
+ * grows to the largest difference below the tolerance. */
+bool within(int dtype, const void *a, const void *b, int64_t n, float tolerance, float *largest);
+} // namespace sb
 
 #if defined(SB_ISA)
 namespace sb::SB_ISA {

@@ -223,6 +223,53 @@ typedef struct sb_step {
 SB_API void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_list *lists, int threads,
                    double *seconds);
 
+/* Changes. What changes in the frame is followed from value to value, pixel by pixel, and computed in tiles, small blocks of
+ * each value's own map, so that the outputs are the dense network's. */
+
+/* What changed of one value, and its tiles that are computed: those of tile x tile pixels that hold a changed one. */
+typedef struct sb_changes {
+    uint8_t *pixels;         /* [n][h][w]: 1 where the value differs from the frame before */
+    int32_t *index, *count;  /* the list of tiles, as in sb_blocks, with room for all */
+    int32_t *passed;         /* [1]: how many of them were not held back */
+    int32_t h, w, tile;
+} sb_changes;
+
+/* Which pixels of an output read which of an input along one axis: for i, index[start[i]] ... index[start[i + 1] - 1]. */
+typedef struct sb_reach {
+    const int32_t *start, *index;
+} sb_reach;
+
+/* One input of a step. An output pixel reads the product of some rows and some columns. */
+typedef struct sb_source {
+    int32_t value; /* number of its changes */
+    sb_reach rows; /* for a row of the output those of the input that it reads */
+    sb_reach cols; /* for a column of the input those of the output that read it */
+} sb_source;
+
+/* How changes pass a step. A tile whose new value is within the tolerance of what it was, in every element, counts as
+ * unchanged and keeps what it was: |new - old| < tolerance, or the same bits. Below 0: nothing is compared. */
+typedef struct sb_spread {
+    const sb_source *sources;
+    int32_t n_sources;
+    int32_t value; /* number of the output's changes */
+    float tolerance;
+} sb_spread;
+
+/* Marks the pixels of an output, of `streams` streams, that read a changed pixel of a source, and lists their tiles; all of the
+ * streams where whole[n] is set. */
+SB_API void sb_spread_run(const sb_spread *spread, const sb_changes *changes, int streams, const uint8_t *whole);
+
+/* Marks the pixels where x differs from `last` by the tolerance or more in any channel, by any bit where that is 0, and takes
+ * them over into `last`. Both have the same strides, which leave no gaps. */
+SB_API void sb_compare_run(const sb_plane *x, const sb_plane *last, float tolerance, const sb_changes *found,
+                           const uint8_t *whole, int threads);
+
+/* sb_run where step i takes the tiles that spreads[i] lists just before it. dropped[i] receives the largest difference that
+ * was held back from the readers of step i. */
+SB_API void sb_run_changes(const sb_step *steps, const sb_spread *spreads, int n_steps, const sb_plane *planes,
+                           const sb_changes *changes, int streams, const uint8_t *whole, int threads, float *dropped,
+                           double *seconds);
+
 #ifdef __cplusplus
 }
 #endif

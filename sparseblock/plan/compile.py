@@ -12,6 +12,7 @@ from sparseblock.backends.cpu import native
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import capture
+from sparseblock.plan.exact import ExactPlan, Tolerance
 from sparseblock.plan.ir import Graph
 from sparseblock.plan.lower import lower
 from sparseblock.plan.passes import run_passes
@@ -25,6 +26,8 @@ def compile(
     block_size: int = 128,
     dtype: torch.dtype = torch.float32,
     algorithms: str | Mapping[str, str] | None = None,
+    mode: str = "grid",
+    tolerance: Tolerance = None,
 ) -> Plan:
     """A plan that runs `model` on frames of one size, block by block.
 
@@ -38,15 +41,22 @@ def compile(
         block_size: pixels of the frame along both sides of a block. Maps whose stride does not divide it run dense.
         dtype: what feature maps are stored in: torch.float32, torch.bfloat16 or torch.float16. Weights and sums are
             float32 in any case, and so is the frame; every map is rounded once, when it is stored. Operators without a
-            rule get float32 and their results are rounded. The outputs have this dtype.
+            rule get float32 and their results are rounded. The outputs have this dtype. Exact plans are float32.
         algorithms: how convolutions are computed. None: every candidate is timed once per shape of convolution, at the
             current number of threads, and the fastest is taken; the process remembers it. Algorithms differ in their
             rounding: for the same bits elsewhere, pass `Plan.algorithms` of another plan of this network, or "direct".
+            Exact plans take the direct one, whose bits do not depend on tiles.
+        mode: "grid", where each call says which blocks of one grid run, or "exact", where what changed in the frame
+            runs and the outputs are the dense network's: an `ExactPlan`, which has no use for a block size.
+        tolerance: of an exact plan, see `ExactPlan`: one for the frame and all layers, or by the layer's name, that of
+            the frame being "frame"; layers that are not named are not compared. 0 holds back what has the same bits,
+            None compares nothing but the frame.
 
     Raises:
         SparseBlockError: the model is in training mode, not float32, or cannot be captured (control flow or sizes that
             depend on values, buffers that change); the example is no frame; the block size is not positive; the dtype
-            is another.
+            is another; the mode is unknown, or goes with another dtype or algorithm; a tolerance is negative, of no
+            layer, or without mode "exact".
 
     Example:
         >>> plan = sparseblock.compile(model, frame, block_size=64)
@@ -55,7 +65,20 @@ def compile(
     """
     if dtype not in native.DTYPES:
         raise SparseBlockError(f"compile: dtype is {dtype!r}; it must be one of {', '.join(map(str, native.DTYPES))}")
+    if mode not in ("grid", "exact") or (mode == "grid" and tolerance is not None):
+        raise SparseBlockError(
+            f"compile: mode is {mode!r} and tolerance {tolerance!r}; mode must be "
+            '"grid", which has no tolerance, or "exact"'
+        )
+    if mode == "exact" and (dtype != torch.float32 or algorithms not in (None, "direct")):
+        raise SparseBlockError(
+            f"compile: mode is 'exact' with dtype {dtype} and algorithms {algorithms!r}; an exact plan is torch.float32 "
+            "and computes convolutions directly: leave both out"
+        )
     graph, out_spec = trace(model, example_frame)
+    if mode == "exact":
+        with torch.no_grad():
+            return ExactPlan(run_passes(graph, None), out_spec, tolerance)
     grid = BlockGrid(*example_frame.shape[2:], block_size)
     with torch.no_grad():
         graph = run_passes(graph, grid)  # the same name: folded weights are not to be kept beside those they come from

@@ -9,7 +9,7 @@ from sparseblock.plan.placement import place
 _WRITERS = (Conv2d, Pool2d, Interpolate, GlobalPool, GroupNorm, Pad, Pointwise, Concat)
 
 
-def straight_inputs(graph: Graph, grid: BlockGrid) -> dict[str, list[bool]]:
+def straight_inputs(graph: Graph, grid: BlockGrid | None) -> dict[str, list[bool]]:
     """For every concatenation, by its output: which of its inputs need no copy.
 
     A value lives in one place. It goes to the first concatenation that reads it; those that one pointwise node alone

@@ -23,10 +23,14 @@ def node_macs(node: Node, graph: Graph) -> int:
 
 def block_macs(node: Node, graph: Graph, block: int, rows: int, cols: int) -> torch.Tensor:
     """int64 [rows, cols]: MACs of a convolution in each block of `block` pixels of its output, clipped to the frame."""
+    per_row, per_col = axis_macs(node, graph, block, rows, cols)
+    return per_row[:, None] * per_col[None, :]
+
+
+def axis_macs(node: Node, graph: Graph, block: int, rows: int, cols: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """int64 [rows] and [cols], whose products are the `block_macs`."""
     vertical, horizontal = _taps(node, graph)
-    per_row = _sums(vertical, block, rows)
-    per_col = _sums(horizontal, block, cols)
-    return per_row[:, None] * per_col[None, :] * _per_tap(node.op)
+    return _sums(vertical, block, rows) * _per_tap(node.op), _sums(horizontal, block, cols)
 
 
 def _per_tap(conv: Conv2d) -> int:

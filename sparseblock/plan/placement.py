@@ -21,6 +21,10 @@ from sparseblock.plan.ir import (
     Torch,
     Value,
 )
+from sparseblock.plan.macs import node_macs
+
+TILE, HEAVY_TILE = 4, 2  # pixels of a tile
+HEAVY = 1 << 14  # multiply-accumulates of a pixel that keep a kernel busy long enough for the smaller one
 
 
 @dataclass(frozen=True)
@@ -39,33 +43,44 @@ class Placement:
     block: int = 0
 
 
-def place(graph: Graph, grid: BlockGrid) -> dict[str, Placement]:
-    """The placement of every node, by the name of its output."""
+def place(graph: Graph, grid: BlockGrid | None) -> dict[str, Placement]:
+    """The placement of every node, by the name of its output.
+
+    Without a grid every map has tiles of its own: nothing has to be carried over, so all that has a rule is sparse.
+    """
     placements: dict[str, Placement] = {}
     for node in graph.nodes:
         sources = [placements[name] for name in node.inputs if name in placements]
-        placements[node.output] = _place(node, graph.values[node.output], sources, grid)
+        placements[node.output] = _place(node, graph, sources, grid)
     return placements
 
 
-def _place(node: Node, value: Value, sources: list[Placement], grid: BlockGrid) -> Placement:
+def _place(node: Node, graph: Graph, sources: list[Placement], grid: BlockGrid | None) -> Placement:
     if isinstance(node.op, Slice) and sources:
         return sources[0]  # a view of what its producer left
     if isinstance(node.op, Torch):
         return Placement("dense", node.op.reason)
+    if grid is None:
+        return Placement("sparse", "", _tile(node, graph))
     if isinstance(node.op, GlobalPool):
         if sources and sources[0].kind == "dense":
             return Placement("dense", "of a map that runs dense")
         return Placement("incremental", "of all blocks, from what each contributes; active ones contribute anew")
-    placement = _on_grid(value, grid)
+    placement = _on_grid(graph.values[node.output], grid)
     if placement.kind != "sparse" and sources and all(source.kind == "incremental" for source in sources):
         return Placement("incremental", "on a small map that depends on all blocks")
     return placement
 
 
-def block_of(value: Value, grid: BlockGrid) -> int | None:
-    """Pixels of a block on the map `value`; None where the grid does not carry over."""
-    return _on_grid(value, grid).block or None
+def block_of(value: Value, grid: BlockGrid | None) -> int | None:
+    """Pixels of a block on the map `value`; None where there is no grid, or it does not carry over."""
+    return None if grid is None else _on_grid(value, grid).block or None
+
+
+def _tile(node: Node, graph: Graph) -> int:
+    """Pixels of a tile where there is no grid: the smallest that costs a kernel at most a tenth of its speed."""
+    _, _, h, w = graph.values[node.output].shape
+    return TILE if node_macs(node, graph) < HEAVY * h * w else HEAVY_TILE
 
 
 def _on_grid(value: Value, grid: BlockGrid) -> Placement:
@@ -77,7 +92,7 @@ def _on_grid(value: Value, grid: BlockGrid) -> Placement:
         return Placement("dense", str(error))
 
 
-def reads_within_block(node: Node, name: str, graph: Graph, grid: BlockGrid) -> bool:
+def reads_within_block(node: Node, name: str, graph: Graph, grid: BlockGrid | None) -> bool:
     """Whether a sparse `node` reads of its input `name` only what lies in the block that it writes.
 
     Then nothing outside of the active blocks is needed of that input.

@@ -54,8 +54,9 @@ class Plan:
         self.dtype = dtype
         self.graph = graph
         self._out_spec = out_spec
-        self._placements = place(graph, grid)
-        self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, grid, self._placements, dtype)
+        blocks = self._blocks_of_maps()
+        self._placements = place(graph, blocks)
+        self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, blocks, self._placements, dtype)
         self._with_plane = {spec.name for spec in self._specs}
         self._choices = choose(graph, self._placements, algorithms)
         self.algorithms = {name: choice.algorithm for name, choice in self._choices.items()}
@@ -64,7 +65,7 @@ class Plan:
         self._node_macs = {node.output: node_macs(node, graph) for node in graph.nodes}
         self.block_macs = self._sum_block_macs()
         self.macs = sum(self._node_macs.values())
-        self.dense_macs = self.macs - int(self.block_macs.sum())
+        self.dense_macs = sum(macs for name, macs in self._node_macs.items() if self._placements[name].kind != "sparse")
         self._all_blocks: dict[int, BlockSet] = {}
         self.graph = _without_weights(graph)
         # A frame without active blocks leaves every plane as it is; only values outside of planes must then be made.
@@ -77,6 +78,10 @@ class Plan:
             SparseBlockError: `streams` is no positive integer, or the network has an output without a batch axis, which
                 several streams cannot share.
         """
+        self._check_streams(streams)
+        return FeatureCache(self._specs, streams)
+
+    def _check_streams(self, streams: int) -> None:
         if streams != 1:
             for name in self.graph.output_names() - self._with_plane:
                 value = self.graph.values[name]
@@ -85,7 +90,6 @@ class Plan:
                         f"new_state: output {name} is {list(value.shape or ())} for one frame, without an axis for "
                         f"{streams} streams; use one state per stream"
                     )
-        return FeatureCache(self._specs, streams)
 
     @torch.no_grad()
     def __call__(self, frame: torch.Tensor, blocks: BlockSet | torch.Tensor | None, state: FeatureCache) -> Any:
@@ -147,6 +151,10 @@ class Plan:
             shared_bytes=shared_bytes(self._specs),
         )
 
+    def _blocks_of_maps(self) -> BlockGrid | None:
+        """The grid that all maps share, if they do."""
+        return self.grid
+
     def _build_segments(self) -> tuple[Steps | TorchCall, ...]:
         """Nodes that move data, native ones together in runs as long as can be."""
         segments: list[Steps | TorchCall] = []
@@ -182,13 +190,13 @@ class Plan:
             lists = native.lists_of((active.index, active.count))
             for segment in self._segments:
                 if isinstance(segment, TorchCall):
-                    _timed(lambda segment=segment: segment.run(state, held), segment.node, times)
+                    timed(lambda segment=segment: segment.run(state, held, range(state.streams)), segment.node, times)
                 elif times is None:
                     segment.run(state.planes, lists, threads)
                 else:
                     seconds = (ctypes.c_double * len(segment.nodes))()
                     segment.run(state.planes, lists, threads, seconds)
-                    times += [(_title(node), spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
+                    times += [(title(node), spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
         state.frames[:] = [seen + 1 for seen in state.frames]
         leaves = [self._output(leaf, state, held) for leaf in self.graph.outputs]
         return pytree.tree_unflatten(leaves, self._out_spec)
@@ -277,14 +285,14 @@ def _memory(spec: PlaneSpec | None) -> dict[str, Any]:
     return {"memory": "plane" if spec.shared is None else "shared", "bytes": spec.size}
 
 
-def _timed(call: Callable[[], None], node: Node, times: list[tuple[str, float]] | None) -> None:
+def timed(call: Callable[[], None], node: Node, times: list[tuple[str, float]] | None) -> None:
     start = time.perf_counter()
     call()
     if times is not None:
-        times.append((_title(node), time.perf_counter() - start))
+        times.append((title(node), time.perf_counter() - start))
 
 
-def _title(node: Node) -> str:
+def title(node: Node) -> str:
     return f"{node.origin or node.output}: {node.label}"
 
 

@@ -41,7 +41,7 @@ class Tree:
 
 
 def assign_planes(
-    graph: Graph, grid: BlockGrid, placements: dict[str, Placement], dtype: torch.dtype = torch.float32
+    graph: Graph, grid: BlockGrid | None, placements: dict[str, Placement], dtype: torch.dtype = torch.float32
 ) -> tuple[PlaneSpec, ...]:
     """The planes of a cache for this graph; a value that only torch calls touch has none, any other one of its name.
 
@@ -76,7 +76,7 @@ def _homes(graph: Graph) -> dict[str, tuple[str, int]]:
 
 
 def _trees(
-    graph: Graph, grid: BlockGrid, placements: dict[str, Placement], homes: dict[str, tuple[str, int]]
+    graph: Graph, grid: BlockGrid | None, placements: dict[str, Placement], homes: dict[str, tuple[str, int]]
 ) -> list[Tree]:
     readers = graph.readers()
     members: dict[str, list[str]] = {}

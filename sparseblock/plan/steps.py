@@ -61,6 +61,24 @@ class Steps:
         """
         native.lib().sb_run(self._steps, len(self._steps), planes, lists, threads, seconds)
 
+    def run_changes(
+        self,
+        planes: object,
+        spreads: object,
+        changes: object,
+        whole: torch.Tensor,
+        threads: int,
+        dropped: torch.Tensor,
+        seconds: object | None = None,
+    ) -> None:
+        """Runs every step on the tiles that its entry of `spreads` finds, in as many streams as `whole` has, and on all
+        where that is set. `dropped` receives a float per step.
+        """
+        native.lib().sb_run_changes(
+            self._steps, spreads, len(self._steps), planes, changes, len(whole), whole.data_ptr(), threads,
+            dropped.data_ptr(), seconds,
+        )  # fmt: skip
+
     def _step(
         self,
         node: Node,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch.utils import _pytree as pytree
@@ -24,9 +25,10 @@ class TorchCall:
         self._leaves, self._spec = pytree.tree_flatten((node.op.args, node.op.kwargs))
         self._with_plane = with_plane
 
-    def run(self, state: FeatureCache, held: Locals) -> None:
+    def run(self, state: FeatureCache, held: Locals, streams: Iterable[int]) -> None:
+        """Makes the node's value of `streams`, in its plane or in `held`."""
         name = self.node.output
-        for stream in range(state.streams):
+        for stream in streams:
             args, kwargs = pytree.tree_unflatten(
                 [self._lookup(leaf, state, held, stream) for leaf in self._leaves], self._spec
             )

@@ -196,6 +196,38 @@ class Step(Structure):
     ]
 
 
+class Changes(Structure):
+    """sb_changes: what changed of a value, and the list of its tiles that are computed."""
+
+    _fields_ = [
+        ("pixels", c_void_p),
+        ("index", c_void_p),
+        ("count", c_void_p),
+        ("passed", c_void_p),
+        ("h", c_int32),
+        ("w", c_int32),
+        ("tile", c_int32),
+    ]
+
+
+class Reach(Structure):
+    """sb_reach: which pixels of an output read which of an input, along one axis."""
+
+    _fields_ = [("start", c_void_p), ("index", c_void_p)]
+
+
+class Source(Structure):
+    """sb_source: one input of a step."""
+
+    _fields_ = [("value", c_int32), ("rows", Reach), ("cols", Reach)]
+
+
+class Spread(Structure):
+    """sb_spread: how changes pass a step."""
+
+    _fields_ = [("sources", POINTER(Source)), ("n_sources", c_int32), ("value", c_int32), ("tolerance", c_float)]
+
+
 STRUCTS = {
     "sb_plane": Plane,
     "sb_blocks": Blocks,
@@ -208,6 +240,10 @@ STRUCTS = {
     "sb_group_norm": GroupNorm,
     "sb_pad": Pad,
     "sb_step": Step,
+    "sb_changes": Changes,
+    "sb_reach": Reach,
+    "sb_source": Source,
+    "sb_spread": Spread,
 }
 
 _FUNCTIONS = {
@@ -239,6 +275,15 @@ _FUNCTIONS = {
     "sb_run": (
         None,
         [POINTER(Step), c_int, POINTER(Plane), POINTER(List), c_int, POINTER(c_double)],
+    ),
+    "sb_spread_run": (None, [POINTER(Spread), POINTER(Changes), c_int, c_void_p]),
+    "sb_compare_run": (None, [POINTER(Plane), POINTER(Plane), c_float, POINTER(Changes), c_void_p, c_int]),
+    "sb_run_changes": (
+        None,
+        [
+            *(POINTER(Step), POINTER(Spread), c_int, POINTER(Plane), POINTER(Changes), c_int, c_void_p, c_int),
+            *(c_void_p, POINTER(c_double)),
+        ],
     ),
 }
 

@@ -1,4 +1,7 @@
-"""The passes of the planner, in their order. Each takes a graph and the block grid and returns a graph."""
+"""The passes of the planner, in their order. Each takes a graph and the block grid and returns a graph.
+
+An exact plan has no grid: None.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ PASSES = (
 )
 
 
-def run_passes(graph: Graph, grid: BlockGrid) -> Graph:
+def run_passes(graph: Graph, grid: BlockGrid | None) -> Graph:
     for transform in PASSES:
         graph = transform(graph, grid)
     return graph

@@ -18,14 +18,14 @@ from sparseblock.plan.placement import place
 DENSE_CELL = 16  # pixels of a cell of a map that has no blocks: enough cells for all threads
 
 
-def keep_statistics(graph: Graph, grid: BlockGrid) -> Graph:
+def keep_statistics(graph: Graph, grid: BlockGrid | None) -> Graph:
     placements = place(graph, grid)
     nodes: list[Node] = []
     made: dict[tuple[str, Op], Value] = {}
     for node in graph.nodes:
         if isinstance(node.op, (GlobalPool, GroupNorm)) and node.op.cell is None:
             x = graph.values[node.inputs[0]]
-            sparse = placements[x.name].kind == "sparse"
+            sparse = grid is not None and placements[x.name].kind == "sparse"
             cell = (placements[x.name].block if sparse else DENSE_CELL,) * 2
             op = _contribution(node.op, cell)
             if (x.name, op) not in made:

@@ -1,0 +1,181 @@
+"""Changes from frame to frame, followed through a graph: the plan's part (`Changes`) and the state's (`ChangeCache`).
+
+Every value that something computes has marks and tiles of its own. Concatenations and slices have none: who reads them
+reads the values that lie there, so a change stays within its channels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparseblock.backends.cpu import native
+from sparseblock.cache import FeatureCache, PlaneSpec
+from sparseblock.plan.ir import Graph, Node, Slice
+from sparseblock.plan.placement import TILE, Placement
+from sparseblock.plan.reach import everything, grouped, reads
+from sparseblock.plan.torch_call import Locals
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The pixels of a value, and of one of its tiles; what is no map, or runs whole, is one pixel."""
+
+    h: int
+    w: int
+    tile: int
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        return math.ceil(self.h / self.tile), math.ceil(self.w / self.tile)
+
+
+class Changes:
+    """How changes pass from value to value.
+
+    Attributes:
+        tilings: of the frame and of every node's output that something computes, in order; a value's number is its
+            place.
+    """
+
+    def __init__(self, graph: Graph, placements: dict[str, Placement], tolerances: dict[str, float]) -> None:
+        self._graph = graph
+        self._producers = graph.producers()
+        self.tilings = {graph.input: Tiling(*graph.values[graph.input].shape[2:], TILE)}
+        for node in graph.nodes:
+            if not node.is_view:
+                tile = placements[node.output].block
+                size = graph.values[node.output].shape[2:] if tile else (1, 1)
+                self.tilings[node.output] = Tiling(*size, tile or 1)
+        self._numbers = {name: number for number, name in enumerate(self.tilings)}
+        self._tolerances = tolerances
+        self._alive: list[Any] = []  # what the native structs point to
+        self._known: dict[tuple[bytes, bytes], native.Reach] = {}
+
+    def number(self, name: str) -> int:
+        return self._numbers[name]
+
+    def spreads(self, nodes: Sequence[Node]) -> ctypes.Array[native.Spread]:
+        """One `sb_spread` per node."""
+        return (native.Spread * len(nodes))(*map(self._spread, nodes))
+
+    def _spread(self, node: Node) -> native.Spread:
+        found = [
+            self._source(node, place, name) for place, read in enumerate(node.inputs) for name in self._leaves(read)
+        ]
+        sources = (native.Source * len(found))(*found)
+        self._alive.append(sources)
+        tolerance = self._tolerances.get(node.output, -1.0)
+        return native.Spread(sources, len(found), self._numbers[node.output], tolerance)
+
+    def _leaves(self, name: str, first: int = 0, last: int | None = None) -> Iterator[str]:
+        """The values that lie in channels [first, last) of `name`."""
+        node = self._producers.get(name)
+        if node is None or not node.is_view:
+            yield name
+            return
+        last = self._graph.values[name].shape[1] if last is None else last
+        if isinstance(node.op, Slice):
+            yield from self._leaves(node.inputs[0], node.op.start + first, node.op.start + last)
+            return
+        offset = 0
+        for part in node.inputs:  # of a concatenation
+            channels = self._graph.values[part].shape[1]
+            low, high = max(first - offset, 0), min(last - offset, channels)
+            if low < high:
+                yield from self._leaves(part, low, high)
+            offset += channels
+
+    def _source(self, node: Node, place: int, name: str) -> native.Source:
+        x, out = self.tilings[name], self.tilings[node.output]
+        rows, cols = (
+            reads(node, place, self._graph, axis) if min(sizes) > 1 else everything(*sizes)
+            for axis, sizes in enumerate(((out.h, x.h), (out.w, x.w)))
+        )
+        by_column = grouped(cols[1], cols[0], x.w)
+        return native.Source(self._numbers[name], self._reach(*grouped(*rows, out.h)), self._reach(*by_column))
+
+    def _reach(self, start: np.ndarray, index: np.ndarray) -> native.Reach:
+        key = start.tobytes(), index.tobytes()
+        if key not in self._known:
+            self._alive += [start, index]
+            self._known[key] = native.Reach(start.ctypes.data, index.ctypes.data)
+        return self._known[key]
+
+
+class ChangeCache(FeatureCache):
+    """A `FeatureCache` that also remembers each stream's last frame, and what changed since.
+
+    Attributes:
+        changes: the table for `sb_run_changes`, one entry per value of `Changes.tilings`.
+        pixels: uint8 [n, h, w] by value: 1 where it is not what it was.
+        indices: int32 [tiles, 3] by value: the tiles that the last frame computed, as many as `counts` says.
+        counts, passed: int32 [values]: how many tiles the last frame computed, and did not hold back.
+        dropped: float32 [values]: the largest difference that it held back.
+        held: values without a plane, by stream.
+    """
+
+    def __init__(self, specs: Sequence[PlaneSpec], streams: int, tilings: dict[str, Tiling], frame: str) -> None:
+        super().__init__(specs, streams)
+        self.tilings = tilings
+        self.pixels = {
+            name: torch.zeros(streams, tiling.h, tiling.w, dtype=torch.uint8) for name, tiling in tilings.items()
+        }
+        self.indices = {
+            name: torch.zeros(streams * math.prod(tiling.tiles), 3, dtype=torch.int32)
+            for name, tiling in tilings.items()
+        }
+        self.counts, self.passed = torch.zeros(2, len(tilings), dtype=torch.int32)
+        self.dropped = torch.zeros(len(tilings))
+        self.held: Locals = [{} for _ in range(streams)]
+        self.changes = (native.Changes * len(tilings))()
+        for number, (name, tiling) in enumerate(tilings.items()):
+            memory = self.pixels[name], self.indices[name], self.counts[number:], self.passed[number:]
+            sizes = tiling.h, tiling.w, tiling.tile
+            self.changes[number] = native.Changes(*(tensor.data_ptr() for tensor in memory), *sizes)
+        self._frame = frame
+        self._last: torch.Tensor | None = None
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """As `FeatureCache`; the frame's own value is what of it was taken up."""
+        return self._last if name == self._frame and self._last is not None else super().__getitem__(name)
+
+    @property
+    def whole(self) -> torch.Tensor:
+        """uint8 [n]: the streams that have seen nothing yet."""
+        return torch.tensor([seen == 0 for seen in self.frames], dtype=torch.uint8)
+
+    def compare(self, frame: torch.Tensor, tolerance: float, threads: int) -> int:
+        """Marks the pixels of the frame that changed, and takes them up; returns how many of its tiles did.
+
+        Kernels read what was taken up, so that they see nothing that was held back.
+        """
+        if self._last is None:
+            self._last = _without_gaps(frame)
+            self.bind(self._frame, self._last)
+        format = torch.contiguous_format if self._last.is_contiguous() else torch.channels_last
+        frame = frame.contiguous(memory_format=format).as_strided(self._last.shape, self._last.stride())
+        x, last, whole = native.plane_of(frame), native.plane_of(self._last), self.whole
+        native.lib().sb_compare_run(x, last, tolerance, self.changes[0], whole.data_ptr(), threads)
+        return int(self.counts[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all planes, of the last frame and of the lists of tiles."""
+        last = 0 if self._last is None else self._last.nbytes
+        tiles = sum(tensor.nbytes for tensor in (*self.pixels.values(), *self.indices.values()))
+        return super().nbytes + last + tiles
+
+
+def _without_gaps(frame: torch.Tensor) -> torch.Tensor:
+    """Memory for `frame`, in that of PyTorch's two layouts that is its own or next to it."""
+    if frame.is_contiguous(memory_format=torch.channels_last) and not frame.is_contiguous():
+        return torch.empty(frame.shape, memory_format=torch.channels_last)
+    return torch.empty(frame.shape)

@@ -1,0 +1,211 @@
+"""ExactPlan: what changed in the frame decides what runs, and the outputs are the dense network's."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from sparseblock.backends.cpu import native
+from sparseblock.errors import SparseBlockError
+from sparseblock.grid import BlockGrid
+from sparseblock.plan.changes import ChangeCache, Changes
+from sparseblock.plan.ir import Conv2d, Graph
+from sparseblock.plan.macs import axis_macs
+from sparseblock.plan.placement import TILE
+from sparseblock.plan.plan import Plan, timed, title
+from sparseblock.plan.torch_call import TorchCall
+
+FRAME = "frame"  # the frame's key among tolerances
+
+Tolerance = float | Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class NodeStats:
+    """One node in one frame.
+
+    Attributes:
+        name: as in `NodeReport`.
+        computed, passed, tiles: tiles that were computed, that differed by enough to be passed on, and that there are.
+        macs: multiply-accumulates that were computed.
+        dropped: the largest difference that was kept from the node's readers.
+    """
+
+    name: str
+    computed: int
+    passed: int
+    tiles: int
+    macs: int
+    dropped: float
+
+
+@dataclass(frozen=True)
+class FrameStats:
+    """What a frame took; `str()` is a table.
+
+    Attributes:
+        changed: share of the frame's pixels that changed.
+        nodes: in the order in which they run.
+        macs, dense_macs: multiply-accumulates that were computed, and those of the dense network.
+    """
+
+    changed: float
+    nodes: tuple[NodeStats, ...]
+    macs: int
+    dense_macs: int
+
+    def __str__(self) -> str:
+        width = max((len(node.name) for node in self.nodes), default=0)
+        lines = [f"{'node':{width}}  computed  passed on     tiles      MMAC  dropped"]
+        for node in self.nodes:
+            lines.append(
+                f"{node.name:{width}}  {node.computed:8d}  {node.passed:9d}  {node.tiles:8d}  "
+                f"{node.macs / 1e6:8.1f}  {node.dropped:7.2g}"
+            )
+        share = self.macs / self.dense_macs if self.dense_macs else 0.0
+        lines.append("")
+        lines.append(
+            f"{100 * self.changed:.2f} % of the frame changed; {self.macs / 1e9:.3f} GMAC, {100 * share:.2f} % of dense"
+        )
+        return "\n".join(lines)
+
+
+class ExactPlan(Plan):
+    """A network whose outputs are the dense network's, at the price of what changed.
+
+    A frame is compared with the one before, bit by bit. What changed grows by the reach of each layer (kernel, stride,
+    dilation, resize), pixel by pixel, and is computed in tiles of 2 or 4 pixels of each layer's own map. Every value
+    has the bits that a run of the whole frame gives it.
+
+    With a tolerance the plan is *bounded*. A tile whose new value differs from the one its readers last saw by less
+    than the tolerance in every element is not passed on and keeps the value they saw. So at any time every value lies
+    within its tolerance of what its layer computes from the values it reads: nothing drifts, however slow a change is.
+    What that makes of the outputs, `sparseblock.verify` measures.
+
+    Made by `sparseblock.compile(..., mode="exact")`; called as any plan, with None for the blocks. Its `grid` is the
+    tiles that the frame is copied in; `block_macs` is None, as those have no MACs of their own.
+
+    Attributes:
+        network: `graph` with its weights, for `verify`.
+        tolerances: by value, the frame's too; below 0 where nothing is compared.
+    """
+
+    def __init__(self, graph: Graph, out_spec: pytree.TreeSpec, tolerance: Tolerance = None) -> None:
+        _, _, h, w = graph.values[graph.input].shape
+        super().__init__(graph, out_spec, BlockGrid(h, w, TILE), algorithms="direct")
+        self.tolerances = _by_value(graph, tolerance)
+        self.network = graph
+        self._nodes = graph.producers()
+        self._axis_macs: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._changes = Changes(graph, self._placements, self.tolerances)
+        self._spreads = [
+            self._changes.spreads([segment.node] if isinstance(segment, TorchCall) else segment.nodes)
+            for segment in self._segments
+        ]
+
+    def new_state(self, streams: int = 1) -> ChangeCache:
+        """As `Plan.new_state`; the state also remembers each stream's last frame."""
+        self._check_streams(streams)
+        return ChangeCache(self._specs, streams, self._changes.tilings, self.graph.input)
+
+    def stats(self, state: ChangeCache) -> FrameStats:
+        """What the last frame of `state` took: tiles and MACs of every node."""
+        nodes = []
+        for number, (name, tiling) in enumerate(state.tilings.items()):
+            if name == self.graph.input:
+                changed = float(state.pixels[name].float().mean()) if state.counts[0] else 0.0
+                continue
+            node, count = self._nodes[name], int(state.counts[number])
+            nodes.append(
+                NodeStats(
+                    name=node.origin or name,
+                    computed=count,
+                    passed=int(state.passed[number]) if count else 0,
+                    tiles=len(state.indices[name]),
+                    macs=self._macs_of(name, state.indices[name][:count], tiling),
+                    dropped=float(state.dropped[number]) if count else 0.0,
+                )
+            )
+        macs = sum(node.macs for node in nodes)
+        return FrameStats(changed, tuple(nodes), macs, self.macs * state.streams)
+
+    def _blocks_of_maps(self) -> None:
+        """Every map has tiles of its own."""
+        return
+
+    def _sum_block_macs(self) -> None:
+        return
+
+    def _macs_of(self, name: str, index: torch.Tensor, tiling: Any) -> int:
+        node = self._nodes[name]
+        if not isinstance(node.op, Conv2d):
+            return self._node_macs[name] * len(index)  # one tile, or nothing
+        if name not in self._axis_macs:
+            self._axis_macs[name] = axis_macs(node, self.graph, tiling.tile, *tiling.tiles)
+        per_row, per_col = self._axis_macs[name]
+        return int((per_row[index[:, 1].long()] * per_col[index[:, 2].long()]).sum())
+
+    def _run(self, frame: Any, blocks: Any, state: Any, times: list[tuple[str, float]] | None) -> Any:
+        self._check_frame(frame, state)
+        if blocks is not None:
+            raise SparseBlockError(
+                "plan: blocks are given, but an exact plan finds what to compute by itself; give it None, or compile a "
+                'plan with mode="grid"'
+            )
+        threads = torch.get_num_threads()
+        state.counts.zero_()  # a frame that did not change runs nothing
+        if state.compare(frame, self.tolerances[self.graph.input], threads):
+            for segment, spreads in zip(self._segments, self._spreads, strict=True):
+                if isinstance(segment, TorchCall):
+                    timed(lambda s=segment, r=spreads: self._call(s, r, state), segment.node, times)
+                else:
+                    self._run_steps(segment, spreads, state, threads, times)
+        state.frames[:] = [seen + 1 for seen in state.frames]
+        leaves = [self._output(leaf, state, state.held) for leaf in self.graph.outputs]
+        return pytree.tree_unflatten(leaves, self._out_spec)
+
+    def _call(self, segment: TorchCall, spreads: Any, state: ChangeCache) -> None:
+        """A call to torch for the streams where something that it reads changed."""
+        whole = state.whole
+        native.lib().sb_spread_run(spreads, state.changes, len(whole), whole.data_ptr())
+        changed = state.pixels[segment.node.output].flatten().nonzero().flatten().tolist()
+        segment.run(state, state.held, changed)
+
+    def _run_steps(self, segment: Any, spreads: Any, state: ChangeCache, threads: int, times: Any) -> None:
+        seconds = None if times is None else (ctypes.c_double * len(segment.nodes))()
+        first = self._changes.number(segment.nodes[0].output)
+        segment.run_changes(state.planes, spreads, state.changes, state.whole, threads, state.dropped[first:], seconds)
+        if times is not None:
+            times += [(title(node), spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
+
+
+def _by_value(graph: Graph, tolerance: Tolerance) -> dict[str, float]:
+    """The tolerance of the frame and of every node's value; below 0 where nothing is compared."""
+    given = tolerance if isinstance(tolerance, Mapping) else {}
+    known = {FRAME: graph.input} | {node.output: node.output for node in graph.nodes}
+    origins: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        origins.setdefault(node.origin or node.output, []).append(node.output)
+    names = [graph.input, *(node.output for node in graph.nodes if not node.is_view)]
+    tolerances = dict.fromkeys(names, -1.0 if tolerance is None or given else _checked("every layer", tolerance))
+    for name, value in given.items():
+        outputs = origins.get(name) or ([known[name]] if name in known else None)
+        if outputs is None:
+            first = ", ".join(map(repr, [FRAME, *list(origins)[:3]]))
+            raise SparseBlockError(f"compile: tolerance has {name!r}, which is no layer; there are {first}, ...")
+        tolerances |= dict.fromkeys(outputs, _checked(repr(name), value))
+    return tolerances
+
+
+def _checked(name: str, tolerance: Any) -> float:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < float("inf"):
+        raise SparseBlockError(
+            f"compile: tolerance of {name} is {tolerance!r}; it must be a number of at least 0, "
+            "or None to compare nothing"
+        )
+    return float(tolerance)
