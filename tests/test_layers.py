@@ -17,7 +17,7 @@ LAYERS = [
     ("sparseblock/algorithm.py", "sparseblock/grid.py"),
     ("sparseblock/blocks.py",),
     ("sparseblock/backends",),
-    ("sparseblock/cache.py", "sparseblock/ops"),
+    ("sparseblock/cache.py", "sparseblock/ops", "sparseblock/dense.py"),
     ("sparseblock/testing", "sparseblock/plan"),
     ("adapters/tasknets", "adapters/blockcopy"),
 ]

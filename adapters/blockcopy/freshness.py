@@ -23,24 +23,28 @@ class SceneCut:
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self._previous: torch.Tensor | None = None
-        self._level = 0.0
+        self.reset()
 
     def __call__(self, small: torch.Tensor) -> bool:
         """Whether `small`, float [1, c, y, x], starts another scene than the frame of the last call."""
         picture = small - small.mean((-2, -1), keepdim=True)
-        previous, self._previous = self._previous, picture
+        energy = _norm(picture) ** 2
+        previous, self._previous = self._previous, (picture, energy)
         if previous is None:
             return False
-        energy = (picture.square().sum() + previous.square().sum()).item()
-        distance = (picture - previous).square().sum().item() / energy if energy > 0 else 0.0
+        total = energy + previous[1]
+        distance = _norm(picture - previous[0]) ** 2 / total if total > 0 else 0.0
         cut = distance > self.threshold and distance > CUT_JUMP * self._level
         self._level = distance if cut else LEVEL_MOMENTUM * self._level + (1 - LEVEL_MOMENTUM) * distance
         return cut
 
     def reset(self) -> None:
-        self._previous = None
+        self._previous: tuple[torch.Tensor, float] | None = None  # the picture and |picture|^2
         self._level = 0.0
+
+
+def _norm(picture: torch.Tensor) -> float:
+    return torch.linalg.vector_norm(picture).item()
 
 
 def age_limits(rows: int, cols: int, max_age: int) -> torch.Tensor:

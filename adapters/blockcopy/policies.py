@@ -37,7 +37,7 @@ class BlockCopyPolicy(Policy):
             self.trainer = self._make_trainer(frame, output)
 
     def decide(self, context: Context) -> torch.Tensor:
-        change = (context.frame - context.executed).abs().mean().item()
+        change = context.change.mean().item()
         if self._change_level is None:
             self._change_level = change
         self.begin(context.frame, context.output)
@@ -180,7 +180,7 @@ class DifferencePolicy(Policy):
         self._window: list[torch.Tensor] = []
 
     def decide(self, context: Context) -> torch.Tensor:
-        difference = block_mean((context.frame - context.executed).abs().mean(1)[0], context.grid)
+        difference = block_mean(context.change, context.grid)
         difference = difference + self.TIE * (context.age + spread(context.age.numel()).float().view(context.grid))
         if not self.frozen or not self._window:
             self._window = [*self._window[1 - self.WINDOW :], difference.flatten()]

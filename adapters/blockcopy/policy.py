@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class Context:
     def grid(self) -> tuple[int, int]:
         """(rows, cols)."""
         return tuple(self.active.shape)
+
+    @functools.cached_property
+    def change(self) -> torch.Tensor:
+        """Mean over the channels of |frame - executed|, [rows * 8, cols * 8]."""
+        return (self.frame - self.executed).abs().mean(1)[0]
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ After Verelst and Tuytelaars, ICCV 2021, section 3.1; what differs and why: docs
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from blockcopy.information_gain import Task
 from blockcopy.policy import Context
-from blockcopy.view import PIXELS, block_mean, enlarge
+from blockcopy.view import PIXELS, block_mean
+from sparseblock.dense import conv_relu_chain, stack
 
 WIDTHS = (8, 16, 32)
 LOGIT_BOUND = 24.0
@@ -43,10 +43,9 @@ class PolicyNetwork(nn.Module):
 
     def forward(self, pixels: torch.Tensor, summary: torch.Tensor) -> torch.Tensor:
         """Logits [rows, cols] of what `inputs` makes: pixels [1, c, rows * 8, cols * 8], summary [1, s, rows, cols]."""
-        x = pixels
-        for conv in self.body:
-            x = F.relu(conv(x))
-        logits = (self.value(x) + self.summary(summary))[0, 0]
+        weights, biases = [conv.weight for conv in self.body], [conv.bias for conv in self.body]
+        body = conv_relu_chain(pixels, weights, biases, stride=2, padding=1)
+        logits = _mix(self.value.weight, body) + _mix(self.summary.weight, summary) + self.summary.bias
         return LOGIT_BOUND * torch.tanh(logits / LOGIT_BOUND)
 
     def macs(self, rows: int, cols: int) -> int:
@@ -72,19 +71,25 @@ def inputs(context: Context, task: Task, change_level: float) -> tuple[torch.Ten
         task: how the previous output is read.
         change_level: the running mean of |frame - last executed|, by which changes are scaled.
     """
-    change = (context.frame - context.executed).abs().mean(1)[0] / (change_level + 1e-3)
+    change = context.change / (change_level + 1e-3)
     active = context.active.float() - 0.5
-    pixels = [
+    maps = [
         context.frame,
         context.executed,
         _log_scaled(change)[None, None],
-        enlarge(task.centred(context.output), PIXELS * context.grid[0] // context.output.shape[-2]),
-        enlarge(active, PIXELS)[None, None],
+        task.centred(context.output),
+        active[None, None],
     ]
+    pixels = stack(maps, *context.frame.shape[2:])
     summary = [active, _log_scaled(block_mean(change, context.grid)), torch.log1p(context.age.float()) / 2 - 0.5]
     if task.uncertainty is not None:
         summary.append(_log_scaled(10 * block_mean(task.uncertainty(context.output), context.grid)))
-    return torch.cat(pixels, 1), torch.stack(summary)[None]
+    return pixels, torch.stack(summary)[None]
+
+
+def _mix(weight: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """1x1 convolution to one channel: weight [1, k, 1, 1], maps [1, k, y, x] to [y, x]."""
+    return torch.mv(maps[0].flatten(1).t(), weight.flatten()).view(maps.shape[2:])
 
 
 def _log_scaled(x: torch.Tensor) -> torch.Tensor:

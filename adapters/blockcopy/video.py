@@ -164,8 +164,12 @@ class BlockCopy:
         view = self._view if self.plan else PolicyView(BlockGrid(*frame.shape[-2:], self.block_size))
         start = time.perf_counter()
         with _one_thread():
-            small = view.frame(frame)
-            self._check_finite(small)
+            small, finite = view.frame(frame)
+            if not finite:
+                raise SparseBlockError(
+                    f"BlockCopy: frame {self._frame} holds NaN or infinity; the cache would keep it; "
+                    "drop the frame or repair it"
+                )
             reason = self._reason(small)
             chosen = self._decide(small, reason, view.grid)
             aged = self._due(chosen)
@@ -179,6 +183,7 @@ class BlockCopy:
         with _one_thread():
             self._learn(small, out, mask, aged, reason)
             self._remember(small, mask)
+        learned = time.perf_counter()
         self.stats = FrameStats(
             frame=self._frame,
             reason=reason,
@@ -188,7 +193,7 @@ class BlockCopy:
             policy_macs=self.policy.macs if reason == POLICY else 0,
             policy_ms=(decided - start) * 1e3,
             network_ms=(ran - begun) * 1e3,
-            train_ms=(time.perf_counter() - ran) * 1e3,
+            train_ms=(learned - ran) * 1e3,
         )
         self._frame += 1
         return out
@@ -277,13 +282,6 @@ class BlockCopy:
             raise SparseBlockError(
                 f"BlockCopy: frame is {list(frame.shape)} but the stream's first was {list(self._shape)}; "
                 "a stream keeps its size; make a BlockCopy for the new one"
-            )
-
-    def _check_finite(self, small: torch.Tensor) -> None:
-        if not bool(small.isfinite().all()):
-            raise SparseBlockError(
-                f"BlockCopy: frame {self._frame} holds NaN or infinity; the cache would keep it; "
-                "drop the frame or repair it"
             )
 
     def _make_plan(self, frame: torch.Tensor, view: PolicyView) -> None:

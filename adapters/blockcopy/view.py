@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 
 from sparseblock import BlockGrid, SparseBlockError
+from sparseblock.dense import area_mean
 
 PIXELS = 8
 """Policy pixels along the side of a block, whatever the block's size."""
@@ -32,19 +32,16 @@ class PolicyView:
         self.samples = 1 << min(max(grid.block_size // SAMPLE_STEP, 1), PIXELS).bit_length() - 1
         # A block that is no multiple of 8 pixels is averaged on the finest raster that fits it, then repeated.
         self._fit = math.gcd(grid.block_size, PIXELS)
-        self._rasters: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._rasters: dict[tuple[int, int, int], torch.Tensor] = {}
 
-    def frame(self, frame: torch.Tensor) -> torch.Tensor:
-        """Area averages of a frame [1, c, h, w]: [1, c, rows * 8, cols * 8].
+    def frame(self, frame: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Area averages of a frame [1, c, h, w], [1, c, rows * 8, cols * 8], and whether the frame is finite.
 
-        Every pixel enters exactly one average, so a NaN or an infinity anywhere in the frame shows in the result.
-        Past the frame, in partial blocks, the nearest average is repeated.
+        Every pixel enters exactly one average. Past the frame, in partial blocks, the nearest average is repeated.
         """
         window = self.grid.block_size // self._fit
-        small = _means(_means(frame, 2, window), 3, window)
-        below = self.grid.rows * self._fit - small.shape[2]
-        right = self.grid.cols * self._fit - small.shape[3]
-        return enlarge(F.pad(small, (0, right, 0, below), mode="replicate"), PIXELS // self._fit)
+        small, finite = area_mean(frame, window, self.grid.rows * self._fit, self.grid.cols * self._fit)
+        return enlarge(small, PIXELS // self._fit), finite
 
     def output(self, output: torch.Tensor) -> torch.Tensor:
         """Single pixels of an output [1, k, h', w'] of any stride: a copy, [1, k, rows * samples, cols * samples].
@@ -61,13 +58,22 @@ class PolicyView:
                 f"BlockCopy: the network's output is {what}; the policy learns from one tensor [1, k, h, w]; "
                 "wrap the network so that it returns that, or choose another policy"
             )
-        height, width = output.shape[-2:]
-        if (height, width) not in self._rasters:
+        _, channels, height, width = output.shape
+        _, step_c, step_y, step_x = output.stride()
+        if step_x == 0 or step_y % step_x:
+            output = output.contiguous()
+            _, step_c, step_y, step_x = output.stride()
+        raster = (height, width, step_y // step_x)
+        if raster not in self._rasters:
             y = self._positions(self.grid.rows, self.grid.height, height)
             x = self._positions(self.grid.cols, self.grid.width, width)
-            self._rasters[height, width] = (y[:, None].to(output.device), x.to(output.device))
-        y, x = self._rasters[height, width]
-        return output[:, :, y, x]
+            self._rasters[raster] = (y[:, None] * raster[2] + x).flatten().to(output.device)
+        # All pixels in one axis, with whatever lies between the rows: a sample is one row of this matrix.
+        pixels = output.as_strided(((height - 1) * raster[2] + width, channels), (step_x, step_c))
+        samples = pixels.index_select(0, self._rasters[raster])
+        return samples.view(1, self.grid.rows * self.samples, self.grid.cols * self.samples, channels).permute(
+            0, 3, 1, 2
+        )
 
     def _positions(self, blocks: int, frame: int, output: int) -> torch.Tensor:
         """Where the samples lie along one axis, in pixels of the output."""
@@ -89,6 +95,7 @@ class Standardise:
         self.variance: torch.Tensor | None = None
 
     def update(self, small: torch.Tensor) -> None:
+        """Takes in one frame."""
         variance, mean = torch.var_mean(small, (0, 2, 3), correction=0, keepdim=True)
         first = self.mean is None
         self.mean = mean if first else torch.lerp(self.mean, mean, 1 - MOMENTUM)
@@ -117,16 +124,6 @@ class Standardise:
                 f"BlockCopy: the saved policy is of frames with {self.mean.shape[1]} channels but this one has "
                 f"{small.shape[1]}; load a policy that was saved with the same network"
             )
-
-
-def _means(x: torch.Tensor, axis: int, window: int) -> torch.Tensor:
-    """ceil(size / window) means over windows along one axis, the last one shorter where the axis is no multiple.
-
-    One axis after the other this is avg_pool2d with ceil_mode, several times as fast on a channels-last frame.
-    """
-    whole, rest = divmod(x.shape[axis], window)
-    means = x.narrow(axis, 0, whole * window).unflatten(axis, (whole, window)).mean(axis + 1)
-    return torch.cat([means, x.narrow(axis, whole * window, rest).mean(axis, keepdim=True)], axis) if rest else means
 
 
 def enlarge(x: torch.Tensor, times: int) -> torch.Tensor:

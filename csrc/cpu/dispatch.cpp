@@ -41,6 +41,7 @@ struct Kernels {
     decltype(&sb::SB_ANY::group_norm_run) group_norm_run;
     decltype(&sb::SB_ANY::pad_run) pad_run;
     decltype(&sb::SB_ANY::within) within;
+    decltype(&sb::SB_ANY::conv2d_weight_grad_run) conv2d_weight_grad_run;
 };
 
 #if defined(__x86_64__)
@@ -70,7 +71,8 @@ bool has_generic() { return true; }
      sb::isa::global_avg_pool2d_run,                                                               \
      sb::isa::group_norm_run,                                                                      \
      sb::isa::pad_run,                                                                             \
-     sb::isa::within},
+     sb::isa::within,                                                                              \
+     sb::isa::conv2d_weight_grad_run},
 const Kernels table[] = {SB_FOR_EACH_ISA(SB_ROW)};
 constexpr int table_size = sizeof(table) / sizeof(table[0]);
 
@@ -180,4 +182,9 @@ void sb_pad_run(const sb_pad *pad, const sb_plane *x, const sb_blocks *blocks, c
 
 bool sb::within(int dtype, const void *a, const void *b, int64_t n, float tolerance, float *largest) {
     return current().within(dtype, a, b, n, tolerance, largest);
+}
+
+void sb_conv2d_weight_grad_run(const sb_conv2d *conv, const sb_plane *x, const sb_plane *grad_out, const sb_blocks *blocks,
+                               float *grad_weight, float *grad_bias, int threads) {
+    current().conv2d_weight_grad_run(*conv, *x, *grad_out, blocks, grad_weight, grad_bias, threads);
 }

@@ -161,6 +161,11 @@ SB_API void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *pa
  * `blocks` NULL: every pixel (not for gather and scatter). */
 SB_API void sb_conv2d_run(const sb_conv2d *conv, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual,
                           const sb_blocks *blocks, const sb_plane *out, int threads);
+/* Gradients of conv2d with respect to its weight, [k][r][s][c/groups], and bias, [k] or NULL: of the active blocks of
+ * grad_out alone, summed in the order of the list. Both are overwritten. Planes are SB_F32;
+ * conv->transposed is 0; packed_weight is not read. */
+SB_API void sb_conv2d_weight_grad_run(const sb_conv2d *conv, const sb_plane *x, const sb_plane *grad_out,
+                                      const sb_blocks *blocks, float *grad_weight, float *grad_bias, int threads);
 SB_API void sb_pool2d_run(const sb_pool2d *pool, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);
 SB_API void sb_interpolate_run(const sb_interpolate *resize, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out,
                                int threads);
@@ -181,6 +186,12 @@ SB_API void sb_pad_run(const sb_pad *pad, const sb_plane *x, const sb_blocks *bl
  * [capacity, block_h + 2*halo, block_w + 2*halo, c], contiguous, of the plane's dtype. scatter writes packed blocks (halo 0) into out. */
 SB_API void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, void *packed, int threads);
 SB_API void sb_scatter_run(const void *packed, const sb_blocks *blocks, const sb_plane *out, int threads);
+/* Small maps. Area averages of x over windows of window x window pixels, clipped to the frame, to out [n][c][rows][cols]; past
+ * the frame the nearest average is repeated. Returns whether all of them are finite. And: maps of h x w pixels that divide
+ * out's, nearest neighbour, one after another into the channels of out. x and maps of any strides,
+ * all SB_F32. */
+SB_API int sb_area_mean_run(const sb_plane *x, int window, float *out, int rows, int cols);
+SB_API void sb_stack_run(const sb_plane *maps, int n_maps, const sb_plane *out);
 /* mask [n, rows, cols] of bytes -> index in (n, y, x) order and the count. */
 SB_API void sb_blocks_from_mask(const uint8_t *mask, int n, int rows, int cols, int32_t *index, int32_t *count);
 

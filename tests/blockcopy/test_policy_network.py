@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import tasknets
 import torch
@@ -51,7 +53,7 @@ def test_every_input_is_read():
     base = network(*inputs(context, SEGMENTATION, 0.5))
     other = _context(2, 3)
     for field in ("frame", "executed", "output", "active", "age"):
-        changed = Context(**{**vars(context), field: getattr(other, field)})
+        changed = dataclasses.replace(context, **{field: getattr(other, field)})
         assert not torch.equal(network(*inputs(changed, SEGMENTATION, 0.5)), base), field
 
 
@@ -61,7 +63,7 @@ def test_a_block_is_read_where_it_lies():
     context = _context(5, 5)
     frame = context.frame.clone()
     frame[..., PIXELS : 2 * PIXELS, 2 * PIXELS : 3 * PIXELS] += 1
-    changed = Context(**{**vars(context), "frame": frame})
+    changed = dataclasses.replace(context, frame=frame)
     moved = torch.zeros(5, 5)
     for _ in range(50):
         network = _random_network()
@@ -87,8 +89,9 @@ def test_logits_are_bounded():
         assert network(*inputs(_context(2, 2), SEGMENTATION, 0.5)).max() <= LOGIT_BOUND
 
 
-def test_macs_are_those_of_the_convolutions():
-    network = PolicyNetwork(3, 4, 4)
+def test_logits_and_macs_are_those_of_the_convolutions():
+    torch.manual_seed(0)
+    network = _random_network()
     counted = 0
 
     def count(module, _, output):
@@ -98,7 +101,12 @@ def test_macs_are_those_of_the_convolutions():
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(count)
-    network(*inputs(_context(3, 5), SEGMENTATION, 0.5))
+    pixels, summary = inputs(_context(3, 5), SEGMENTATION, 0.5)
+    x = pixels
+    for conv in network.body:
+        x = torch.relu(conv(x))
+    logits = (network.value(x) + network.summary(summary))[0, 0]
+    torch.testing.assert_close(network(pixels, summary), LOGIT_BOUND * torch.tanh(logits / LOGIT_BOUND))
     assert network.macs(3, 5) == counted
 
 

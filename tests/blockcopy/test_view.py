@@ -15,7 +15,8 @@ SIZES = st.tuples(st.integers(1, 150), st.integers(1, 150), st.sampled_from([1, 
 def test_any_frame_and_block_size_has_8x8_pixels_a_block(size):
     height, width, block = size
     grid = BlockGrid(height, width, block)
-    small = PolicyView(grid).frame(torch.rand(1, 3, height, width))
+    small, finite = PolicyView(grid).frame(torch.rand(1, 3, height, width))
+    assert finite
     assert small.shape == (1, 3, grid.rows * PIXELS, grid.cols * PIXELS)
 
 
@@ -26,14 +27,16 @@ def test_a_bad_pixel_anywhere_shows_in_its_block(size, random):
     frame = torch.zeros(1, 1, height, width)
     y, x = random.randrange(height), random.randrange(width)
     frame[0, 0, y, x] = float("nan")
-    bad = block_max(PolicyView(grid).frame(frame).isnan().float()[0, 0], (grid.rows, grid.cols)).bool()
+    small, finite = PolicyView(grid).frame(frame)
+    assert not finite
+    bad = block_max(small.isnan().float()[0, 0], (grid.rows, grid.cols)).bool()
     assert bad[y // block, x // block]
     assert bad.sum() == 1
 
 
 def test_whole_blocks_are_area_averages():
     frame = torch.rand(1, 2, 64, 96)
-    small = PolicyView(BlockGrid(64, 96, 32)).frame(frame)
+    small, _ = PolicyView(BlockGrid(64, 96, 32)).frame(frame)
     torch.testing.assert_close(small, frame.reshape(1, 2, 16, 4, 24, 4).mean((3, 5)))
 
 

@@ -256,6 +256,10 @@ _FUNCTIONS = {
         None,
         [POINTER(Conv2d), POINTER(Epilogue), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
     ),
+    "sb_conv2d_weight_grad_run": (
+        None,
+        [POINTER(Conv2d), POINTER(Plane), POINTER(Plane), POINTER(Blocks), c_void_p, c_void_p, c_int],
+    ),
     "sb_pool2d_run": (None, [POINTER(Pool2d), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_interpolate_run": (None, [POINTER(Interpolate), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_pointwise_run": (
@@ -271,6 +275,8 @@ _FUNCTIONS = {
     "sb_pad_run": (None, [POINTER(Pad), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_gather_run": (None, [POINTER(Plane), POINTER(Blocks), c_int, c_void_p, c_int]),
     "sb_scatter_run": (None, [c_void_p, POINTER(Blocks), POINTER(Plane), c_int]),
+    "sb_area_mean_run": (c_int, [POINTER(Plane), c_int, c_void_p, c_int, c_int]),
+    "sb_stack_run": (None, [POINTER(Plane), c_int, POINTER(Plane)]),
     "sb_blocks_from_mask": (None, [c_void_p, c_int, c_int, c_int, c_void_p, c_void_p]),
     "sb_run": (
         None,
