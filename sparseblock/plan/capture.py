@@ -7,7 +7,9 @@ import copy
 import io
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -16,29 +18,69 @@ from torch.utils import _pytree as pytree
 from sparseblock.errors import SparseBlockError
 
 
-def capture(model: nn.Module, example: torch.Tensor) -> tuple[fx.GraphModule, pytree.TreeSpec]:
-    """The graph of `model` on one frame like `example` [n, c, h, w], and the structure of what it returns.
+@dataclass(frozen=True)
+class Signature:
+    """How a captured module is called and what it returns.
+
+    Attributes:
+        arguments: structure of (args, kwargs).
+        fixed: for every leaf of the arguments, None for a map, and anything else as it was at capture.
+        result: structure of what it returns.
+    """
+
+    arguments: pytree.TreeSpec
+    fixed: tuple[Any, ...]
+    result: pytree.TreeSpec
+
+    def maps(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The leaves of a call that stand for maps.
+
+        Raises:
+            SparseBlockError: the arguments are not structured as at capture, or one that is no map is another.
+        """
+        leaves, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
+        if spec != self.arguments:
+            raise SparseBlockError(
+                f"plan: the arguments are {_shape_of(args, kwargs)}; they must be structured as when it was compiled"
+            )
+        for leaf, fixed in zip(leaves, self.fixed, strict=True):
+            if fixed is not None and leaf != fixed:
+                raise SparseBlockError(f"plan: an argument is {leaf!r} but was {fixed!r} when it was compiled")
+        return [leaf for leaf, fixed in zip(leaves, self.fixed, strict=True) if fixed is None]
+
+
+def _shape_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    return ", ".join([*(type(a).__name__ for a in args), *(f"{k}={type(v).__name__}" for k, v in kwargs.items())])
+
+
+def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[fx.GraphModule, Signature]:
+    """The graph of `model(*args, **kwargs)` on one image, and how it is called.
+
+    Tensors among the arguments, in lists, tuples and dicts, are maps [n, c, h, w]; anything else is a constant.
 
     Raises:
-        SparseBlockError: what is given is no float32 module in eval mode or no frame, or the module cannot be captured.
+        SparseBlockError: what is given is no float32 module in eval mode or no map, or the module cannot be captured.
     """
-    _check(model, example)
-    frame = example[:1].detach()
+    _check(model, args, kwargs)
+    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda x: x[:1].detach(), (tuple(args), dict(kwargs)))
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    fixed = tuple(None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
+    sizes = " and ".join(str(list(leaf.shape)) for leaf in leaves if isinstance(leaf, torch.Tensor))
     try:
         with torch.no_grad(), _quiet():
-            program = torch.export.export(model, (frame,), strict=False)
-            return program.module(), program.call_spec.out_spec
+            program = torch.export.export(model, args, kwargs, strict=False)
+            return program.module(), Signature(spec, fixed, program.call_spec.out_spec)
     except SparseBlockError:
         raise
     except Exception as error:  # export lets through whatever the module or the tracer raises
-        own = _error_of(model, frame)
+        own = _error_of(model, args, kwargs)
         if own is not None:
             raise SparseBlockError(
-                f"compile: {type(model).__name__} itself fails on a frame of {list(frame.shape)} "
+                f"compile: {type(model).__name__} itself fails on a frame of {sizes} "
                 f"({_first_line(own)}); check the model and the size and channels of example_frame"
             ) from error
         raise SparseBlockError(
-            f"compile: {type(model).__name__} cannot be captured at {list(frame.shape)} "
+            f"compile: {type(model).__name__} cannot be captured at {sizes} "
             f"({_first_line(error)}); torch.export must get through it: "
             "move control flow that depends on values out of the module"
         ) from error
@@ -58,7 +100,7 @@ def _quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _error_of(model: nn.Module, frame: torch.Tensor) -> Exception | None:
+def _error_of(model: nn.Module, args: Any, kwargs: Any) -> Exception | None:
     """What the model raises when it runs as it is; on a copy, since a run may change buffers."""
     try:
         model = copy.deepcopy(model)
@@ -66,7 +108,8 @@ def _error_of(model: nn.Module, frame: torch.Tensor) -> Exception | None:
         return None
     try:
         with torch.no_grad():
-            model(frame.clone())
+            args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+            model(*args, **kwargs)
     except Exception as error:
         return error
     return None
@@ -76,20 +119,29 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
 
 
-def _check(model: nn.Module, example: torch.Tensor) -> None:
+def is_frame(tensor: torch.Tensor) -> bool:
+    """Whether a plan can take it: float32 [n, c, h, w] on the cpu."""
+    return tensor.dim() == 4 and min(tensor.shape) > 0 and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+
+
+def _check(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     if not isinstance(model, nn.Module):
         raise SparseBlockError(f"compile: model is a {type(model).__name__}; it must be a torch.nn.Module")
     if model.training:
         raise SparseBlockError(f"compile: {type(model).__name__} is in training mode; call model.eval() first")
-    if not isinstance(example, torch.Tensor):
+    leaves = pytree.tree_leaves((args, kwargs))
+    maps = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if not maps:
         raise SparseBlockError(
-            f"compile: example_frame is a {type(example).__name__}; it must be a tensor [n, c, h, w]"
+            f"compile: example_frame is a {type(leaves[0]).__name__ if leaves else 'container without a tensor'}; "
+            "it must be a tensor [n, c, h, w]"
         )
-    if example.dim() != 4 or min(example.shape) < 1 or example.dtype != torch.float32 or example.device.type != "cpu":
-        raise SparseBlockError(
-            f"compile: example_frame is {example.dtype} {list(example.shape)} on {example.device}; "
-            "it must be a float32 frame [n, c, h, w] on the cpu"
-        )
+    for example in maps:
+        if not is_frame(example):
+            raise SparseBlockError(
+                f"compile: example_frame is {example.dtype} {list(example.shape)} on {example.device}; "
+                "it must be a float32 frame [n, c, h, w] on the cpu"
+            )
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.device.type != "cpu":
             raise SparseBlockError(

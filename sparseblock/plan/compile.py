@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from sparseblock.backends.cpu import native
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
-from sparseblock.plan.capture import capture
+from sparseblock.plan.capture import Signature, capture
 from sparseblock.plan.exact import ExactPlan, Tolerance
 from sparseblock.plan.ir import Graph
 from sparseblock.plan.lower import lower
 from sparseblock.plan.passes import run_passes
 from sparseblock.plan.plan import Plan
-from sparseblock.plan.strides import track_strides
+from sparseblock.plan.strides import frame_size, track_strides
 
 
 def compile(
     model: nn.Module,
-    example_frame: torch.Tensor,
+    example_frame: Any,
     block_size: int = 128,
     dtype: torch.dtype = torch.float32,
     algorithms: str | Mapping[str, str] | None = None,
@@ -37,7 +38,8 @@ def compile(
 
     Args:
         model: any module in eval mode, float32 on the cpu, that takes one frame [n, c, h, w].
-        example_frame: float32 [n, c, h, w]; only its c, h and w count: streams belong to the state.
+        example_frame: float32 [n, c, h, w]; only its c, h and w count: streams belong to the state. A module that reads
+            several maps, in a list, tuple or dict, gets an example of that; the largest of them is then the frame.
         block_size: pixels of the frame along both sides of a block. Maps whose stride does not divide it run dense.
         dtype: what feature maps are stored in: torch.float32, torch.bfloat16 or torch.float16. Weights and sums are
             float32 in any case, and so is the frame; every map is rounded once, when it is stored. Operators without a
@@ -75,18 +77,30 @@ def compile(
             f"compile: mode is 'exact' with dtype {dtype} and algorithms {algorithms!r}; an exact plan is torch.float32 "
             "and computes convolutions directly: leave both out"
         )
-    graph, out_spec = trace(model, example_frame)
+    graph, signature = trace(model, example_frame)
     if mode == "exact":
+        if len(graph.inputs) != 1:
+            raise SparseBlockError(
+                f"compile: mode is 'exact' for a module that reads {len(graph.inputs)} maps; an exact plan compares one "
+                "frame with the last: compile the whole network"
+            )
         with torch.no_grad():
-            return ExactPlan(run_passes(graph, None), out_spec, tolerance)
-    grid = BlockGrid(*example_frame.shape[2:], block_size)
+            return ExactPlan(run_passes(graph, None), signature, tolerance)
+    grid = BlockGrid(*frame_size(graph), block_size)
     with torch.no_grad():
         graph = run_passes(graph, grid)  # the same name: folded weights are not to be kept beside those they come from
-        return Plan(graph, out_spec, grid, dtype, algorithms)
+        return Plan(graph, signature, grid, dtype, algorithms)
 
 
-def trace(model: nn.Module, example_frame: torch.Tensor) -> tuple[Graph, pytree.TreeSpec]:
-    """The graph of `model` before any pass, and the structure of what it returns; raises as `compile`."""
-    module, out_spec = capture(model, example_frame)
+def trace(model: nn.Module, example_frame: Any) -> tuple[Graph, Signature]:
+    """The graph of `model` before any pass, and how it is called; raises as `compile`."""
+    return trace_call(model, (example_frame,), {})
+
+
+def trace_call(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], strides: Sequence[Fraction | None] | None = None
+) -> tuple[Graph, Signature]:
+    """`trace` of `model(*args, **kwargs)`; `strides` are those of the maps among the arguments (`track_strides`)."""
+    module, signature = capture(model, args, kwargs)
     with torch.no_grad():
-        return track_strides(lower(module)), out_spec
+        return track_strides(lower(module), strides), signature

@@ -254,18 +254,18 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A network on one frame.
+    """A network on one image.
 
     Attributes:
         nodes: in an order in which they can run.
-        values: every value by name, the input's too.
-        input: name of the frame's value.
+        values: every value by name, the inputs' too.
+        inputs: names of the values that a caller gives: the frame, or several maps.
         outputs: the leaves of what the network returns: `Ref`s, and constants as they are.
     """
 
     nodes: tuple[Node, ...]
     values: Mapping[str, Value]
-    input: str
+    inputs: tuple[str, ...]
     outputs: tuple[Any, ...]
 
     def producers(self) -> dict[str, Node]:
@@ -285,7 +285,7 @@ class Graph:
     def with_nodes(self, nodes: list[Node], new_values: Iterator[Value] | list[Value] = ()) -> Graph:
         """The same network as `nodes`; values that nothing makes any more are dropped."""
         known = {**self.values, **{value.name: value for value in new_values}}
-        kept = [self.input, *(node.output for node in nodes)]
+        kept = [*self.inputs, *(node.output for node in nodes)]
         return replace(self, nodes=tuple(nodes), values={name: known[name] for name in kept})
 
 

@@ -19,7 +19,7 @@ from sparseblock.plan.rules import RULES, VECTOR_RULES, Unsupported
 
 
 def lower(module: fx.GraphModule) -> Graph:
-    """The graph of a captured module that takes one frame.
+    """The graph of a captured module that takes feature maps.
 
     Raises:
         SparseBlockError: it holds what a plan cannot run: sizes that depend on values, changes to its own buffers,
@@ -39,12 +39,14 @@ class _Lowering:
         self.current: fx.Node | None = None
 
     def run(self) -> Graph:
-        frame, outputs = None, ()
+        inputs, outputs = [], ()
         for node in self.module.graph.nodes:
             self.current = node
             match node.op:
-                case "placeholder" if frame is None:
-                    frame = self._frame(node)
+                case "placeholder" if isinstance(node.meta["val"], torch.Tensor):
+                    inputs.append(self._input(node))
+                case "placeholder":
+                    self.env[node] = node.meta["val"]  # an argument that is no tensor is what it was at capture
                 case "get_attr":
                     self.env[node] = self._attribute(node)
                 case "call_function":
@@ -56,9 +58,9 @@ class _Lowering:
                 case _:
                     raise SparseBlockError(
                         f"compile: {node.name} is a {node.op} of {node.target}, which a plan cannot run; "
-                        "the module must take one frame and be captured whole"
+                        "the module must be captured whole"
                     )
-        return Graph(tuple(self.nodes), self.values, frame, outputs)
+        return Graph(tuple(self.nodes), self.values, tuple(inputs), outputs)
 
     # What rules use.
 
@@ -85,7 +87,7 @@ class _Lowering:
 
     # One captured node.
 
-    def _frame(self, node: fx.Node) -> str:
+    def _input(self, node: fx.Node) -> str:
         frame = Value(node.name, tuple(node.meta["val"].shape), torch.float32)
         self.values[frame.name] = frame
         # The frame is copied into a plane block by block, so that what is not active stays as the last frame left it.

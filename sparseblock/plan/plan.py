@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from sparseblock.blocks import BlockSet, check_list
 from sparseblock.cache import FeatureCache, PlaneSpec, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
+from sparseblock.plan.capture import Signature
 from sparseblock.plan.choice import Choice, choose
 from sparseblock.plan.ir import Conv2d, Graph, Node, Ref, Torch
 from sparseblock.plan.macs import block_macs, node_macs
@@ -45,7 +46,7 @@ class Plan:
     def __init__(
         self,
         graph: Graph,
-        out_spec: pytree.TreeSpec,
+        signature: Signature,
         grid: BlockGrid,
         dtype: torch.dtype = torch.float32,
         algorithms: str | Mapping[str, str] | None = None,
@@ -53,7 +54,7 @@ class Plan:
         self.grid = grid
         self.dtype = dtype
         self.graph = graph
-        self._out_spec = out_spec
+        self._signature = signature
         blocks = self._blocks_of_maps()
         self._placements = place(graph, blocks)
         self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, blocks, self._placements, dtype)
@@ -92,11 +93,12 @@ class Plan:
                     )
 
     @torch.no_grad()
-    def __call__(self, frame: torch.Tensor, blocks: BlockSet | torch.Tensor | None, state: FeatureCache) -> Any:
+    def __call__(self, frame: Any, blocks: BlockSet | torch.Tensor | None, state: FeatureCache) -> Any:
         """Runs one frame of every stream and returns what the network returns.
 
         Args:
-            frame: float32 [n, c, h, w] with any strides, n being the streams of `state`.
+            frame: float32 [n, c, h, w] with any strides, n being the streams of `state`; or, where the network takes
+                several maps, such maps in the structure of the example.
             blocks: what to recompute: a BlockSet or a bool mask [n, rows, cols] over `grid`, or None for everything. A
                 stream's first frame takes all of its blocks.
             state: from `new_state`; updated in place.
@@ -108,15 +110,26 @@ class Plan:
         Raises:
             SparseBlockError: frame, blocks or state do not fit this plan, or a stream's first frame is not whole.
         """
-        return self._run(frame, blocks, state, None)
+        return self._run(self._signature.maps((frame,), {}), blocks, state, None)
+
+    @torch.no_grad()
+    def call(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        blocks: BlockSet | torch.Tensor | None,
+        state: FeatureCache,
+    ) -> Any:
+        """Runs as a call does, on the arguments of a module that takes more than one."""
+        return self._run(self._signature.maps(args, kwargs), blocks, state, None)
 
     @torch.no_grad()
     def profile(
-        self, frame: torch.Tensor, blocks: BlockSet | torch.Tensor | None, state: FeatureCache
+        self, frame: Any, blocks: BlockSet | torch.Tensor | None, state: FeatureCache
     ) -> list[tuple[str, float]]:
         """Runs one frame as a call does; returns (node, seconds) for every node that has something to do, in order."""
         times: list[tuple[str, float]] = []
-        self._run(frame, blocks, state, times)
+        self._run(self._signature.maps((frame,), {}), blocks, state, times)
         return times
 
     def report(self) -> Report:
@@ -180,12 +193,15 @@ class Plan:
                 total += block_macs(node, self.graph, placement.block, self.grid.rows, self.grid.cols)
         return total
 
-    def _run(self, frame: Any, blocks: Any, state: Any, times: list[tuple[str, float]] | None) -> Any:
-        self._check_frame(frame, state)
+    def _run(self, maps: list[Any], blocks: Any, state: Any, times: list[tuple[str, float]] | None) -> Any:
+        self._check_state(state)
+        for name, frame in zip(self.graph.inputs, maps, strict=True):
+            self._check_frame(name, frame, state)
         active = self._active(blocks, state)
         held: Locals = [{} for _ in range(state.streams)]
         if self._always_run or times is not None or int(active.count):
-            state.bind(self.graph.input, frame)
+            for name, frame in zip(self.graph.inputs, maps, strict=True):
+                state.bind(name, frame)
             threads = torch.get_num_threads()
             lists = native.lists_of((active.index, active.count))
             for segment in self._segments:
@@ -199,7 +215,7 @@ class Plan:
                     times += [(title(node), spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
         state.frames[:] = [seen + 1 for seen in state.frames]
         leaves = [self._output(leaf, state, held) for leaf in self.graph.outputs]
-        return pytree.tree_unflatten(leaves, self._out_spec)
+        return pytree.tree_unflatten(leaves, self._signature.result)
 
     def _output(self, leaf: Any, state: FeatureCache, held: Locals) -> Any:
         if not isinstance(leaf, Ref):
@@ -210,7 +226,7 @@ class Plan:
         value = values[0] if len(values) == 1 else torch.cat(values)
         return value.to(self.dtype) if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
 
-    def _check_frame(self, frame: Any, state: Any) -> None:
+    def _check_state(self, state: Any) -> None:
         if selected(torch.device("cpu")) != "cpu":
             raise SparseBlockError(
                 "plan: another backend than cpu is forced, which a plan does not run on; "
@@ -223,16 +239,19 @@ class Plan:
                 f"plan: compiled for {self._isa.decode()}, but the kernels now run {native.lib().sb_isa().decode()}; "
                 "compile it again"
             )
-        _, c, h, w = self.graph.values[self.graph.input].shape
+
+    def _check_frame(self, name: str, frame: Any, state: FeatureCache) -> None:
+        _, c, h, w = self.graph.values[name].shape
         expected = (state.streams, c, h, w)
+        what = "frame" if len(self.graph.inputs) == 1 else name
         if isinstance(frame, torch.Tensor) and frame.layout != torch.strided:
-            raise SparseBlockError(f"plan: frame is {frame.layout}; it must be a dense tensor: frame.to_dense()")
+            raise SparseBlockError(f"plan: {what} is {frame.layout}; it must be a dense tensor: frame.to_dense()")
         if not isinstance(frame, torch.Tensor) or frame.dtype != torch.float32 or frame.device.type != "cpu":
             given = f"{frame.dtype} on {frame.device}" if isinstance(frame, torch.Tensor) else type(frame).__name__
-            raise SparseBlockError(f"plan: frame is {given}; it must be float32 on the cpu")
+            raise SparseBlockError(f"plan: {what} is {given}; it must be float32 on the cpu")
         if tuple(frame.shape) != expected:
             raise SparseBlockError(
-                f"plan: frame is {list(frame.shape)}; this plan and state take {list(expected)} [n, c, h, w]: "
+                f"plan: {what} is {list(frame.shape)}; this plan and state take {list(expected)} [n, c, h, w]: "
                 "compile a plan for each frame size, make a state with as many streams as a frame has"
             )
 

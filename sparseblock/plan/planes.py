@@ -49,8 +49,7 @@ def assign_planes(
     """
     homes = _homes(graph)
     trees = _trees(graph, grid, placements, homes)
-    frame = graph.values[graph.input]
-    specs = [PlaneSpec(frame.name, *frame.shape[1:], external=True)]
+    specs = [PlaneSpec(name, *graph.values[name].shape[1:], external=True) for name in graph.inputs]
     shared = _share(graph, [tree for tree in trees if tree.transient], dtype)
     for tree in trees:
         for name in tree.members:
@@ -83,7 +82,7 @@ def _trees(
     with_plane = [
         name
         for name, value in graph.values.items()
-        if name != graph.input and value.is_map and _needs_plane(graph.producers()[name], readers[name])
+        if name not in graph.inputs and value.is_map and _needs_plane(graph.producers()[name], readers[name])
     ]
     for name in sorted(with_plane, key=lambda name: _depth(name, homes)):
         root = name

@@ -52,9 +52,13 @@ class Reference:
         self._placements = place(graph, grid)
 
     @torch.no_grad()
-    def __call__(self, frame: torch.Tensor, mask: torch.Tensor) -> list[Any]:
-        """The leaves of the network's output for `frame` [1, c, h, w] with `mask`, bool [rows, cols], active."""
-        self.values[self.graph.input] = frame.to(self.dtype)
+    def __call__(self, frame: Any, mask: torch.Tensor) -> list[Any]:
+        """The leaves of the network's output with `mask`, bool [rows, cols], active.
+
+        `frame` is [1, c, h, w], or, of a network that takes several maps, a list, tuple or dict of such.
+        """
+        for name, image in zip(self.graph.inputs, pytree.tree_leaves(frame), strict=True):
+            self.values[name] = image.to(self.dtype)
         for node in self.graph.nodes:
             result, placement = self._compute(node), self._placements[node.output]
             if placement.kind == "sparse" and not node.is_view and node.output in self.values:

@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 from sparseblock.plan.ir import Conv2d, GlobalPool, Graph, Interpolate, Node, Pad, Pool2d, Value
 
 
-def track_strides(graph: Graph) -> Graph:
+def track_strides(graph: Graph, strides: Sequence[Fraction | None] | None = None) -> Graph:
     """The same graph with the stride of every map that has one.
+
+    `strides` are those of the inputs. Unless they are given, the largest input is the frame, and the others are at what
+    their sizes say.
 
     Windows multiply it, transposed convolutions divide it, and all else that keeps a map's size keeps its stride. Where
     the size changes in another way (a resize, an operator without a rule) it follows from the sizes.
     """
-    frame = replace(graph.values[graph.input], stride=Fraction(1))
-    values = {frame.name: frame}
+    inputs = [graph.values[name] for name in graph.inputs]
+    if strides is None:
+        size = frame_size(graph)
+        strides = [stride_by_size(size, value.shape[2:]) for value in inputs]
+    inputs = [replace(value, stride=stride) for value, stride in zip(inputs, strides, strict=True)]
+    values = {value.name: value for value in inputs}
+    frame = max(inputs, key=lambda value: value.shape[2] * value.shape[3])
     for node in graph.nodes:
         value = graph.values[node.output]
         if value.is_map:
             value = replace(value, stride=_stride(node, value, values, frame))
         values[value.name] = value
     return replace(graph, values=values)
+
+
+def frame_size(graph: Graph) -> tuple[int, int]:
+    """Height and width of the largest input."""
+    return max((graph.values[name].shape[2:] for name in graph.inputs), key=lambda size: size[0] * size[1])
+
+
+def stride_by_size(frame: tuple[int, int], size: tuple[int, int]) -> Fraction | None:
+    """Pixels of a frame of (height, width) per element of a map of `size`, where it is the same along both axes.
+
+    A map that windows with a stride made has the frame's sides over the stride, rounded up or down. (Of a single pixel
+    that would say nothing.)
+    """
+    vertical, horizontal = (Fraction(a, b) for a, b in zip(frame, size, strict=True))
+    if vertical == horizontal:
+        return vertical
+    for whole in sorted({round(vertical), round(horizontal)} - {0}) if min(size) > 1 else ():
+        if all(a // whole <= b <= -(-a // whole) for a, b in zip(frame, size, strict=True)):
+            return Fraction(whole)
+    return None
 
 
 def _stride(node: Node, value: Value, known: dict[str, Value], frame: Value) -> Fraction | None:
@@ -40,16 +69,11 @@ def _stride(node: Node, value: Value, known: dict[str, Value], frame: Value) -> 
     if same_size:
         return next((source.stride for source in same_size if source.stride is not None), None)
     if isinstance(node.op, (Interpolate, Pool2d)) and inputs[0].stride is not None:
-        ratio = _ratio(inputs[0], value)
+        ratio = stride_by_size(inputs[0].shape[2:], value.shape[2:])
         if ratio is not None:
             return inputs[0].stride * ratio
     for other in known.values():
         if other.is_map and other.shape[2:] == value.shape[2:] and other.stride is not None:
             return other.stride
-    return _ratio(frame, value)
-
-
-def _ratio(source: Value, value: Value) -> Fraction | None:
-    """Elements of `source` per element of `value`, where it is the same along both axes."""
-    vertical, horizontal = (Fraction(a, b) for a, b in zip(source.shape[2:], value.shape[2:], strict=True))
-    return vertical if vertical == horizontal else None
+    ratio = stride_by_size(frame.shape[2:], value.shape[2:])
+    return None if ratio is None or frame.stride is None else frame.stride * ratio

@@ -50,7 +50,8 @@ class ErrorBound(Reference):
     def __call__(self, frame: torch.Tensor, mask: torch.Tensor) -> list[Any]:
         seen = bool(self.values)
         leaves = super().__call__(frame, mask)
-        self.errors[self.graph.input] = torch.zeros_like(self.values[self.graph.input])
+        for name in self.graph.inputs:
+            self.errors[name] = torch.zeros_like(self.values[name])
         for node in self.graph.nodes:
             error, placement = self._error(node), self._placements[node.output]
             if not node.is_view and self.stored != torch.float32:
