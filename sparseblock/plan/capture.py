@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import io
 import logging
 import sys
@@ -16,6 +17,10 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from sparseblock.errors import SparseBlockError
+
+
+class Uncapturable(SparseBlockError):
+    """The model runs, but not as one graph; parts of it may."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +72,20 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     fixed = tuple(None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
     sizes = " and ".join(str(list(leaf.shape)) for leaf in leaves if isinstance(leaf, torch.Tensor))
     try:
-        with torch.no_grad(), _quiet():
-            program = torch.export.export(model, args, kwargs, strict=False)
-            return program.module(), Signature(spec, fixed, program.call_spec.out_spec)
+        program = _export(model, args, kwargs)
+        return program.module(), Signature(spec, fixed, program.call_spec.out_spec)
     except SparseBlockError:
         raise
     except Exception as error:  # export lets through whatever the module or the tracer raises
-        own = _error_of(model, args, kwargs)
-        if own is not None:
+        own = _run(model, args, kwargs)
+        if not isinstance(own, Exception) and _register_dataclasses(own):
+            return capture(model, args, kwargs)
+        if isinstance(own, Exception):
             raise SparseBlockError(
                 f"compile: {type(model).__name__} itself fails on a frame of {sizes} "
                 f"({_first_line(own)}); check the model and the size and channels of example_frame"
             ) from error
-        raise SparseBlockError(
+        raise Uncapturable(
             f"compile: {type(model).__name__} cannot be captured at {sizes} "
             f"({_first_line(error)}); torch.export must get through it: "
             "move control flow that depends on values out of the module"
@@ -100,8 +106,13 @@ def _quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _error_of(model: nn.Module, args: Any, kwargs: Any) -> Exception | None:
-    """What the model raises when it runs as it is; on a copy, since a run may change buffers."""
+def _export(model: nn.Module, args: Any, kwargs: Any) -> torch.export.ExportedProgram:
+    with torch.no_grad(), _quiet():
+        return torch.export.export(model, args, kwargs, strict=False)
+
+
+def _run(model: nn.Module, args: Any, kwargs: Any) -> Any:
+    """What the model returns or raises when it runs as it is; on a copy, since a run may change buffers."""
     try:
         model = copy.deepcopy(model)
     except Exception:  # what cannot be copied is not run
@@ -109,10 +120,17 @@ def _error_of(model: nn.Module, args: Any, kwargs: Any) -> Exception | None:
     try:
         with torch.no_grad():
             args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
-            model(*args, **kwargs)
+            return model(*args, **kwargs)
     except Exception as error:
         return error
-    return None
+
+
+def _register_dataclasses(result: Any) -> bool:
+    """Makes dataclasses in what a model returns known to torch's trees; whether there were any."""
+    kinds = {type(leaf) for leaf in pytree.tree_leaves(result) if dataclasses.is_dataclass(leaf)}
+    for kind in kinds:
+        torch.export.register_dataclass(kind)
+    return bool(kinds)
 
 
 def _first_line(error: Exception) -> str:
@@ -124,24 +142,12 @@ def is_frame(tensor: torch.Tensor) -> bool:
     return tensor.dim() == 4 and min(tensor.shape) > 0 and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
-def _check(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+def check_model(model: nn.Module) -> None:
+    """Raises SparseBlockError unless it is a float32 module in eval mode on the cpu."""
     if not isinstance(model, nn.Module):
         raise SparseBlockError(f"compile: model is a {type(model).__name__}; it must be a torch.nn.Module")
     if model.training:
         raise SparseBlockError(f"compile: {type(model).__name__} is in training mode; call model.eval() first")
-    leaves = pytree.tree_leaves((args, kwargs))
-    maps = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    if not maps:
-        raise SparseBlockError(
-            f"compile: example_frame is a {type(leaves[0]).__name__ if leaves else 'container without a tensor'}; "
-            "it must be a tensor [n, c, h, w]"
-        )
-    for example in maps:
-        if not is_frame(example):
-            raise SparseBlockError(
-                f"compile: example_frame is {example.dtype} {list(example.shape)} on {example.device}; "
-                "it must be a float32 frame [n, c, h, w] on the cpu"
-            )
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.device.type != "cpu":
             raise SparseBlockError(
@@ -150,4 +156,22 @@ def _check(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise SparseBlockError(
                 f"compile: {name} is {tensor.dtype}; plans compute in float32: call model.float() first"
+            )
+
+
+def _check(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    check_model(model)
+    leaves = pytree.tree_leaves((args, kwargs))
+    maps = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if not maps:
+        raise SparseBlockError(
+            f"compile: example_frame is a {type(leaves[0]).__name__ if leaves else 'container without a tensor'}; "
+            "it must be a tensor [n, c, h, w]"
+        )
+    for example in maps:
+        is_map = example.dim() == 4 and min(example.shape) > 0
+        if not is_map or example.dtype != torch.float32 or example.device.type != "cpu":
+            raise SparseBlockError(
+                f"compile: example_frame is {example.dtype} {list(example.shape)} on {example.device}; "
+                "it must be a float32 frame [n, c, h, w] on the cpu"
             )

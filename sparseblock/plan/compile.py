@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,35 +11,44 @@ from torch import nn
 from sparseblock.backends.cpu import native
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
-from sparseblock.plan.capture import Signature, capture
+from sparseblock.plan.capture import Uncapturable
 from sparseblock.plan.exact import ExactPlan, Tolerance
-from sparseblock.plan.ir import Graph
-from sparseblock.plan.lower import lower
+from sparseblock.plan.find import compile_parts
+from sparseblock.plan.nested import NestedPlan, is_image_list
 from sparseblock.plan.passes import run_passes
 from sparseblock.plan.plan import Plan
-from sparseblock.plan.strides import frame_size, track_strides
+from sparseblock.plan.strides import frame_size
+from sparseblock.plan.trace import trace
 
 
+def compile(
 def compile(
     model: nn.Module,
     example_frame: Any,
     block_size: int = 128,
+    parts: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float32,
     algorithms: str | Mapping[str, str] | None = None,
     mode: str = "grid",
     tolerance: Tolerance = None,
-) -> Plan:
+) -> Plan | NestedPlan:
     """A plan that runs `model` on frames of one size, block by block.
 
     The model is captured as it is and not changed; later changes to its weights do not reach the plan. Every operator
     that has a block-sparse rule runs on the active blocks; any other runs dense on whole planes, and `Plan.report()`
     says so and why.
 
+    A model that cannot be captured whole, because what it does depends on values, keeps its Python; the largest of its
+    submodules that can be captured and read maps of the frame become plans of their own, its *parts*.
+
     Args:
         model: any module in eval mode, float32 on the cpu, that takes one frame [n, c, h, w].
         example_frame: float32 [n, c, h, w]; only its c, h and w count: streams belong to the state. A module that reads
-            several maps, in a list, tuple or dict, gets an example of that; the largest of them is then the frame.
+            several maps, in a list, tuple or dict, gets an example of that; the largest of them is then the frame. A
+            detector that takes a list of images [c, h, w] gets such a list; its parts are found by running it once.
         block_size: pixels of the frame along both sides of a block. Maps whose stride does not divide it run dense.
+        parts: paths of the submodules that are to be the parts, such as ["backbone", "rpn.head"]; the rest of the model
+            then stays Python. By default the model is captured whole where it can be. Parts are float32 and of the grid.
         dtype: what feature maps are stored in: torch.float32, torch.bfloat16 or torch.float16. Weights and sums are
             float32 in any case, and so is the frame; every map is rounded once, when it is stored. Operators without a
             rule get float32 and their results are rounded. The outputs have this dtype. Exact plans are float32.
@@ -56,9 +64,10 @@ def compile(
 
     Raises:
         SparseBlockError: the model is in training mode, not float32, or cannot be captured (control flow or sizes that
-            depend on values, buffers that change); the example is no frame; the block size is not positive; the dtype
+            depend on values, buffers that change) and has no part that can; the example is no frame; the block size is
+            not positive; a submodule of `parts` is not there, is not called, or reads no maps of the frame; the dtype
             is another; the mode is unknown, or goes with another dtype or algorithm; a tolerance is negative, of no
-            layer, or without mode "exact".
+            layer, or without mode "exact"; parts are given a dtype, a mode or algorithms by name.
 
     Example:
         >>> plan = sparseblock.compile(model, frame, block_size=64)
@@ -77,7 +86,20 @@ def compile(
             f"compile: mode is 'exact' with dtype {dtype} and algorithms {algorithms!r}; an exact plan is torch.float32 "
             "and computes convolutions directly: leave both out"
         )
-    graph, signature = trace(model, example_frame)
+    whole = mode == "exact" or dtype != torch.float32 or isinstance(algorithms, Mapping)
+    if (parts is not None or is_image_list(example_frame)) and whole:
+        raise SparseBlockError(
+            f"compile: mode is {mode!r}, dtype {dtype} and algorithms {algorithms!r} for a model in parts, with Python "
+            "between them; parts are torch.float32, of the grid, and take None or one algorithm for all"
+        )
+    if parts is not None or is_image_list(example_frame):
+        return compile_parts(model, example_frame, block_size, parts, "", algorithms)
+    try:
+        graph, signature = trace(model, example_frame)
+    except Uncapturable as error:
+        if whole:
+            raise
+        return compile_parts(model, example_frame, block_size, None, str(error), algorithms)
     if mode == "exact":
         if len(graph.inputs) != 1:
             raise SparseBlockError(
@@ -90,17 +112,3 @@ def compile(
     with torch.no_grad():
         graph = run_passes(graph, grid)  # the same name: folded weights are not to be kept beside those they come from
         return Plan(graph, signature, grid, dtype, algorithms)
-
-
-def trace(model: nn.Module, example_frame: Any) -> tuple[Graph, Signature]:
-    """The graph of `model` before any pass, and how it is called; raises as `compile`."""
-    return trace_call(model, (example_frame,), {})
-
-
-def trace_call(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], strides: Sequence[Fraction | None] | None = None
-) -> tuple[Graph, Signature]:
-    """`trace` of `model(*args, **kwargs)`; `strides` are those of the maps among the arguments (`track_strides`)."""
-    module, signature = capture(model, args, kwargs)
-    with torch.no_grad():
-        return track_strides(lower(module), strides), signature

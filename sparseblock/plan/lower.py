@@ -13,7 +13,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from sparseblock.errors import SparseBlockError
+from sparseblock.plan.capture import Uncapturable
 from sparseblock.plan.ir import Epilogue, Graph, Node, Op, Pointwise, Ref, Torch, Value
 from sparseblock.plan.rules import RULES, VECTOR_RULES, Unsupported
 
@@ -22,7 +22,7 @@ def lower(module: fx.GraphModule) -> Graph:
     """The graph of a captured module that takes feature maps.
 
     Raises:
-        SparseBlockError: it holds what a plan cannot run: sizes that depend on values, changes to its own buffers,
+        Uncapturable: it holds what a plan cannot run: sizes that depend on values, changes to its own buffers,
             changes to a part of a tensor, submodules that are called as a whole.
     """
     return _Lowering(module).run()
@@ -56,7 +56,7 @@ class _Lowering:
                 case "call_module" if node.target == "_guards_fn":
                     pass  # checks of the example's size; a plan has its own
                 case _:
-                    raise SparseBlockError(
+                    raise Uncapturable(
                         f"compile: {node.name} is a {node.op} of {node.target}, which a plan cannot run; "
                         "the module must be captured whole"
                     )
@@ -101,7 +101,7 @@ class _Lowering:
         for part in node.target.split("."):
             owner = getattr(owner, part)
         if not isinstance(owner, torch.Tensor):
-            raise SparseBlockError(
+            raise Uncapturable(
                 f"compile: {node.name} is a {type(owner).__name__} inside of the module's graph (control flow); "
                 "a plan runs straight graphs: move the branch out of the module"
             )
@@ -172,14 +172,14 @@ class _Lowering:
             if not shown:
                 continue
             if other.op == "get_attr":
-                raise SparseBlockError(
+                raise Uncapturable(
                     f"compile: {node.name} changes {other.target} in place; a plan's constants cannot change: "
                     "do not update buffers in eval mode"
                 )
             if other.meta["val"] is shown[0] and _same_view(shown[0], changed):
                 self.env[other] = result
             elif any(self.order[user] > self.order[node] for user in other.users):
-                raise SparseBlockError(
+                raise Uncapturable(
                     f"compile: {node.name} changes in place what {other.name} shows in part; "
                     f"write it out of place ({_name(node.target).rstrip('_')} and concatenation)"
                 )
@@ -188,7 +188,7 @@ class _Lowering:
         for leaf in pytree.tree_leaves(node.meta.get("val")):
             sizes = leaf.shape if isinstance(leaf, torch.Tensor) else (leaf,)
             if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in sizes):
-                raise SparseBlockError(
+                raise Uncapturable(
                     f"compile: the size of {node.name} ({node.target}) depends on values of the frame; "
                     "plans have fixed sizes: keep such operators (nonzero, nms) out of the module"
                 )
@@ -203,7 +203,7 @@ def _functional(node: fx.Node) -> tuple[Any, bool]:
     if name.endswith("_") and not name.endswith("__"):
         packet = getattr(getattr(torch.ops, target.namespace), name[:-1], None)
     if packet is None or target._overloadname not in packet.overloads():
-        raise SparseBlockError(
+        raise Uncapturable(
             f"compile: {node.name} ({target}) changes its arguments and has no functional form; write it out of place"
         )
     return getattr(packet, target._overloadname), True

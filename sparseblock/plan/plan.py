@@ -92,6 +92,10 @@ class Plan:
                         f"{streams} streams; use one state per stream"
                     )
 
+    def output_planes(self, state: FeatureCache) -> list[torch.Tensor]:
+        """The planes of `state` that the network's outputs are views of."""
+        return [state[name] for name in sorted(self.graph.output_names() & self._with_plane)]
+
     @torch.no_grad()
     def __call__(self, frame: Any, blocks: BlockSet | torch.Tensor | None, state: FeatureCache) -> Any:
         """Runs one frame of every stream and returns what the network returns.

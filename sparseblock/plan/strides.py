@@ -16,7 +16,7 @@ def track_strides(graph: Graph, strides: Sequence[Fraction | None] | None = None
     their sizes say.
 
     Windows multiply it, transposed convolutions divide it, and all else that keeps a map's size keeps its stride. Where
-    the size changes in another way (a resize, an operator without a rule) it follows from the sizes.
+    the size changes in another way (a resize, an operator without a rule, such as padding) it follows from the sizes.
     """
     inputs = [graph.values[name] for name in graph.inputs]
     if strides is None:
@@ -59,10 +59,11 @@ def _stride(node: Node, value: Value, known: dict[str, Value], frame: Value) -> 
         return None
     if isinstance(node.op, Conv2d) or (isinstance(node.op, Pool2d) and not node.op.adaptive):
         vertical, horizontal = node.op.stride
-        if inputs[0].stride is None or vertical != horizontal:
+        if vertical != horizontal:
             return None
-        transposed = isinstance(node.op, Conv2d) and node.op.transposed
-        return inputs[0].stride / vertical if transposed else inputs[0].stride * vertical
+        if inputs[0].stride is not None:
+            transposed = isinstance(node.op, Conv2d) and node.op.transposed
+            return inputs[0].stride / vertical if transposed else inputs[0].stride * vertical
     if isinstance(node.op, Pad):
         return inputs[0].stride
     same_size = [source for source in inputs if source.shape[2:] == value.shape[2:]]

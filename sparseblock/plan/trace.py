@@ -1,0 +1,26 @@
+"""From a module and an example of its arguments to the planner's graph, and from that to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparseblock.plan.capture import Signature, capture
+from sparseblock.plan.ir import Graph
+from sparseblock.plan.lower import lower
+from sparseblock.plan.strides import track_strides
+
+
+def trace(model: nn.Module, example_frame: Any) -> tuple[Graph, Signature]:
+    """The graph of `model` before any pass, and how it is called; raises as `compile`."""
+    return trace_call(model, (example_frame,), {})
+
+
+def trace_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Graph, Signature]:
+    """`trace` of `model(*args, **kwargs)`."""
+    module, signature = capture(model, args, kwargs)
+    with torch.no_grad():
+        return track_strides(lower(module)), signature
