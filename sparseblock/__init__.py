@@ -16,10 +16,12 @@ __version__ = "0.1.0"
 __all__ = [
     "BlockGrid",
     "BlockSet",
+    "CompiledState",
     "ExactPlan",
     "FeatureCache",
     "Plan",
     "SparseBlockError",
+    "active",
     "backend",
     "compile",
     "explain",
@@ -29,7 +31,8 @@ __all__ = [
 ]
 
 # Loaded on first use: the planner brings in torch.export, testing needs hypothesis.
-_LAZY = dict.fromkeys(("compile", "ExactPlan", "explain", "Plan", "verify"), "sparseblock.plan") | {"testing": None}
+_PLANNER = ("CompiledState", "ExactPlan", "Plan", "active", "compile", "explain", "verify")
+_LAZY = dict.fromkeys(_PLANNER, "sparseblock.plan") | {"testing": None}
 
 
 def __getattr__(name: str) -> object:

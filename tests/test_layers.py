@@ -111,10 +111,12 @@ def test_the_public_names():
     assert sorted(sparseblock.__all__) == [
         "BlockGrid",
         "BlockSet",
+        "CompiledState",
         "ExactPlan",
         "FeatureCache",
         "Plan",
         "SparseBlockError",
+        "active",
         "backend",
         "compile",
         "explain",

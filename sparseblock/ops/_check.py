@@ -284,8 +284,8 @@ def algorithm(op: str, name: str, kernel, stride, dilation, groups: int, padding
     against = obstacle(name, kernel, stride, dilation, groups, padding_mode=padding_mode)
     if against:
         raise SparseBlockError(
-            f"{op}: algorithm is {name!r}, but {against}; it needs a 3x3 kernel, stride 1, dilation 1, one group and zeros around: "
-            "use 'direct'"
+            f"{op}: algorithm is {name!r}, but {against}; it needs a 3x3 kernel, stride 1, dilation 1, one "
+            "group and zeros around: use 'direct'"
         )
 
 

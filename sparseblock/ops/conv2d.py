@@ -62,8 +62,8 @@ def conv2d(
         combine: how the residual is taken in, "add" or "mul".
         algorithm: how the sum is computed. "direct", or for a 3x3 kernel with stride 1, dilation 1, one group and zeros
             around "winograd_2x2" or "winograd_4x4", Winograd's F(2x2, 3x3) and F(4x4, 3x3): 2.25 and 4 times fewer
-            products, other rounding (`sparseblock.testing.winograd_tolerance`), and a NaN or infinity in x reaches up to
-            2 or 4 pixels further. The reference backend takes all for the direct sum.
+            products, other rounding (`sparseblock.testing.winograd_tolerance`), and a NaN or infinity in x reaches up
+            to 2 or 4 pixels further. The reference backend takes all for the direct sum.
 
     Returns:
         `out`.

@@ -7,10 +7,27 @@ from __future__ import annotations
 
 from sparseblock.plan.choice import Candidate, Choice
 from sparseblock.plan.compile import compile
+from sparseblock.plan.dynamo import CompiledState, active
 from sparseblock.plan.exact import ExactPlan
 from sparseblock.plan.explain import explain
+from sparseblock.plan.nested import NestedPlan, NestedReport, NestedState
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.report import NodeReport, Report
 from sparseblock.plan.verify import verify
 
-__all__ = ["Candidate", "Choice", "ExactPlan", "NodeReport", "Plan", "Report", "compile", "explain", "verify"]
+__all__ = [
+    "Candidate",
+    "Choice",
+    "CompiledState",
+    "ExactPlan",
+    "NestedPlan",
+    "NestedReport",
+    "NestedState",
+    "NodeReport",
+    "Plan",
+    "Report",
+    "active",
+    "compile",
+    "explain",
+    "verify",
+]

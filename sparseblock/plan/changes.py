@@ -48,7 +48,8 @@ class Changes:
     def __init__(self, graph: Graph, placements: dict[str, Placement], tolerances: dict[str, float]) -> None:
         self._graph = graph
         self._producers = graph.producers()
-        self.tilings = {graph.input: Tiling(*graph.values[graph.input].shape[2:], TILE)}
+        (frame,) = graph.inputs
+        self.tilings = {frame: Tiling(*graph.values[frame].shape[2:], TILE)}
         for node in graph.nodes:
             if not node.is_view:
                 tile = placements[node.output].block

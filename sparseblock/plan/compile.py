@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,6 @@ from sparseblock.plan.strides import frame_size
 from sparseblock.plan.trace import trace
 
 
-def compile(
 def compile(
     model: nn.Module,
     example_frame: Any,
@@ -48,7 +47,7 @@ def compile(
             detector that takes a list of images [c, h, w] gets such a list; its parts are found by running it once.
         block_size: pixels of the frame along both sides of a block. Maps whose stride does not divide it run dense.
         parts: paths of the submodules that are to be the parts, such as ["backbone", "rpn.head"]; the rest of the model
-            then stays Python. By default the model is captured whole where it can be. Parts are float32 and of the grid.
+            then stays Python. By default the model is captured whole where it can be. Parts are float32, of the grid.
         dtype: what feature maps are stored in: torch.float32, torch.bfloat16 or torch.float16. Weights and sums are
             float32 in any case, and so is the frame; every map is rounded once, when it is stored. Operators without a
             rule get float32 and their results are rounded. The outputs have this dtype. Exact plans are float32.
@@ -83,8 +82,8 @@ def compile(
         )
     if mode == "exact" and (dtype != torch.float32 or algorithms not in (None, "direct")):
         raise SparseBlockError(
-            f"compile: mode is 'exact' with dtype {dtype} and algorithms {algorithms!r}; an exact plan is torch.float32 "
-            "and computes convolutions directly: leave both out"
+            f"compile: mode is 'exact' with dtype {dtype} and algorithms {algorithms!r}; an exact plan is float32 and "
+            "computes convolutions directly: leave both out"
         )
     whole = mode == "exact" or dtype != torch.float32 or isinstance(algorithms, Mapping)
     if (parts is not None or is_image_list(example_frame)) and whole:
@@ -103,8 +102,8 @@ def compile(
     if mode == "exact":
         if len(graph.inputs) != 1:
             raise SparseBlockError(
-                f"compile: mode is 'exact' for a module that reads {len(graph.inputs)} maps; an exact plan compares one "
-                "frame with the last: compile the whole network"
+                f"compile: mode is 'exact' for a module that reads {len(graph.inputs)} maps; an exact plan compares "
+                "one frame with the last: compile the whole network"
             )
         with torch.no_grad():
             return ExactPlan(run_passes(graph, None), signature, tolerance)

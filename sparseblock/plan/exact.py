@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from sparseblock.backends.cpu import native
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
+from sparseblock.plan.capture import Signature
 from sparseblock.plan.changes import ChangeCache, Changes
 from sparseblock.plan.ir import Conv2d, Graph
 from sparseblock.plan.macs import axis_macs
@@ -95,9 +96,10 @@ class ExactPlan(Plan):
         tolerances: by value, the frame's too; below 0 where nothing is compared.
     """
 
-    def __init__(self, graph: Graph, out_spec: pytree.TreeSpec, tolerance: Tolerance = None) -> None:
-        _, _, h, w = graph.values[graph.input].shape
-        super().__init__(graph, out_spec, BlockGrid(h, w, TILE), algorithms="direct")
+    def __init__(self, graph: Graph, signature: Signature, tolerance: Tolerance = None) -> None:
+        (self._frame,) = graph.inputs
+        _, _, h, w = graph.values[self._frame].shape
+        super().__init__(graph, signature, BlockGrid(h, w, TILE), algorithms="direct")
         self.tolerances = _by_value(graph, tolerance)
         self.network = graph
         self._nodes = graph.producers()
@@ -111,13 +113,13 @@ class ExactPlan(Plan):
     def new_state(self, streams: int = 1) -> ChangeCache:
         """As `Plan.new_state`; the state also remembers each stream's last frame."""
         self._check_streams(streams)
-        return ChangeCache(self._specs, streams, self._changes.tilings, self.graph.input)
+        return ChangeCache(self._specs, streams, self._changes.tilings, self._frame)
 
     def stats(self, state: ChangeCache) -> FrameStats:
         """What the last frame of `state` took: tiles and MACs of every node."""
         nodes = []
         for number, (name, tiling) in enumerate(state.tilings.items()):
-            if name == self.graph.input:
+            if name == self._frame:
                 changed = float(state.pixels[name].float().mean()) if state.counts[0] else 0.0
                 continue
             node, count = self._nodes[name], int(state.counts[number])
@@ -150,8 +152,10 @@ class ExactPlan(Plan):
         per_row, per_col = self._axis_macs[name]
         return int((per_row[index[:, 1].long()] * per_col[index[:, 2].long()]).sum())
 
-    def _run(self, frame: Any, blocks: Any, state: Any, times: list[tuple[str, float]] | None) -> Any:
-        self._check_frame(frame, state)
+    def _run(self, maps: list[Any], blocks: Any, state: Any, times: list[tuple[str, float]] | None) -> Any:
+        self._check_state(state)
+        (frame,) = maps
+        self._check_frame(self._frame, frame, state)
         if blocks is not None:
             raise SparseBlockError(
                 "plan: blocks are given, but an exact plan finds what to compute by itself; give it None, or compile a "
@@ -159,7 +163,7 @@ class ExactPlan(Plan):
             )
         threads = torch.get_num_threads()
         state.counts.zero_()  # a frame that did not change runs nothing
-        if state.compare(frame, self.tolerances[self.graph.input], threads):
+        if state.compare(frame, self.tolerances[self._frame], threads):
             for segment, spreads in zip(self._segments, self._spreads, strict=True):
                 if isinstance(segment, TorchCall):
                     timed(lambda s=segment, r=spreads: self._call(s, r, state), segment.node, times)
@@ -167,7 +171,7 @@ class ExactPlan(Plan):
                     self._run_steps(segment, spreads, state, threads, times)
         state.frames[:] = [seen + 1 for seen in state.frames]
         leaves = [self._output(leaf, state, state.held) for leaf in self.graph.outputs]
-        return pytree.tree_unflatten(leaves, self._out_spec)
+        return pytree.tree_unflatten(leaves, self._signature.result)
 
     def _call(self, segment: TorchCall, spreads: Any, state: ChangeCache) -> None:
         """A call to torch for the streams where something that it reads changed."""
@@ -187,11 +191,12 @@ class ExactPlan(Plan):
 def _by_value(graph: Graph, tolerance: Tolerance) -> dict[str, float]:
     """The tolerance of the frame and of every node's value; below 0 where nothing is compared."""
     given = tolerance if isinstance(tolerance, Mapping) else {}
-    known = {FRAME: graph.input} | {node.output: node.output for node in graph.nodes}
+    (frame,) = graph.inputs
+    known = {FRAME: frame} | {node.output: node.output for node in graph.nodes}
     origins: dict[str, list[str]] = {}
     for node in graph.nodes:
         origins.setdefault(node.origin or node.output, []).append(node.output)
-    names = [graph.input, *(node.output for node in graph.nodes if not node.is_view)]
+    names = [frame, *(node.output for node in graph.nodes if not node.is_view)]
     tolerances = dict.fromkeys(names, -1.0 if tolerance is None or given else _checked("every layer", tolerance))
     for name, value in given.items():
         outputs = origins.get(name) or ([known[name]] if name in known else None)

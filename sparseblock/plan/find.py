@@ -26,11 +26,16 @@ Traced = dict[Call, tuple[Graph, Signature]]
 
 
 def compile_parts(
-    model: nn.Module, example_frame: Any, block_size: int, parts: Sequence[str] | None, left: str
+    model: nn.Module,
+    example_frame: Any,
+    block_size: int,
+    parts: Sequence[str] | None,
+    left: str,
+    algorithms: str | None,
 ) -> NestedPlan:
     """A plan with the submodules `parts`, or the largest that can be captured, as its parts.
 
-    `left` says why the model did not capture as a whole.
+    `left` says why the model did not capture as a whole; the other arguments are those of `sparseblock.compile`.
 
     Raises:
         SparseBlockError: as `sparseblock.compile`.
@@ -70,7 +75,8 @@ def compile_parts(
         graph = track_strides(graph, own)
         _learn(strides, graph)
         with torch.no_grad():
-            plans.setdefault(call.part, []).append(Plan(run_passes(graph, way.grid), signature, way.grid))
+            plan = Plan(run_passes(graph, way.grid), signature, way.grid, algorithms=algorithms)
+            plans.setdefault(call.part, []).append(plan)
     return NestedPlan(model, plans, grid, way, macs, left)
 
 

@@ -112,7 +112,7 @@ class NestedPlan:
         if not isinstance(state, NestedState) or state.caches.keys() != self.parts.keys():
             raise SparseBlockError("plan: state is not of this plan; make it with plan.new_state()")
         self._check_frame(frame, state)
-        run = _Run(self, state, self._carry.mask(self._mask(blocks, state)))
+        run = _Run(self, state, self._carry.mask(block_mask(blocks, self.grid, state.frames)))
         token = _RUN.set(run)
         try:
             out = self._model(frame)
@@ -136,26 +136,6 @@ class NestedPlan:
                 f"{[self.grid.height, self.grid.width]}: compile a plan for each frame size, make a state with as many "
                 "streams as a frame has"
             )
-
-    def _mask(self, blocks: Any, state: NestedState) -> torch.Tensor:
-        expected = (state.streams, self.grid.rows, self.grid.cols)
-        if blocks is None:
-            return torch.ones(expected, dtype=torch.bool)
-        if isinstance(blocks, BlockSet) and blocks.grid == expected:
-            blocks = blocks.to_mask()
-        if not isinstance(blocks, torch.Tensor) or blocks.dtype != torch.bool or tuple(blocks.shape) != expected:
-            what = f"{blocks.dtype} {list(blocks.shape)}" if isinstance(blocks, torch.Tensor) else type(blocks).__name__
-            raise SparseBlockError(
-                f"plan: blocks is {what}; it must be None, a BlockSet or a bool mask of {list(expected)} "
-                "[n, rows, cols]"
-            )
-        for stream, seen in enumerate(state.frames):
-            if not seen and not blocks[stream].all():
-                raise SparseBlockError(
-                    f"plan: stream {stream} has {int(blocks[stream].sum())} of {blocks[stream].numel()} blocks active "
-                    "in its first frame; there is nothing to keep yet: give it all blocks"
-                )
-        return blocks.cpu()
 
 
 @dataclass(frozen=True)
@@ -241,6 +221,31 @@ class _Run:
 
 
 _RUN: ContextVar[_Run] = ContextVar("the frame that runs in this thread")
+
+
+def block_mask(blocks: Any, grid: BlockGrid, frames: Sequence[int]) -> torch.Tensor:
+    """bool [n, rows, cols] of `blocks`, a BlockSet, a mask or None for all; `frames` counts what each stream has seen.
+
+    Raises:
+        SparseBlockError: they do not fit the grid, or a stream's first frame is not whole.
+    """
+    expected = (len(frames), grid.rows, grid.cols)
+    if blocks is None:
+        return torch.ones(expected, dtype=torch.bool)
+    if isinstance(blocks, BlockSet) and blocks.grid == expected:
+        blocks = blocks.to_mask()
+    if not isinstance(blocks, torch.Tensor) or blocks.dtype != torch.bool or tuple(blocks.shape) != expected:
+        what = f"{blocks.dtype} {list(blocks.shape)}" if isinstance(blocks, torch.Tensor) else type(blocks).__name__
+        raise SparseBlockError(
+            f"plan: blocks is {what}; it must be None, a BlockSet or a bool mask of {list(expected)} [n, rows, cols]"
+        )
+    for stream, seen in enumerate(frames):
+        if not seen and not blocks[stream].all():
+            raise SparseBlockError(
+                f"plan: stream {stream} has {int(blocks[stream].sum())} of {blocks[stream].numel()} blocks active in "
+                "its first frame; there is nothing to keep yet: give it all blocks"
+            )
+    return blocks.cpu()
 
 
 def frame_shape(frame: Any) -> tuple[int, tuple[int, int]]:

@@ -18,6 +18,7 @@ from sparseblock.plan.ir import (
     GroupNorm,
     Interpolate,
     Node,
+    Pad,
     Pointwise,
     Pool2d,
     Slice,
@@ -41,7 +42,8 @@ def reads(node: Node, place: int, graph: Graph, axis: int) -> Pairs:
     match node.op:
         case Conv2d(transposed=False) as op:
             kernel = op.weight.shape[2 + axis]
-            return _window(out_size, size, kernel, op.stride[axis], op.padding[axis], op.dilation[axis])
+            window = (out_size, size, kernel, op.stride[axis], op.padding[axis], op.dilation[axis])
+            return _window(*window, op.padding_mode)
         case Conv2d() as op:
             kernel = op.weight.shape[2 + axis]
             sources, outputs = _window(size, out_size, kernel, op.stride[axis], op.padding[axis], op.dilation[axis])
@@ -55,6 +57,8 @@ def reads(node: Node, place: int, graph: Graph, axis: int) -> Pairs:
             return _cells(edges[:-1] // out_size, -(-edges[1:] // out_size))
         case Pool2d() as op:
             return _window(out_size, size, op.kernel[axis], op.stride[axis], op.padding[axis], op.dilation[axis])
+        case Pad() as op:
+            return _window(out_size, size, 1, 1, op.padding[axis][0], 1, op.mode)
         case Interpolate() as op:
             return _resize(op, axis, size, out_size)
         case Pointwise() | Concat() | Slice():
@@ -85,9 +89,19 @@ def _same(out_size: int, size: int) -> Pairs:
     return outputs, outputs if size == out_size else np.zeros_like(outputs)
 
 
-def _window(out_size: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Pairs:
+def _window(
+    out_size: int, size: int, kernel: int, stride: int, padding: int, dilation: int, mode: str = "zeros"
+) -> Pairs:
     outputs = np.repeat(np.arange(out_size), kernel)
     sources = outputs * stride - padding + np.tile(np.arange(kernel) * dilation, out_size)
+    match mode:
+        case "reflect":
+            sources = np.abs(sources)
+            sources = np.where(sources < size, sources, 2 * (size - 1) - sources)
+        case "replicate":
+            sources = np.clip(sources, 0, size - 1)
+        case "circular":
+            sources = sources % size
     inside = (sources >= 0) & (sources < size)
     return outputs[inside], sources[inside]
 

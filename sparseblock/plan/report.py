@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from sparseblock.plan import report_html
-
 from sparseblock.plan.choice import Choice
 
 

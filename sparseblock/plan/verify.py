@@ -247,7 +247,12 @@ def _statistic_rounding(node: Node, reference: Reference, result: torch.Tensor) 
     scale = 1.0 if node.epilogue.scale is None else _largest(node.epilogue.scale.abs())
     slope = 1.0 if node.epilogue.slope is None else max(1.0, _largest(node.epilogue.slope.abs()))
     # A mean or a standard deviation that is off by e moves a normalized value by e over the standard deviation.
-    return EPS * terms * slope * (scale * largest * float((variance + op.eps).rsqrt().max()) ** 2 * largest + _largest(result.abs()))
+    return (
+        EPS
+        * terms
+        * slope
+        * (scale * largest * float((variance + op.eps).rsqrt().max()) ** 2 * largest + _largest(result.abs()))
+    )
 
 
 def _value(state: Any, name: str, stream: int) -> Any:

@@ -32,9 +32,9 @@ def winograd_tolerance(
 ) -> float:
     """How far a 3x3 convolution by `algorithm`, times `factors`, plus `addends`, may lie from the exact one.
 
-    The rule is that of `tolerance`. x is [n, c, h, w], weight [k, c, 3, 3]. The sum has a term for every channel and every sum of a transform that a
-    value passes, T = m + 2 long in each of two axes before and after; its products are `winograd.amplification` times
-    as large as the factors'.
+    The rule is that of `tolerance`. x is [n, c, h, w], weight [k, c, 3, 3]. The sum has a term for every channel and
+    every sum of a transform that a value passes, T = m + 2 long in each of two axes before and after; its products are
+    `winograd.amplification` times as large as the factors'.
     """
     m = ALGORITHMS[algorithm]
     terms, amplification = x.shape[1] + 4 * (m + 2) + len(factors), torch.tensor(winograd.amplification(m))
