@@ -15,7 +15,7 @@ import torch
 from sparseblock.cache import PlaneSpec
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.arena import Span, assign_offsets
-from sparseblock.plan.ir import Concat, Conv2d, Graph, Node, Pointwise, Slice, Torch
+from sparseblock.plan.ir import BlockMoments, Concat, Conv2d, Graph, Node, Pointwise, Slice, Torch
 from sparseblock.plan.passes.fold_padding import trailing
 from sparseblock.plan.placement import Placement, reads_within_block
 
@@ -45,18 +45,20 @@ def assign_planes(
 ) -> tuple[PlaneSpec, ...]:
     """The planes of a cache for this graph; a value that only torch calls touch has none, any other one of its name.
 
-    All are of `dtype` but the frame's, which lies where the user's float32 tensor does.
+    All are of `dtype` but the frame's, which lies where the user's float32 tensor does, and those of moments.
     """
     homes = _homes(graph)
     trees = _trees(graph, grid, placements, homes)
     specs = [PlaneSpec(name, *graph.values[name].shape[1:], external=True) for name in graph.inputs]
-    shared = _share(graph, [tree for tree in trees if tree.transient], dtype)
+    dtypes = {node.output: torch.float32 if isinstance(node.op, BlockMoments) else dtype for node in graph.nodes}
+    shared = _share(graph, [tree for tree in trees if tree.transient], dtypes)
     for tree in trees:
         for name in tree.members:
             parent, offset = homes.get(name, (None, 0))
             border = tree.border if parent is None and not tree.transient else 0
             shape = graph.values[name].shape[1:]
-            specs.append(PlaneSpec(name, *shape, border, parent, offset, shared=shared.get(name), dtype=dtype))
+            place = {"shared": shared.get(name), "dtype": dtypes[name]}
+            specs.append(PlaneSpec(name, *shape, border, parent, offset, **place))
     return tuple(specs)
 
 
@@ -120,7 +122,7 @@ def _padding(reader: Node, name: str, graph: Graph) -> int:
     return max(*op.padding, *trailing(reader, graph))
 
 
-def _share(graph: Graph, trees: list[Tree], dtype: torch.dtype) -> dict[str, int]:
+def _share(graph: Graph, trees: list[Tree], dtypes: dict[str, torch.dtype]) -> dict[str, int]:
     """The byte of shared memory at which each of these transient roots lies."""
     groups: list[list[Tree]] = []
     for tree in sorted(trees, key=lambda tree: tree.first):
@@ -131,7 +133,8 @@ def _share(graph: Graph, trees: list[Tree], dtype: torch.dtype) -> dict[str, int
             before.append(tree)
     spans = []
     for group in groups:
-        size = PlaneSpec(group[0].root, *graph.values[group[0].root].shape[1:], dtype=dtype).size
+        root = group[0].root
+        size = PlaneSpec(root, *graph.values[root].shape[1:], dtype=dtypes[root]).size
         spans.append(Span(size, group[0].first, group[-1].last))
     offsets = assign_offsets(spans)
     return {tree.root: at for group, at in zip(groups, offsets, strict=True) for tree in group}

@@ -225,10 +225,8 @@ def avg_pool2d(draw: st.DrawFn) -> Case:
 
 @st.composite
 def _adaptive(draw: st.DrawFn) -> tuple[torch.Tensor, tuple[int, int]]:
-    x = values(
-        draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES), dtype=draw(DTYPES)
-    )
-    return x, draw(pairs(1, 16))
+    shape = draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES)
+    return values(draw(generators()), *shape, dtype=draw(DTYPES)), draw(pairs(1, 16))
 
 
 @st.composite
@@ -348,12 +346,11 @@ def group_norm(draw: st.DrawFn) -> Case:
     groups = draw(st.sampled_from([1, 2, 3, 16, 17]))
     c = groups * draw(st.sampled_from([1, 1, 2, 5, 16]))
     means, deviations = (values(generator, n, c, *extent) for _ in range(2))
-    vectors = [values(generator, c) if draw(st.booleans()) else None for _ in range(2)]
+    dtype = draw(DTYPES)
+    vectors = [values(generator, c, dtype=draw(parameters(dtype))) if draw(st.booleans()) else None for _ in range(2)]
     fused = {"num_groups": groups, "cell": cell, **draw(activations(c, generator))}
     moments = torch.cat([means, deviations.square()], 1)
-    return draw(
-        with_blocks(cases.group_norm(values(generator, n, c, *size, dtype=draw(DTYPES)), moments, *vectors, **fused))
-    )
+    return draw(with_blocks(cases.group_norm(values(generator, n, c, *size, dtype=dtype), moments, *vectors, **fused)))
 
 
 # One strategy per op that obeys the contract as it stands; gather and scatter have a packed side.

@@ -8,6 +8,7 @@ import pytest
 import torch
 from native_conv import NativeConv, plane, with_border
 
+from sparseblock import BlockSet, SparseBlockError, ops
 from sparseblock.backends.cpu import native
 from sparseblock.testing import assert_identical
 
@@ -82,3 +83,22 @@ def test_planes_larger_than_the_caches(isa, dtype):
         part = x[:, :, rows : rows + 130]
         small = torch.empty(1, 64, 130, 530, dtype=dtype, memory_format=torch.channels_last)
         assert_identical(out[:, :, rows : rows + 130], conv(part, small))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_moments_of_halves_are_floats(isa, dtype):
+    """Those of the same values in float32; and no others are taken."""
+    x = torch.randn(1, 18, 9, 10, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    blocks, moments = BlockSet.all(1, 3, 3, 1), torch.zeros(2, 36, 3, 3).contiguous(memory_format=torch.channels_last)
+    wide = x.float(memory_format=torch.channels_last)
+    for row, source in enumerate((x, wide)):
+        ops.block_moments(source, blocks, moments[row : row + 1], cell=4, order=2)
+    assert_identical(moments[0], moments[1])
+    narrow = moments[:1].to(dtype).contiguous(memory_format=torch.channels_last)
+    message = f"block_moments: moments are {dtype} for a map of {dtype}; they must be torch.float32"
+    with pytest.raises(SparseBlockError, match=f"^{message}$"):
+        ops.block_moments(x, blocks, narrow, cell=4, order=2)
+    mean = torch.zeros(1, 18, 1, 1, dtype=dtype)
+    ops.global_avg_pool2d(moments[:1, :18], BlockSet.all(1, 1, 1, 1), mean, size=(9, 10), cell=4)
+    assert_identical(mean, wide.double().mean((2, 3), keepdim=True).to(dtype))
