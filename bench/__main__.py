@@ -88,25 +88,27 @@ def show(record: dict) -> None:
     for column in (
         "",
         "threads",
+        "dtype",
         "GMAC",
         "dense ms",
         *(f"time at {d}" for d in densities),
         *(f"gap at {d}" for d in densities),
     ):
         out.add_column(column, justify="left" if not column else "right", no_wrap=not column)
-    ratios: dict[tuple[int, str], list[float]] = {}
+    ratios: dict[tuple[int, str, str], list[float]] = {}
     for row in rows:
-        dense = row["seconds"][row["baseline"]]
+        dense, dtype = row["seconds"][row["baseline"]], row.get("dtype", "float32")
         relative = {d: row["seconds"][d] / dense for d in densities}
         for d in densities:
-            ratios.setdefault((row["threads"], d), []).append(relative[d])
+            ratios.setdefault((row["threads"], dtype, d), []).append(relative[d])
         cells = [f"{relative[d]:.3f}" for d in densities] + [f"{relative[d] / float(d):.2f}" for d in densities]
-        out.add_row(row["row"], str(row["threads"]), f"{row['macs'] / 1e9:.2f}", f"{dense * 1e3:.2f}", *cells)
+        out.add_row(row["row"], str(row["threads"]), dtype, f"{row['macs'] / 1e9:.2f}", f"{dense * 1e3:.2f}", *cells)
     out.add_section()
-    for threads in sorted({row["threads"] for row in rows}):
-        means = {d: math.exp(sum(map(math.log, ratios[threads, d])) / len(ratios[threads, d])) for d in densities}
+    for threads, dtype in sorted({key[:2] for key in ratios}):
+        logarithms = {d: [math.log(ratio) for ratio in ratios[threads, dtype, d]] for d in densities}
+        means = {d: math.exp(sum(values) / len(values)) for d, values in logarithms.items()}
         cells = [f"{means[d]:.3f}" for d in densities] + [f"{means[d] / float(d):.2f}" for d in densities]
-        out.add_row("geometric mean", str(threads), "", "", *cells)
+        out.add_row("geometric mean", str(threads), dtype, "", "", *cells)
     console.print(out)
 
 

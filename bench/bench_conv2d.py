@@ -1,4 +1,4 @@
-"""conv2d, layer by layer: time at several densities against PyTorch's dense convolution in channels-last.
+"""conv2d, layer by layer: time at several densities against PyTorch's dense float32 convolution in channels-last.
 
 The sparse time is that of the convolution's step inside of a plan, as it runs in a network. Blocks are drawn at random.
 """
@@ -16,9 +16,10 @@ from bench.timing import measure, wall
 DENSITIES = (1.0, 0.5, 0.25, 0.1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("layer", SWIFTNET_RN18, ids=lambda layer: layer.name.replace(" ", "-").replace("/", "s"))
-def test_conv2d(benchmark, layer, threads):
+def test_conv2d(benchmark, layer, threads, dtype):
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     padding = layer.dilation * (layer.kernel - 1) // 2
@@ -26,7 +27,7 @@ def test_conv2d(benchmark, layer, threads):
         layer.channels, layer.out_channels, layer.kernel, layer.stride, padding, layer.dilation, bias=True
     ).eval()
     frame = torch.randn(1, layer.channels, layer.height, layer.width)
-    plan = sparseblock.compile(conv, frame, block_size=layer.block * layer.stride)
+    plan = sparseblock.compile(conv, frame, block_size=layer.block * layer.stride, dtype=getattr(torch, dtype))
     state = plan.new_state()
     plan(frame, None, state)
 
@@ -46,4 +47,10 @@ def test_conv2d(benchmark, layer, threads):
         contenders = {"dense": wall(lambda: F.conv2d(x, weight, bias, layer.stride, padding, layer.dilation))}
         contenders |= {f"{density:g}": sparse(density) for density in DENSITIES}
         measure(benchmark, contenders, rounds=15)
-    benchmark.extra_info |= {"row": layer.name, "threads": threads, "macs": layer.macs, "baseline": "dense"}
+    benchmark.extra_info |= {
+        "row": layer.name,
+        "threads": threads,
+        "dtype": dtype,
+        "macs": layer.macs,
+        "baseline": "dense",
+    }
