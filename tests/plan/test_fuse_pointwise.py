@@ -68,7 +68,7 @@ FUSED = {
     ),
     "gate of channels": (
         Gate(conv(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 6, 1), nn.Sigmoid()), nn.ReLU()),
-        ["copy", "avg_pool2d", "conv2d+sigmoid", "conv2d+mul+relu"],
+        ["copy", "global_avg_pool2d", "conv2d+sigmoid", "conv2d+mul+relu"],
     ),
     "gate of pixels": (
         Gate(nn.Conv2d(3, 1, 1), conv(), nn.ReLU()),
