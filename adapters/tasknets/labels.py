@@ -45,3 +45,28 @@ STREETS = (
     LabelClass("car", (0, 0, 142)),
     LabelClass("person", (220, 20, 60)),
 )
+
+# Pascal VOC (Everingham et al., IJCV 2010) in its colours.
+PASCAL = (
+    LabelClass("background", (0, 0, 0)),
+    LabelClass("aeroplane", (128, 0, 0)),
+    LabelClass("bicycle", (0, 128, 0)),
+    LabelClass("bird", (128, 128, 0)),
+    LabelClass("boat", (0, 0, 128)),
+    LabelClass("bottle", (128, 0, 128)),
+    LabelClass("bus", (0, 128, 128)),
+    LabelClass("car", (128, 128, 128)),
+    LabelClass("cat", (64, 0, 0)),
+    LabelClass("chair", (192, 0, 0)),
+    LabelClass("cow", (64, 128, 0)),
+    LabelClass("dining table", (192, 128, 0)),
+    LabelClass("dog", (64, 0, 128)),
+    LabelClass("horse", (192, 0, 128)),
+    LabelClass("motorbike", (64, 128, 128)),
+    LabelClass("person", (192, 128, 128)),
+    LabelClass("potted plant", (0, 64, 0)),
+    LabelClass("sheep", (128, 64, 0)),
+    LabelClass("sofa", (0, 192, 0)),
+    LabelClass("train", (128, 192, 0)),
+    LabelClass("tv monitor", (0, 64, 128)),
+)

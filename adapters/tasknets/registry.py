@@ -14,6 +14,7 @@ from sparseblock import SparseBlockError
 from tasknets import labels
 from tasknets.checkpoint import load_weights
 from tasknets.espnet import ESPNet
+from tasknets.espnetv2 import ESPNetv2
 from tasknets.network import TaskNetwork
 from tasknets.streets import StreetsNet
 from tasknets.swiftnet import SwiftNet
@@ -54,6 +55,7 @@ _SPECS = {
         stride=1,
         classes=(*labels.CITYSCAPES, labels.VOID),
     ),
+    "espnetv2": _Spec(ESPNetv2, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), stride=1, classes=labels.PASCAL),
     "vdsr": _Spec(VDSR, task="restoration", channels="luma", mean=(0.0,), std=(1.0,), stride=1),
     "streets": _Spec(StreetsNet, classes=labels.STREETS, packaged="streets.pt"),
 }

@@ -50,7 +50,7 @@ def reads(node: Node, place: int, graph: Graph, axis: int) -> Pairs:
             return outputs, sources
         case BlockMoments(cell=cell):
             return _cells(np.arange(0, size, cell[axis]), np.minimum(np.arange(0, size, cell[axis]) + cell[axis], size))
-        case GroupNorm() if place == 0:
+        case GroupNorm(cell=cell) if place == 0 and cell is not None:  # the other input has the statistics
             return _same(out_size, size)
         case Pool2d(adaptive=True):
             edges = np.arange(out_size + 1) * size

@@ -16,7 +16,13 @@ from tasknets.vdsr import VDSR
 
 from sparseblock import SparseBlockError
 
-PARAMETERS = {"swiftnet-rn18": 11_797_071, "swiftnet-rn50": 24_502_991, "espnet": 364_569, "vdsr": 664_704}
+PARAMETERS = {
+    "swiftnet-rn18": 11_797_071,
+    "swiftnet-rn50": 24_502_991,
+    "espnet": 364_569,
+    "espnetv2": 789_253,
+    "vdsr": 664_704,
+}
 PLAIN_OPS = {
     "conv2d",
     "conv_transpose2d",
@@ -30,6 +36,9 @@ PLAIN_OPS = {
     "avg_pool2d",
     "adaptive_avg_pool2d",
     "upsample_bilinear2d",
+    "channel_shuffle",
+    "sigmoid",
+    "mul",
 }
 
 
@@ -112,9 +121,7 @@ def test_importing_tasknets_needs_torch_and_numpy_only():
 
 
 def test_an_unknown_name_is_answered_with_the_names():
-    message = (
-        "tasknets: no network is named 'segnet'; the names are swiftnet-rn18, swiftnet-rn50, espnet, vdsr, streets"
-    )
+    message = "tasknets: no network is named 'segnet'; the names are swiftnet-rn18, swiftnet-rn50, espnet, espnetv2, vdsr, streets"
     with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
         tasknets.load("segnet")
 
@@ -206,3 +213,16 @@ def test_real_espnet_weights_see_the_person_with_the_dog(data, read_frame):
     person = classes == network.class_names.index("person")
     assert person[200:520, 320:450].float().mean() > 0.5
     assert person[:, 700:].float().mean() < 0.01
+
+
+def test_real_espnetv2_weights_see_the_person_and_no_car_with_the_dog(data, read_frame):
+    network = tasknets.load("espnetv2", data / "weights" / "espnetv2_s2_pascal.pth")
+    with torch.inference_mode():
+        x = torch.nn.functional.interpolate(
+            network.preprocess(read_frame("fixed_dog_720p", 100)), (256, 448), mode="bilinear"
+        )
+        classes = network.predict(network.model(x))
+    seen = torch.bincount(classes.flatten(), minlength=21)
+    person = classes == network.class_names.index("person")
+    assert seen[network.class_names.index("car")] == 0
+    assert person[70:180, 110:160].float().mean() > 0.5 and person[:, 240:].float().mean() < 0.01
