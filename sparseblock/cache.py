@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -67,6 +68,8 @@ class FeatureCache:
         streams: number of videos.
         frames: frames seen by each stream since its start or reset.
         planes: the table of planes for the native `sb_run`, one per spec.
+        gates: what the gates of a plan remember, by layer.
+        open: bool [n, rows, cols] by layer: the tiles that a gate left open in the last frame.
 
     Example:
         >>> state = FeatureCache([PlaneSpec("stem", c=64, h=360, w=640, border=1)], streams=2)
@@ -88,6 +91,8 @@ class FeatureCache:
         self.planes = (native.Plane * len(self.specs))()
         self._storage: dict[str, torch.Tensor] = {}  # [n, h + 2*border, w + 2*border, c] of planes with own memory
         self._views: dict[str, torch.Tensor] = {}  # [n, c, h, w]
+        self.gates: dict[str, dict[str, Any]] = {}
+        self.open: dict[str, torch.Tensor] = {}
         self._numbers = {spec.name: number for number, spec in enumerate(self.specs)}
         borders: dict[str, int] = {}
         shared = streams * shared_bytes(self.specs)

@@ -10,6 +10,7 @@ from sparseblock.plan.compile import compile
 from sparseblock.plan.dynamo import CompiledState, active
 from sparseblock.plan.exact import ExactPlan
 from sparseblock.plan.explain import explain
+from sparseblock.plan.gates import Gate, GatedLayer
 from sparseblock.plan.nested import NestedPlan, NestedReport, NestedState
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.report import NodeReport, Report
@@ -20,6 +21,8 @@ __all__ = [
     "Choice",
     "CompiledState",
     "ExactPlan",
+    "Gate",
+    "GatedLayer",
     "NestedPlan",
     "NestedReport",
     "NestedState",

@@ -26,7 +26,9 @@ def absorb(producer: Node, pointwise: Node) -> Node | None:
         return None
     if pointwise.residual is not None:
         others = [name for name in pointwise.inputs if name != producer.output]
-        if producer.residual is not None or before.is_affine or len(others) != 1 or isinstance(op, GroupNorm):
+        if producer.gated or producer.residual is not None or before.is_affine or len(others) != 1:
+            return None
+        if isinstance(op, GroupNorm):
             return None
         inputs = (inputs[0], others[0])
     elif (
@@ -42,7 +44,7 @@ def absorb(producer: Node, pointwise: Node) -> Node | None:
     combine = after.combine if pointwise.residual is not None else before.combine
     epilogue = Epilogue(scale, shift, active.activation, active.slope, active.bounds, combine)
     origin = producer.origin or pointwise.origin
-    return Node(op, inputs, pointwise.output, epilogue, origin)
+    return Node(op, inputs, pointwise.output, epilogue, origin, producer.gated)
 
 
 def _compose(first: Epilogue, second: Epilogue) -> tuple[torch.Tensor | None, torch.Tensor | None]:

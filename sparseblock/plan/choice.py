@@ -100,7 +100,7 @@ def _pinned(node: Node, by_name: Mapping[str, str], strict: bool) -> Choice:
             f"compile: algorithms has {algorithm!r} for convolution {node.output!r}; it must be one of "
             f"{', '.join(ALGORITHMS)}: pass one for all, Plan.algorithms of the same network, or None to measure"
         )
-    against = _obstacle(algorithm, node.op)
+    against = _obstacle(algorithm, node)
     if against and strict:
         raise SparseBlockError(
             f"compile: algorithms has {algorithm!r} for convolution {node.output!r}, but {against}; use 'direct'"
@@ -113,7 +113,7 @@ def _pinned(node: Node, by_name: Mapping[str, str], strict: bool) -> Choice:
 
 def _measured(node: Node, graph: Graph, placement: Placement) -> Choice:
     conv = node.op
-    against = {name: _obstacle(name, conv) or _hopeless(name, conv) for name in ALGORITHMS}
+    against = {name: _obstacle(name, node) or _hopeless(name, conv) for name in ALGORITHMS}
     able = tuple(name for name, reason in against.items() if reason is None)
     rejected = [Candidate(name, None, reason) for name, reason in against.items() if reason is not None]
     if able == ("direct",):
@@ -140,7 +140,10 @@ def _verdict(name: str, best: str, seconds: dict[str, float]) -> str:
     return f"{seconds[name] / seconds[best]:.2f} times the time of {best}"
 
 
-def _obstacle(algorithm: str, conv: Conv2d) -> str | None:
+def _obstacle(algorithm: str, node: Node) -> str | None:
+    if node.gated and algorithm != "direct":
+        return "it takes a gate, whose tiles may cut an algorithm's"
+    conv = node.op
     geometry = (conv.weight.shape[2:], conv.stride, conv.dilation, conv.groups, conv.transposed)
     return obstacle(algorithm, *geometry, conv.padding_mode)
 

@@ -14,6 +14,7 @@ from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Uncapturable
 from sparseblock.plan.exact import ExactPlan, Tolerance
 from sparseblock.plan.find import compile_parts
+from sparseblock.plan.gates import mark_gated
 from sparseblock.plan.nested import NestedPlan, is_image_list
 from sparseblock.plan.passes import run_passes
 from sparseblock.plan.plan import Plan
@@ -30,6 +31,7 @@ def compile(
     algorithms: str | Mapping[str, str] | None = None,
     mode: str = "grid",
     tolerance: Tolerance = None,
+    gates: Sequence[str] = (),
 ) -> Plan | NestedPlan:
     """A plan that runs `model` on frames of one size, block by block.
 
@@ -60,13 +62,16 @@ def compile(
         tolerance: of an exact plan, see `ExactPlan`: one for the frame and all layers, or by the layer's name, that of
             the frame being "frame"; layers that are not named are not compared. 0 holds back what has the same bits,
             None compares nothing but the frame.
+        gates: names of convolutions, as `named_modules` has them, that calls of a plan in mode "grid" may give a gate
+            (`sparseblock.plan.Gate`). Such a layer keeps its value apart from what is added to it.
 
     Raises:
         SparseBlockError: the model is in training mode, not float32, or cannot be captured (control flow or sizes that
             depend on values, buffers that change) and has no part that can; the example is no frame; the block size is
             not positive; a submodule of `parts` is not there, is not called, or reads no maps of the frame; the dtype
             is another; the mode is unknown, or goes with another dtype or algorithm; a tolerance is negative, of no
-            layer, or without mode "exact"; parts are given a dtype, a mode or algorithms by name.
+            layer, or without mode "exact"; a gate is of no convolution, of one that runs dense, or not in mode "grid";
+            parts are given a dtype, a mode, gates or algorithms by name.
 
     Example:
         >>> plan = sparseblock.compile(model, frame, block_size=64)
@@ -85,11 +90,14 @@ def compile(
             f"compile: mode is 'exact' with dtype {dtype} and algorithms {algorithms!r}; an exact plan is float32 and "
             "computes convolutions directly: leave both out"
         )
-    whole = mode == "exact" or dtype != torch.float32 or isinstance(algorithms, Mapping)
+    if mode == "exact" and gates:
+        raise SparseBlockError(f'compile: gates is {gates!r}; only plans in mode "grid" take gates')
+    whole = mode == "exact" or dtype != torch.float32 or isinstance(algorithms, Mapping) or bool(gates)
     if (parts is not None or is_image_list(example_frame)) and whole:
         raise SparseBlockError(
-            f"compile: mode is {mode!r}, dtype {dtype} and algorithms {algorithms!r} for a model in parts, with Python "
-            "between them; parts are torch.float32, of the grid, and take None or one algorithm for all"
+            f"compile: mode is {mode!r}, dtype {dtype}, gates {gates!r} and algorithms {algorithms!r} for a model in "
+            "parts, with Python between them; parts are torch.float32, of the grid, without gates, and take None or "
+            "one algorithm for all"
         )
     if parts is not None or is_image_list(example_frame):
         return compile_parts(model, example_frame, block_size, parts, "", algorithms)
@@ -109,5 +117,6 @@ def compile(
             return ExactPlan(run_passes(graph, None), signature, tolerance)
     grid = BlockGrid(*frame_size(graph), block_size)
     with torch.no_grad():
-        graph = run_passes(graph, grid)  # the same name: folded weights are not to be kept beside those they come from
+        # The same name: folded weights are not to be kept beside those they come from.
+        graph = run_passes(mark_gated(graph, gates), grid)
         return Plan(graph, signature, grid, dtype, algorithms)

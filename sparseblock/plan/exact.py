@@ -11,10 +11,12 @@ import torch
 from torch.utils import _pytree as pytree
 
 from sparseblock.backends.cpu import native
+from sparseblock.blocks import BlockSet
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
 from sparseblock.plan.changes import ChangeCache, Changes
+from sparseblock.plan.gates import Gate, check_gates
 from sparseblock.plan.ir import Conv2d, Graph
 from sparseblock.plan.macs import axis_macs
 from sparseblock.plan.placement import TILE
@@ -152,10 +154,18 @@ class ExactPlan(Plan):
         per_row, per_col = self._axis_macs[name]
         return int((per_row[index[:, 1].long()] * per_col[index[:, 2].long()]).sum())
 
-    def _run(self, maps: list[Any], blocks: Any, state: Any, times: list[tuple[str, float]] | None) -> Any:
+    def _run(
+        self,
+        maps: list[Any],
+        blocks: Any,
+        state: Any,
+        times: list[tuple[str, float]] | None,
+        gates: Mapping[str, Gate | BlockSet],
+    ) -> Any:
         self._check_state(state)
         (frame,) = maps
         self._check_frame(self._frame, frame, state)
+        check_gates(gates, self._gated)
         if blocks is not None:
             raise SparseBlockError(
                 "plan: blocks are given, but an exact plan finds what to compute by itself; give it None, or compile a "

@@ -202,6 +202,7 @@ class Node:
         output: name of the value it makes, which also names the node.
         epilogue: of a convolution, group norm or pointwise node.
         origin: path of the module it comes from, "" where there is none.
+        gated: whether a gate may leave tiles of it out; then it takes up no residual, which is to stay fresh.
     """
 
     op: Op
@@ -209,6 +210,7 @@ class Node:
     output: str
     epilogue: Epilogue = Epilogue()
     origin: str = ""
+    gated: bool = False
 
     @property
     def residual(self) -> str | None:

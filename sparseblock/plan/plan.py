@@ -19,6 +19,7 @@ from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
 from sparseblock.plan.choice import Choice, choose
+from sparseblock.plan.gates import Gate, check_gates, open_tiles
 from sparseblock.plan.ir import Conv2d, Graph, Node, Ref, Torch
 from sparseblock.plan.macs import block_macs, node_macs
 from sparseblock.plan.placement import place
@@ -58,6 +59,11 @@ class Plan:
         blocks = self._blocks_of_maps()
         self._placements = place(graph, blocks)
         self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, blocks, self._placements, dtype)
+        self._gated = {node.origin: node for node in graph.nodes if node.gated}
+        dense = [name for name, node in self._gated.items() if self._placements[node.output].kind != "sparse"]
+        if dense:
+            reason = self._placements[self._gated[dense[0]].output].reason
+            raise SparseBlockError(f"compile: gates has {dense[0]!r}, which runs dense: {reason}")
         self._with_plane = {spec.name for spec in self._specs}
         self._choices = choose(graph, self._placements, algorithms)
         self.algorithms = {name: choice.algorithm for name, choice in self._choices.items()}
@@ -97,7 +103,13 @@ class Plan:
         return [state[name] for name in sorted(self.graph.output_names() & self._with_plane)]
 
     @torch.no_grad()
-    def __call__(self, frame: Any, blocks: BlockSet | torch.Tensor | None, state: FeatureCache) -> Any:
+    def __call__(
+        self,
+        frame: Any,
+        blocks: BlockSet | torch.Tensor | None,
+        state: FeatureCache,
+        gates: Mapping[str, Gate | BlockSet] | None = None,
+    ) -> Any:
         """Runs one frame of every stream and returns what the network returns.
 
         Args:
@@ -106,15 +118,19 @@ class Plan:
             blocks: what to recompute: a BlockSet or a bool mask [n, rows, cols] over `grid`, or None for everything. A
                 stream's first frame takes all of its blocks.
             state: from `new_state`; updated in place.
+            gates: for layers that the plan was compiled with gates for: a `Gate`, asked just before its layer, or the
+                open tiles themselves. A layer runs where both its gate and `blocks` say so; without one as all others
+                do. Where no block is active nothing runs, and no gate is asked.
 
         Returns:
             The network's outputs in its own structure, what is float32 there in `dtype`. Tensors [n, c, h, w] are views
             of the state's planes: they are what they are until the state's next frame; clone what is to last.
 
         Raises:
-            SparseBlockError: frame, blocks or state do not fit this plan, or a stream's first frame is not whole.
+            SparseBlockError: frame, blocks, state or gates do not fit this plan, or a stream's first frame is not
+                whole.
         """
-        return self._run(self._signature.maps((frame,), {}), blocks, state, None)
+        return self._run(self._signature.maps((frame,), {}), blocks, state, None, gates or {})
 
     @torch.no_grad()
     def call(
@@ -125,15 +141,19 @@ class Plan:
         state: FeatureCache,
     ) -> Any:
         """Runs as a call does, on the arguments of a module that takes more than one."""
-        return self._run(self._signature.maps(args, kwargs), blocks, state, None)
+        return self._run(self._signature.maps(args, kwargs), blocks, state, None, {})
 
     @torch.no_grad()
     def profile(
-        self, frame: Any, blocks: BlockSet | torch.Tensor | None, state: FeatureCache
+        self,
+        frame: Any,
+        blocks: BlockSet | torch.Tensor | None,
+        state: FeatureCache,
+        gates: Mapping[str, Gate | BlockSet] | None = None,
     ) -> list[tuple[str, float]]:
         """Runs one frame as a call does; returns (node, seconds) for every node that has something to do, in order."""
         times: list[tuple[str, float]] = []
-        self._run(self._signature.maps((frame,), {}), blocks, state, times)
+        self._run(self._signature.maps((frame,), {}), blocks, state, times, gates or {})
         return times
 
     def report(self) -> Report:
@@ -148,7 +168,7 @@ class Plan:
                     name=node.origin or node.output,
                     op=node.label,
                     placement=placement.kind,
-                    reason=placement.reason or ("written in place by its inputs' nodes" if _is_concat(node) else ""),
+                    reason=placement.reason or _remark(node),
                     kernel=_kernel(node, self._isa.decode(), self._choices.get(node.output)),
                     choice=self._choices.get(node.output),
                     shape=value.shape[1:] if value.is_map else None,
@@ -179,13 +199,15 @@ class Plan:
         for node in [*self.graph.nodes, None]:
             if node is not None and node.is_view:
                 continue
-            if node is not None and not isinstance(node.op, Torch):
+            if node is not None and not isinstance(node.op, Torch) and not node.gated:
                 run.append(node)
                 continue
             if run:
                 segments.append(Steps(run, self.graph, self._placements, self._specs, self._choices))
                 run = []
-            if node is not None:
+            if node is not None and node.gated:
+                segments.append(Steps([node], self.graph, self._placements, self._specs, self._choices))
+            elif node is not None:
                 segments.append(TorchCall(node, self._with_plane))
         return tuple(segments)
 
@@ -197,10 +219,18 @@ class Plan:
                 total += block_macs(node, self.graph, placement.block, self.grid.rows, self.grid.cols)
         return total
 
-    def _run(self, maps: list[Any], blocks: Any, state: Any, times: list[tuple[str, float]] | None) -> Any:
+    def _run(
+        self,
+        maps: list[Any],
+        blocks: Any,
+        state: Any,
+        times: list[tuple[str, float]] | None,
+        gates: Mapping[str, Gate | BlockSet],
+    ) -> Any:
         self._check_state(state)
         for name, frame in zip(self.graph.inputs, maps, strict=True):
             self._check_frame(name, frame, state)
+        check_gates(gates, self._gated)
         active = self._active(blocks, state)
         held: Locals = [{} for _ in range(state.streams)]
         if self._always_run or times is not None or int(active.count):
@@ -211,11 +241,17 @@ class Plan:
             for segment in self._segments:
                 if isinstance(segment, TorchCall):
                     timed(lambda segment=segment: segment.run(state, held, range(state.streams)), segment.node, times)
-                elif times is None:
-                    segment.run(state.planes, lists, threads)
+                    continue
+                node = segment.nodes[0]
+                seconds = None if times is None else (ctypes.c_double * len(segment.nodes))()
+                if node.gated and node.origin in gates:
+                    x = frame if node.inputs[0] == self.graph.input else state[node.inputs[0]]
+                    placement = self._placements[node.output]
+                    tiles = open_tiles(gates[node.origin], node, placement, x, active, state)
+                    segment.run_tiles(state.planes, tiles, threads, seconds)
                 else:
-                    seconds = (ctypes.c_double * len(segment.nodes))()
                     segment.run(state.planes, lists, threads, seconds)
+                if times is not None:
                     times += [(title(node), spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
         state.frames[:] = [seen + 1 for seen in state.frames]
         leaves = [self._output(leaf, state, held) for leaf in self.graph.outputs]
@@ -319,8 +355,10 @@ def title(node: Node) -> str:
     return f"{node.origin or node.output}: {node.label}"
 
 
-def _is_concat(node: Node) -> bool:
-    return node.label == "concat"
+def _remark(node: Node) -> str:
+    if node.gated:
+        return "takes a gate"
+    return "written in place by its inputs' nodes" if node.label == "concat" else ""
 
 
 def _kernel(node: Node, isa: str, choice: Choice | None) -> str:

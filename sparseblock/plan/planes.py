@@ -1,9 +1,9 @@
 """Which memory each value lives in: own planes, slices of a concatenation's plane, shared memory.
 
 A value keeps its own plane from frame to frame where somebody may look outside of the active blocks: a reader with a
-halo, a dense reader, the user. A value that sparse nodes read within their own block only is *transient*: it is dead
-before the frame is over, so such values share one piece of memory by lifetime. A node that adds a dying value, or does
-pointwise work on one, writes its result in its place.
+halo, a dense reader, a gate, the user. A value that sparse nodes read within their own block only is *transient*: it is
+dead before the frame is over, so such values share one piece of memory by lifetime. A node that adds a dying value, or
+does pointwise work on one, writes its result in its place.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def _homes(graph: Graph) -> dict[str, tuple[str, int]]:
 def _trees(
     graph: Graph, grid: BlockGrid | None, placements: dict[str, Placement], homes: dict[str, tuple[str, int]]
 ) -> list[Tree]:
-    readers = graph.readers()
+    readers, producers = graph.readers(), graph.producers()
     members: dict[str, list[str]] = {}
     with_plane = [
         name
         for name, value in graph.values.items()
-        if name not in graph.inputs and value.is_map and _needs_plane(graph.producers()[name], readers[name])
+        if name not in graph.inputs and value.is_map and _needs_plane(producers[name], readers[name])
     ]
     for name in sorted(with_plane, key=lambda name: _depth(name, homes)):
         root = name
@@ -99,9 +99,12 @@ def _trees(
         places = [position[name] for name in names] + [position[reader.output] for reader, _ in uses]
         border = max((_padding(reader, name, graph) for reader, name in uses), default=0)
         transient = outputs.isdisjoint(names) and all(
-            placements[reader.output].kind == "sparse" and reads_within_block(reader, name, graph, grid)
+            placements[reader.output].kind == "sparse"
+            and reads_within_block(reader, name, graph, grid)
+            and not reader.gated
             for reader, name in uses
         )
+        transient &= not any(producers[name].gated for name in names)
         trees.append(Tree(root, tuple(names), border, transient, min(places), max(places)))
     return trees
 

@@ -7,6 +7,7 @@ import math
 import torch
 
 from sparseblock.backends.cpu import native, packed_weight
+from sparseblock.blocks import BlockSet
 from sparseblock.cache import PlaneSpec
 from sparseblock.grid import interpolate_scale
 from sparseblock.plan.choice import Choice
@@ -60,6 +61,13 @@ class Steps:
         time of each.
         """
         native.lib().sb_run(self._steps, len(self._steps), planes, lists, threads, seconds)
+
+    def run_tiles(self, planes: object, tiles: BlockSet, threads: int, seconds: object | None = None) -> None:
+        """Runs the one step that there is on `tiles`, whatever the size of a block."""
+        step = native.Step.from_buffer_copy(self._steps[0])
+        step.block_h, step.block_w = tiles.block
+        lists = native.lists_of((tiles.index, tiles.count))
+        native.lib().sb_run(step, 1, planes, lists, threads, seconds)
 
     def run_changes(
         self,

@@ -1,0 +1,109 @@
+"""Gates: which tiles of one layer run, decided just before it from what it is about to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+
+from sparseblock.blocks import BlockSet
+from sparseblock.cache import FeatureCache
+from sparseblock.errors import SparseBlockError
+from sparseblock.plan.ir import Conv2d, Graph, Node
+from sparseblock.plan.placement import Placement
+
+
+@dataclass(frozen=True)
+class GatedLayer:
+    """What a gate sees of its layer, before it runs. Tensors are views: copy what is to last.
+
+    Attributes:
+        name: path of the module.
+        x: float32 [n, c, h, w]: what it is about to read.
+        out: float32 [n, k, h, w]: what it holds from earlier frames, and keeps where the gate stays closed.
+        active: bool [n, rows, cols]: the tiles that the frame's blocks leave open.
+        first: for each stream, whether it is its first frame; that runs whole, whatever the gate says.
+        memory: the gate's own, kept in the state from frame to frame; empty at the start.
+    """
+
+    name: str
+    x: torch.Tensor
+    out: torch.Tensor
+    active: torch.Tensor
+    first: tuple[bool, ...]
+    memory: dict[str, Any]
+
+
+class Gate(Protocol):
+    """Decides, frame by frame, which tiles of a convolution are computed anew: bool [n, rows, cols], true where open.
+
+    Attributes:
+        tile: pixels along both sides of a tile of the layer's output; divides the block of the plan's grid there.
+    """
+
+    tile: int
+
+    def __call__(self, layer: GatedLayer) -> torch.Tensor: ...
+
+
+def mark_gated(graph: Graph, names: Sequence[str]) -> Graph:
+    """The graph with the convolutions of these modules marked: passes and planes leave them a value of their own.
+
+    Raises:
+        SparseBlockError: a name is that of no convolution, or of one that is called twice.
+    """
+    convs = [node.origin for node in graph.nodes if isinstance(node.op, Conv2d)]
+    for name in names:
+        if convs.count(name) != 1:
+            known = ", ".join(map(repr, sorted(set(convs))[:3]))
+            raise SparseBlockError(
+                f"compile: gates has {name!r}, which is {convs.count(name)} convolutions; "
+                f"a gate is of one: {known}, ..."
+            )
+    return graph.with_nodes(
+        [replace(node, gated=isinstance(node.op, Conv2d) and node.origin in names) for node in graph.nodes]
+    )
+
+
+def check_gates(gates: Mapping[str, Gate | BlockSet], nodes: Mapping[str, Node]) -> None:
+    """Every gate is of a layer that the plan was compiled with gates for."""
+    for name in gates:
+        if name not in nodes:
+            raise SparseBlockError(
+                f"plan: gates has {name!r}, but this plan has gates for {', '.join(map(repr, nodes)) or 'no layer'}; "
+                f"compile it with gates=[{name!r}, ...]"
+            )
+
+
+def open_tiles(
+    gate: Gate | BlockSet, node: Node, placement: Placement, x: torch.Tensor, active: BlockSet, state: FeatureCache
+) -> BlockSet:
+    """The tiles of `node` that run: open, and within the frame's active blocks."""
+    name, out = node.origin, state[node.output]
+    tile = gate.block[0] if isinstance(gate, BlockSet) else gate.tile
+    if isinstance(tile, bool) or not isinstance(tile, int) or tile < 1 or placement.block % tile:
+        raise SparseBlockError(
+            f"plan: gate of {name!r} has tiles of {tile!r} px; "
+            f"they must divide the {placement.block} px of a block there"
+        )
+    times, (height, width) = placement.block // tile, out.shape[2:]
+    mask = active.to_mask().repeat_interleave(times, 1).repeat_interleave(times, 2)
+    mask = mask[:, : -(-height // tile), : -(-width // tile)]
+    first = tuple(seen == 0 for seen in state.frames)
+    if isinstance(gate, BlockSet):
+        decided = gate.to_mask() if gate.block == (tile, tile) else gate
+    else:
+        decided = gate(GatedLayer(name, x, out, mask, first, state.gates.setdefault(name, {})))
+    if not isinstance(decided, torch.Tensor) or decided.dtype != torch.bool or decided.shape != mask.shape:
+        given = (
+            f"{decided.dtype} {list(decided.shape)}" if isinstance(decided, torch.Tensor) else type(decided).__name__
+        )
+        raise SparseBlockError(
+            f"plan: gate of {name!r} gives {given}; it must be bool {list(mask.shape)} [n, rows, cols], "
+            f"for tiles of {tile} px"
+        )
+    opened = mask & (decided | torch.tensor(first)[:, None, None])
+    state.open[name] = opened
+    return BlockSet.from_mask(opened, tile)
