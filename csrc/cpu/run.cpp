@@ -48,7 +48,7 @@ void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_
             sb_pad_run(&step.u.pad, x, blocks, out, threads);
             break;
         case SB_OP_GROUP_NORM:
-            sb_group_norm_run(&step.u.group_norm, &step.epilogue, x, residual, blocks, out, threads);
+            sb_group_norm_run(&step.u.group_norm, &step.epilogue, x, &planes[step.residual], blocks, out, threads); /* its moments */
             break;
         }
         if (seconds) seconds[i] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
