@@ -16,7 +16,7 @@ from sparseblock.cache import PlaneSpec
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.arena import Span, assign_offsets
 from sparseblock.plan.ir import BlockMoments, Concat, Conv2d, Graph, Node, Pointwise, Slice, Torch
-from sparseblock.plan.passes.fold_padding import trailing
+from sparseblock.plan.padding import trailing
 from sparseblock.plan.placement import Placement, reads_within_block
 
 

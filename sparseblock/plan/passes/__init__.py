@@ -9,13 +9,11 @@ from sparseblock.grid import BlockGrid
 from sparseblock.plan.ir import Graph
 from sparseblock.plan.passes.copy_concat import copy_concat
 from sparseblock.plan.passes.drop_unused import drop_unused
-from sparseblock.plan.passes.fold_padding import fold_padding
 from sparseblock.plan.passes.fuse_pointwise import fuse_pointwise
 from sparseblock.plan.passes.keep_statistics import keep_statistics
 from sparseblock.plan.passes.split_concat import split_concat
 
 PASSES = (
-    fold_padding,  # leaves padded maps that nothing reads
     drop_unused,  # first: what nothing reads must not keep others from fusing
     keep_statistics,
     fuse_pointwise,

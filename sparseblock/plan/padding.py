@@ -2,6 +2,9 @@
 
 Zeros add to a convolution's own; another mode takes the place of none. A maximum takes any constant, an average zeros.
 The padded map is made only for whoever else reads it.
+
+This is what the graph means, not only how fast it runs: a padded map of its own has blocks of its own, which keep what
+they had where they are not active: readers would see pixels across a block's edge late. So it precedes the passes.
 """
 
 from __future__ import annotations
@@ -9,11 +12,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from sparseblock.grid import BlockGrid, trailing_padding
+from sparseblock.grid import trailing_padding
 from sparseblock.plan.ir import Conv2d, Graph, Node, Pad, Pair, Pool2d
 
 
-def fold_padding(graph: Graph, grid: BlockGrid) -> Graph:
+def fold_padding(graph: Graph) -> Graph:
     nodes = list(graph.nodes)
     for pad in [node for node in reversed(graph.nodes) if isinstance(node.op, Pad)]:  # the last of several first
         nodes = [_folded(node, pad, graph) or node for node in nodes]
