@@ -12,8 +12,8 @@ from sparseblock.ops import _check
 from sparseblock.ops._register import register
 
 _pad = register(
-    "pad(Tensor x, Tensor index, Tensor count, int[2] block, Tensor(a!) out, int[4] padding, str mode, float value)"
-    " -> ()"
+    "pad(Tensor x, Tensor index, Tensor count, int[2] block, Tensor(a!) out, "
+    "int[4] padding, str padding_mode, float value) -> ()"
 )
 
 
