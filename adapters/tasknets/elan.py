@@ -1,7 +1,7 @@
 """A detector in the style of the YOLO family: CSP and ELAN stages, pooling pyramid, a neck up and down, three heads.
 
-Stages as in "CSPNet", Wang et al., CVPRW 2020, and "YOLOv7", Wang et al., CVPR 2023. It is there to measure on: no
-weights of it are published.
+Stages as in "CSPNet", Wang et al., CVPRW 2020, and "YOLOv7", Wang et al., CVPR 2023. It is there to measure on: there
+are no published weights of it.
 """
 
 from __future__ import annotations

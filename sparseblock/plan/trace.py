@@ -11,6 +11,7 @@ from torch import nn
 from sparseblock.plan.capture import Signature, capture
 from sparseblock.plan.ir import Graph
 from sparseblock.plan.lower import lower
+from sparseblock.plan.padding import fold_padding
 from sparseblock.plan.strides import track_strides
 
 
@@ -23,4 +24,4 @@ def trace_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any])
     """`trace` of `model(*args, **kwargs)`."""
     module, signature = capture(model, args, kwargs)
     with torch.no_grad():
-        return track_strides(lower(module)), signature
+        return fold_padding(track_strides(lower(module))), signature

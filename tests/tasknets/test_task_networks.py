@@ -121,10 +121,8 @@ def test_importing_tasknets_needs_torch_and_numpy_only():
 
 
 def test_an_unknown_name_is_answered_with_the_names():
-    message = (
-        "tasknets: no network is named 'segnet'; "
-        "the names are swiftnet-rn18, swiftnet-rn50, espnet, espnetv2, vdsr, streets"
-    )
+    known = "swiftnet-rn18, swiftnet-rn50, espnet, espnetv2, vdsr, streets"
+    message = f"tasknets: no network is named 'segnet'; the names are {known}"
     with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
         tasknets.load("segnet")
 
