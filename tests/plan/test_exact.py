@@ -81,10 +81,10 @@ def test_miniature(name, tolerance):
 
 
 def test_outputs_do_not_depend_on_how_a_map_is_cut_into_tiles(monkeypatch):
-    """The same bits in tiles of 2, 3 and 64 pixels, and from the plan over a grid."""
-    for name in MINIATURES:
-        case = miniature(name, block=16)
-        frames = clip(case, 3)
+    """The same bits in tiles of 2, 3 and 64 pixels."""
+    for name in ("pyramid", "swift"):
+        case = miniature(name)
+        frames = clip(case, 2)
         results = []
         for tile in (2, 3, 64):
             monkeypatch.setattr(placement, "TILE", tile)
