@@ -138,7 +138,7 @@ SB_INLINE void finish_row(const Tile<T> &tile, const vec (&row)[M][V]) {
     }
 }
 
-/* What one tile's outputs are made of; `tile` has the row's pixels, epilogue and first output channel. */
+/* What one tile's outputs are made of; `common` has the row's pixels, epilogue and first output channel. */
 template <int M, class T>
 struct Output {
     const float *sums; /* of the tile, frequency 0 */
@@ -150,7 +150,7 @@ struct Output {
     int rows;
 
     template <int V>
-    void transform(Tile<T> &tile) const {
+    void transform(const Tile<T> &common) const {
         constexpr int SIDE = Transform<M>::SIDE;
         vec columns[M][SIDE][V];
         for (int j = 0; j < SIDE; ++j)
@@ -165,7 +165,8 @@ struct Output {
             }
         const T *from[M];
         T *to[M];
-        if (residual) tile.residual = from;
+        Tile<T> tile = common;
+        tile.residual = residual ? from : nullptr;
         tile.out = to;
         for (int i = 0; i < rows; ++i) {
             for (int p = 0; p < tile.pixels; ++p) {
@@ -188,7 +189,7 @@ struct Output {
     }
 
     template <int V = TILE_V>
-    void run(Tile<T> &tile) const {
+    void run(const Tile<T> &tile) const {
         if (tile.vectors == V) return transform<V>(tile);
         if constexpr (V > 1) run<V - 1>(tile);
     }
@@ -297,7 +298,6 @@ void Winograd<M, T>::item(int64_t number, int64_t first_unit, int64_t last_unit)
     }
 
     Tile<T> tile;
-    tile.residual = nullptr;
     tile.residual_c = residual ? residual->stride_c : 0;
     tile.last = true;
     for (int64_t unit = first_unit; unit < last_unit; ++unit) {

@@ -1,4 +1,4 @@
-/* conv2d and conv_transpose2d: dense, grouped, depthwise; in place on planes with and without a border. */
+/* conv2d and conv_transpose2d: dense, grouped, depthwise, by Winograd; in place on planes with and without a border. */
 #include "selftest.h"
 
 void check_conv2d(Random &random, int number) {
@@ -17,7 +17,16 @@ void check_conv2d(Random &random, int number) {
     /* PyTorch allows a transposed convolution no more padding than its window reaches. */
     conv.pad_h = random.between(0, conv.transposed ? (conv.kernel_h - 1) * conv.dilation_h : 3);
     conv.pad_w = random.between(0, conv.transposed ? (conv.kernel_w - 1) * conv.dilation_w : 3);
-    conv.pad_mode = conv.transposed || random.coin() ? SB_PAD_CONSTANT : random.between(SB_PAD_REFLECT, SB_PAD_CIRCULAR);
+    if (random.between(0, 2) == 0) {
+        conv.transposed = 0;
+        conv.groups = 1;
+        conv.in_channels = random.between(1, 40);
+        conv.out_channels = random.between(1, 70);
+        conv.kernel_h = conv.kernel_w = 3;
+        conv.stride_h = conv.stride_w = conv.dilation_h = conv.dilation_w = 1;
+        conv.algorithm = random.coin() ? SB_WINOGRAD_2X2 : SB_WINOGRAD_4X4;
+    }
+    conv.pad_mode = conv.transposed || conv.algorithm || random.coin() ? SB_PAD_CONSTANT : random.between(SB_PAD_REFLECT, SB_PAD_CIRCULAR);
     const int below = conv.transposed ? 0 : random.between(0, 2), beside = conv.transposed ? 0 : random.between(0, 2);
     auto extent = [&](int size, int kernel, int stride, int pad, int dilation) {
         const int reach = dilation * (kernel - 1) + 1;
@@ -66,6 +75,12 @@ void check_conv2d(Random &random, int number) {
                     sum.magnitude += fabs(product);
                 }
             }
+        if (conv.algorithm != SB_DIRECT) {
+            /* sparseblock.testing.winograd: sums of the transforms besides c, and how much larger the products are; the largest is 2 * 2. */
+            const bool large = conv.algorithm == SB_WINOGRAD_4X4;
+            sum.terms = in_group + 4 * (large ? 6 : 4);
+            sum.magnitude = 4.0 * in_group * (large ? 21.5 : 5.0);
+        }
         return epilogue.apply(sum, k, add ? residual.at(n, oy, ox, k) : epilogue.neutral());
     };
     check("conv2d", number, random, out, kernel, exact);
