@@ -228,13 +228,14 @@ class Plan:
         gates: Mapping[str, Gate | BlockSet],
     ) -> Any:
         self._check_state(state)
-        for name, frame in zip(self.graph.inputs, maps, strict=True):
+        frames = dict(zip(self.graph.inputs, maps, strict=True))
+        for name, frame in frames.items():
             self._check_frame(name, frame, state)
         check_gates(gates, self._gated)
         active = self._active(blocks, state)
         held: Locals = [{} for _ in range(state.streams)]
         if self._always_run or times is not None or int(active.count):
-            for name, frame in zip(self.graph.inputs, maps, strict=True):
+            for name, frame in frames.items():
                 state.bind(name, frame)
             threads = torch.get_num_threads()
             lists = native.lists_of((active.index, active.count))
@@ -245,7 +246,7 @@ class Plan:
                 node = segment.nodes[0]
                 seconds = None if times is None else (ctypes.c_double * len(segment.nodes))()
                 if node.gated and node.origin in gates:
-                    x = frame if node.inputs[0] == self.graph.input else state[node.inputs[0]]
+                    x = frames[node.inputs[0]] if node.inputs[0] in frames else state[node.inputs[0]]
                     placement = self._placements[node.output]
                     tiles = open_tiles(gates[node.origin], node, placement, x, active, state)
                     segment.run_tiles(state.planes, tiles, threads, seconds)

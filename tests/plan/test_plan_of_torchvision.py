@@ -15,11 +15,11 @@ def backbone() -> torch.nn.Module:
     return detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).backbone
 
 
-# Depthwise convolutions; a pyramid returned as a dict; dense islands (SiLU, squeeze-and-excitation); concat of concats.
+# Depthwise convolutions; a pyramid returned as a dict; squeeze-and-excitation; concat of concats.
 NETWORKS = {
     "mobilenet_v2": (lambda: mobilenet_v2().features, {"sparse"}),
     "resnet50_fpn": (backbone, {"sparse", "dense"}),
-    "efficientnet_b0": (lambda: efficientnet_b0().features[:4], {"sparse", "dense"}),
+    "efficientnet_b0": (lambda: efficientnet_b0().features[:4], {"sparse", "incremental"}),
     "densenet121": (lambda: densenet121().features[:6], {"sparse"}),
 }
 
