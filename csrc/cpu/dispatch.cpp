@@ -42,6 +42,8 @@ struct Kernels {
     decltype(&sb::SB_ANY::pad_run) pad_run;
     decltype(&sb::SB_ANY::within) within;
     decltype(&sb::SB_ANY::conv2d_weight_grad_run) conv2d_weight_grad_run;
+    decltype(&sb::SB_ANY::pool2d_input_grad_run) pool2d_input_grad_run;
+    decltype(&sb::SB_ANY::interpolate_input_grad_run) interpolate_input_grad_run;
 };
 
 #if defined(__x86_64__)
@@ -72,7 +74,9 @@ bool has_generic() { return true; }
      sb::isa::group_norm_run,                                                                      \
      sb::isa::pad_run,                                                                             \
      sb::isa::within,                                                                              \
-     sb::isa::conv2d_weight_grad_run},
+     sb::isa::conv2d_weight_grad_run,                                                              \
+     sb::isa::pool2d_input_grad_run,                                                               \
+     sb::isa::interpolate_input_grad_run},
 const Kernels table[] = {SB_FOR_EACH_ISA(SB_ROW)};
 constexpr int table_size = sizeof(table) / sizeof(table[0]);
 
@@ -187,4 +191,14 @@ bool sb::within(int dtype, const void *a, const void *b, int64_t n, float tolera
 void sb_conv2d_weight_grad_run(const sb_conv2d *conv, const sb_plane *x, const sb_plane *grad_out, const sb_blocks *blocks,
                                float *grad_weight, float *grad_bias, int threads) {
     current().conv2d_weight_grad_run(*conv, *x, *grad_out, blocks, grad_weight, grad_bias, threads);
+}
+
+void sb_pool2d_input_grad_run(const sb_pool2d *pool, const sb_plane *x, const sb_plane *grad_out, const sb_blocks *blocks,
+                              const sb_plane *grad_x, int threads) {
+    current().pool2d_input_grad_run(*pool, *x, *grad_out, blocks, *grad_x, threads);
+}
+
+void sb_interpolate_input_grad_run(const sb_interpolate *resize, const sb_plane *grad_out, const sb_blocks *blocks,
+                                   const sb_plane *grad_x, int threads) {
+    current().interpolate_input_grad_run(*resize, *grad_out, blocks, *grad_x, threads);
 }

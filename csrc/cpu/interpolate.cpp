@@ -8,6 +8,7 @@
  * Planes NHWC, vectors along the channels. Reads the frame only, never the border. */
 #include <string.h>
 
+#include "interpolate.h"
 #include "kernels.h"
 #include "regions.h"
 #include "vec.h"
@@ -16,25 +17,6 @@ namespace sb::SB_ISA {
 namespace {
 
 constexpr int64_t STRIP_PIXELS = 256, STRIP_COLUMNS = 256;
-
-struct Source {
-    int64_t near, far;
-    float far_weight;
-};
-
-Source source(const sb_interpolate &resize, float scale, int64_t place, int64_t size) {
-    Source s;
-    float position = (float)place * scale;
-    if (resize.mode == SB_BILINEAR && !resize.align_corners) {
-        position = scale * ((float)place + 0.5f) - 0.5f;
-        position = position < 0.0f ? 0.0f : position;
-    }
-    s.near = minimum((int64_t)position, size - 1);
-    s.far = minimum(s.near + 1, size - 1);
-    const float weight = position - (float)s.near;
-    s.far_weight = weight > 1.0f ? 1.0f : weight;
-    return s;
-}
 
 SB_INLINE vec blend(vec near, vec far, vec far_weight) { return fma(far_weight, far - near, near); }
 

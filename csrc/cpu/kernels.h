@@ -34,7 +34,11 @@
     void pad_run(const sb_pad &pad, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads);          \
     bool within(int dtype, const void *a, const void *b, int64_t n, float tolerance, float *largest);                       \
     void conv2d_weight_grad_run(const sb_conv2d &conv, const sb_plane &x, const sb_plane &grad_out, const sb_blocks *blocks, \
-                                float *grad_weight, float *grad_bias, int threads);
+                                float *grad_weight, float *grad_bias, int threads);                                         \
+    void pool2d_input_grad_run(const sb_pool2d &pool, const sb_plane &x, const sb_plane &grad_out, const sb_blocks *blocks, \
+                               const sb_plane &grad_x, int threads);                                                        \
+    void interpolate_input_grad_run(const sb_interpolate &resize, const sb_plane &grad_out, const sb_blocks *blocks,        \
+                                    const sb_plane &grad_x, int threads);
 
 namespace sb {
 /* Of the instruction set in force: whether |a - b| < tolerance, or a and b have the same bits, in all n elements. `largest`

@@ -2,6 +2,7 @@
  * frame (the border is not read: for a maximum its zeros would count). Planes NHWC, vectors along the channels, rows of
  * the window outermost. Sums and maxima go through the window in one fixed order. */
 #include "kernels.h"
+#include "pool2d.h"
 #include "regions.h"
 #include "vec.h"
 
@@ -9,16 +10,6 @@ namespace sb::SB_ISA {
 namespace {
 
 constexpr int64_t STRIP_TAPS = 1024, STRIP_PIXELS = 128, STRIP_COLUMNS = 128;
-
-/* Indices [first, last) of a window's taps that lie in [0, size). */
-struct Taps {
-    int64_t first, last;
-    Taps(int64_t origin, int64_t kernel, int64_t dilation, int64_t size) {
-        first = origin < 0 ? ceil_div(-origin, dilation) : 0;
-        last = origin < size ? minimum(kernel, ceil_div(size - origin, dilation)) : 0;
-        last = maximum(first, last);
-    }
-};
 
 /* The windows of one axis. */
 struct Axis {
@@ -76,10 +67,7 @@ void pool_strip(const sb_pool2d &pool, const Axis &ay, const Axis &ax, const sb_
             window.outside = whole ? -__builtin_inff() : pool.outside;
             window.step_y = ay.dilation * x.stride_y;
             window.step_x = ax.dilation * x.stride_x;
-            int64_t divisor = pool.divisor ? pool.divisor : window.rows * window.cols;
-            if (!pool.divisor && pool.count_include_pad && !pool.adaptive)
-                divisor = (minimum(top + pool.kernel_h, x.h + pool.pad_h) - top) * (minimum(left + pool.kernel_w, x.w + pool.pad_w) - left);
-            window.divisor = (float)maximum(divisor, 1);
+            window.divisor = divisor(pool, x, top, left, window.rows * window.cols);
             T *dst = pixel<T>(out, region.n, y, ox);
             int64_t c = 0;
             for (; c + W <= out.c; c += W) store(dst + c, reduce<KIND>(window, c, W));

@@ -161,11 +161,6 @@ SB_API void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *pa
  * `blocks` NULL: every pixel (not for gather and scatter). */
 SB_API void sb_conv2d_run(const sb_conv2d *conv, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual,
                           const sb_blocks *blocks, const sb_plane *out, int threads);
-/* Gradients of conv2d with respect to its weight, [k][r][s][c/groups], and bias, [k] or NULL: of the active blocks of
- * grad_out alone, summed in the order of the list. Both are overwritten. Planes are SB_F32;
- * conv->transposed is 0; packed_weight is not read. */
-SB_API void sb_conv2d_weight_grad_run(const sb_conv2d *conv, const sb_plane *x, const sb_plane *grad_out,
-                                      const sb_blocks *blocks, float *grad_weight, float *grad_bias, int threads);
 SB_API void sb_pool2d_run(const sb_pool2d *pool, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);
 SB_API void sb_interpolate_run(const sb_interpolate *resize, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out,
                                int threads);
@@ -182,6 +177,16 @@ SB_API void sb_global_avg_pool2d_run(const sb_moments *moments, const sb_plane *
 SB_API void sb_group_norm_run(const sb_group_norm *norm, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *moments,
                               const sb_blocks *blocks, const sb_plane *out, int threads);
 SB_API void sb_pad_run(const sb_pad *pad, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);
+/* Gradients, of the active blocks of grad_out alone, summed in the order of the list; all planes SB_F32. Of conv2d with respect
+ * to weight, [k][r][s][c/groups], and bias, [k] or NULL, both overwritten (conv->transposed is 0; packed_weight is not read);
+ * with respect to its input it is sb_conv2d_run, transposed. Of pooling and resizing they are added to grad_x; x is read for
+ * maxima only. */
+SB_API void sb_conv2d_weight_grad_run(const sb_conv2d *conv, const sb_plane *x, const sb_plane *grad_out,
+                                      const sb_blocks *blocks, float *grad_weight, float *grad_bias, int threads);
+SB_API void sb_pool2d_input_grad_run(const sb_pool2d *pool, const sb_plane *x, const sb_plane *grad_out, const sb_blocks *blocks,
+                                     const sb_plane *grad_x, int threads);
+SB_API void sb_interpolate_input_grad_run(const sb_interpolate *resize, const sb_plane *grad_out, const sb_blocks *blocks,
+                                          const sb_plane *grad_x, int threads);
 /* packed[i] = x at block i with `halo` more pixels on every side, zeros outside of the frame. packed is
  * [capacity, block_h + 2*halo, block_w + 2*halo, c], contiguous, of the plane's dtype. scatter writes packed blocks (halo 0) into out. */
 SB_API void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, void *packed, int threads);

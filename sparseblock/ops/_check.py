@@ -105,7 +105,7 @@ def planes(op: str, out: torch.Tensor, **inputs: torch.Tensor) -> None:
 
 
 def tensors(op: str, out: torch.Tensor, **inputs: torch.Tensor | None) -> None:
-    """Feature maps: one device, one dtype that the backend knows, nothing to differentiate. `inputs`: x first."""
+    """Feature maps: one device, one dtype that the backend knows, an `out` to write to. `inputs`: x first."""
     _tensors(op, out, (out.dtype,), inputs)
 
 
@@ -135,12 +135,11 @@ def _tensors(
         if tensor.dtype not in dtypes:
             rule = "all tensors must have one dtype" if len(dtypes) == 1 else f"{name} must have that dtype or float32"
             raise SparseBlockError(f"{op}: {name} is {tensor.dtype} but out is {out.dtype}; {rule}")
-    if torch.is_grad_enabled():
-        for name, tensor in {**given, "out": out}.items():
-            if tensor.requires_grad:
-                raise SparseBlockError(
-                    f"{op}: {name} requires grad, but the op has no gradient; call it under torch.no_grad()"
-                )
+    if torch.is_grad_enabled() and out.requires_grad and out.is_leaf:
+        raise SparseBlockError(
+            f"{op}: out requires grad and is nobody's result, so what is written over it would be lost; "
+            "pass out.clone(), or call the op under torch.no_grad()"
+        )
 
 
 def out_shape(op: str, out: torch.Tensor, expected: Sequence[int], **inputs: torch.Tensor) -> None:

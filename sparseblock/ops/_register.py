@@ -7,8 +7,10 @@ import functools
 import torch
 
 from sparseblock import backends
+from sparseblock.ops import _autograd
 
 _LIBRARY = torch.library.Library("sparseblock", "DEF")
+_autograd.define(_LIBRARY)
 
 
 def register(schema: str) -> torch._ops.OpOverload:
@@ -18,8 +20,9 @@ def register(schema: str) -> torch._ops.OpOverload:
     """
     name = _LIBRARY.define(schema)
     overload = getattr(torch.ops.sparseblock, name).default
-    out_position = [argument.name for argument in overload._schema.arguments].index("out")
-    _LIBRARY.impl(name, functools.partial(_run, name, out_position), "CompositeExplicitAutograd")
+    names = [argument.name for argument in overload._schema.arguments]
+    _LIBRARY.impl(name, functools.partial(_run, name, names.index("out")), "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, functools.partial(_differentiate, overload, name, names), "Autograd")
     torch.library.register_fake(f"sparseblock::{name}", _fake, lib=_LIBRARY)
     return overload
 
@@ -29,6 +32,15 @@ def _run(name: str, out_position: int, *arguments: object) -> None:
     backends.implementation(backends.selected(out.device), name)(*arguments)
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)
+
+
+def _differentiate(overload: torch._ops.OpOverload, name: str, names: list[str], *given: object) -> None:
+    arguments = dict(zip(names, given, strict=True))
+    if _autograd.wanted(arguments):
+        _autograd.call(name, arguments)
+    else:
+        with torch._C._AutoDispatchBelowAutograd():
+            overload(*given)
 
 
 def _fake(*_: object) -> None:

@@ -41,7 +41,7 @@ def add(
 
     Raises:
         SparseBlockError: shapes, dtypes, devices, layouts or block grid
-            do not fit; memory is shared in part; or an input requires grad in grad mode.
+            do not fit; memory is shared in part; or `out` is a leaf that requires grad.
 
     Example:
         >>> x = torch.randn(1, 8, 30, 40).contiguous(memory_format=torch.channels_last)

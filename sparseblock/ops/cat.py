@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -39,7 +40,9 @@ def cat_slices(out: torch.Tensor, channels: Sequence[int]) -> list[torch.Tensor]
             f"cat_slices: channels are {list(channels)} for out {_check.shape(out)}; "
             "they must be positive and add up to c"
         )
-    return list(out.split(list(channels), dim=1))
+    # Not `split`, whose parts autograd lets nobody write to.
+    starts = itertools.accumulate(channels, initial=0)
+    return [out.narrow(1, start, length) for start, length in zip(starts, channels, strict=False)]
 
 
 def cat(tensors: Sequence[torch.Tensor], blocks: BlockSet, out: torch.Tensor) -> torch.Tensor:

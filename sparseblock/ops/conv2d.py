@@ -70,7 +70,7 @@ def conv2d(
 
     Raises:
         SparseBlockError: shapes, dtypes, devices, layouts, algorithm or block grid
-            do not fit; memory is shared; or an input requires grad in grad mode.
+            do not fit; memory is shared; or `out` is a leaf that requires grad.
 
     Example:
         >>> x = torch.randn(1, 3, 30, 40).contiguous(memory_format=torch.channels_last)

@@ -46,7 +46,7 @@ def interpolate(
 
     Raises:
         SparseBlockError: shapes, dtypes, devices, layouts or block grid
-            do not fit; memory is shared; an unknown mode; or an input requires grad in grad mode.
+            do not fit; memory is shared; an unknown mode; or `out` is a leaf that requires grad.
 
     Example:
         >>> x = torch.randn(1, 8, 15, 20).contiguous(memory_format=torch.channels_last)

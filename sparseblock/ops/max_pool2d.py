@@ -42,7 +42,7 @@ def max_pool2d(
 
     Raises:
         SparseBlockError: shapes, dtypes, devices, layouts or block grid
-            do not fit; memory is shared; or an input requires grad in grad mode.
+            do not fit; memory is shared; or `out` is a leaf that requires grad.
 
     Example:
         >>> x = torch.randn(1, 8, 30, 40).contiguous(memory_format=torch.channels_last)

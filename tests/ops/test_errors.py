@@ -126,7 +126,7 @@ ERRORS = {
         "conv2d: out [n=2 c=6 h=8 w=8] has strides (0, 1, 48, 6); elements must lie apart in the order n, h, w, c: "
         "allocate it with memory_format=torch.channels_last",
     ),
-    # Dtypes, devices, gradients.
+    # Dtypes, devices.
     "dtype": (
         lambda: conv(x=X.int(), weight=WEIGHT.int(), out=OUT.int()),
         "conv2d: out is torch.int32; the cpu backend takes torch.float32 or torch.bfloat16 or torch.float16: "
@@ -151,14 +151,6 @@ ERRORS = {
     "device without a backend": (
         lambda: conv(out=OUT.to("meta")),
         "conv2d: no backend is the default on meta; move the tensors to cpu, or use sparseblock.backend('reference')",
-    ),
-    "gradient": (
-        lambda: conv(weight=torch.nn.Parameter(WEIGHT)),
-        "conv2d: weight requires grad, but the op has no gradient; call it under torch.no_grad()",
-    ),
-    "gradient of a slope": (
-        lambda: conv(activation="prelu", slope=torch.nn.Parameter(torch.zeros(6))),
-        "conv2d: slope requires grad, but the op has no gradient; call it under torch.no_grad()",
     ),
     # Parameters of a convolution.
     "stride": (lambda: conv(stride=0), "conv2d: stride is 0; it must be at least 1 and below 2**31"),

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import sparseblock
 from sparseblock import BlockSet, ops
+from sparseblock.backends.cpu import gradients
 from sparseblock.testing import channels_last
 
 REGISTERED = sorted(set(ops.__all__) - {"cat_slices"})
@@ -75,6 +76,23 @@ def test_opcheck(op):
         torch.library.opcheck(getattr(torch.ops.sparseblock, op).default, sample)
 
 
+@pytest.mark.parametrize("op", sorted(gradients.OPS))
+def test_opcheck_with_gradients(op):
+    overload = getattr(torch.ops.sparseblock, op).default
+    out = [argument.name for argument in overload._schema.arguments].index("out")
+
+    def leaf(value):
+        if isinstance(value, list) and isinstance(value[0], torch.Tensor):
+            return [leaf(tensor) for tensor in value]
+        tensor = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.detach().clone().requires_grad_() if tensor else value
+
+    for sample in samples(op):
+        if any(value in ("mul", "reflect") for value in sample if isinstance(value, str)):
+            continue  # without a gradient
+        torch.library.opcheck(overload, tuple(v if i == out else leaf(v) for i, v in enumerate(sample)))
+
+
 @pytest.mark.parametrize("op", REGISTERED)
 def test_a_call_counts_as_a_change_of_out(op):
     for sample in samples(op):
@@ -102,6 +120,22 @@ def test_torch_compile_traces_an_op_without_a_break():
     torch._dynamo.reset()
     compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(x, torch.zeros_like(x)), expected)
+
+
+def test_torch_compile_traces_gradients():
+    weight, x = torch.randn(4, 4, 3, 3, requires_grad=True), plane().requires_grad_()
+
+    def run(x, out):
+        ops.conv2d(x, weight, None, BLOCKS, out, padding=1, activation="relu")
+        return ops.add(out, out, BLOCKS, out)
+
+    def grads(function):
+        return torch.autograd.grad(function(x, torch.zeros_like(x)).sum(), [x, weight])
+
+    expected = grads(run)
+    torch._dynamo.reset()
+    compiled = grads(torch.compile(run, backend="aot_eager", fullgraph=True))
+    assert all(torch.equal(*pair) for pair in zip(compiled, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", ["cat_slices", *REGISTERED])

@@ -13,14 +13,19 @@ MODES = {"nearest": native.NEAREST, "bilinear": native.BILINEAR}
 
 
 def interpolate(x, index, count, block, out, mode, align_corners, scale_factor) -> None:
-    scales = [
-        interpolate_scale(size, out_size, mode, align_corners, factor)
-        for size, out_size, factor in zip(x.shape[2:], out.shape[2:], scale_factor or (None, None), strict=True)
-    ]
     native.lib().sb_interpolate_run(
-        byref(native.Interpolate(MODES[mode], align_corners, *scales)),
+        byref(struct(x.shape, out.shape, mode, align_corners, scale_factor)),
         byref(native.plane_of(x)),
         byref(native.blocks_of(index, count, block)),
         byref(native.plane_of(out)),
         torch.get_num_threads(),
     )
+
+
+def struct(size, out_size, mode, align_corners, scale_factor) -> native.Interpolate:
+    """The resize of a map [n, c, h, w] of `size` to `out_size`."""
+    scales = [
+        interpolate_scale(*sides, mode, align_corners, factor)
+        for *sides, factor in zip(size[2:], out_size[2:], scale_factor or (None, None), strict=True)
+    ]
+    return native.Interpolate(MODES[mode], align_corners, *scales)

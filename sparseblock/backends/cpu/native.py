@@ -260,6 +260,14 @@ _FUNCTIONS = {
         None,
         [POINTER(Conv2d), POINTER(Plane), POINTER(Plane), POINTER(Blocks), c_void_p, c_void_p, c_int],
     ),
+    "sb_pool2d_input_grad_run": (
+        None,
+        [POINTER(Pool2d), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
+    ),
+    "sb_interpolate_input_grad_run": (
+        None,
+        [POINTER(Interpolate), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
+    ),
     "sb_pool2d_run": (None, [POINTER(Pool2d), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_interpolate_run": (None, [POINTER(Interpolate), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_pointwise_run": (

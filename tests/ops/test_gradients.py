@@ -1,0 +1,320 @@
+"""Gradients: by finite differences on the reference, the kernels against the reference, faults that must be caught."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sparseblock import BlockSet, SparseBlockError, backend, ops
+from sparseblock.backends.cpu import gradients, reach
+from sparseblock.ops._check import ACTIVATIONS
+from sparseblock.testing import assert_matches, channels_last, strategies, tolerance
+from sparseblock.testing.case import Case
+
+OPS = sorted(gradients.OPS & strategies.CASES.keys())
+
+
+def _tensors(case: Case) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in {**case.maps, **case.keywords}.items() if isinstance(value, torch.Tensor)}
+
+
+def _whole(case: Case) -> Case:
+    """The same with small whole numbers for values and halves for slopes: float32 then computes without rounding."""
+
+    def round(key, value):
+        if key == "slope" and value is not None:
+            return (2 * value).round() / 2 if isinstance(value, torch.Tensor) else 0.5
+        return value.nan_to_num(0).clamp(-3, 3).round() if isinstance(value, torch.Tensor) else value
+
+    keywords = {key: round(key, value) for key, value in case.keywords.items()}
+    if keywords.get("activation") not in (None, "relu", "relu6", "clamp", "leaky_relu", "prelu"):
+        keywords |= {"activation": "relu6", "slope": None}
+    if keywords.get("activation") == "leaky_relu":
+        keywords["slope"] = -0.5
+    if "combine" in keywords:
+        keywords["combine"] = "add"
+    return replace(case, maps={key: round(key, value) for key, value in case.maps.items()}, keywords=keywords)
+
+
+def _grads(case: Case, grad: torch.Tensor, before: torch.Tensor, name: str) -> dict[str, torch.Tensor]:
+    """The gradient of every tensor and, as "out", of what `out` held, on backend `name`."""
+    dtype = torch.float32 if name == "cpu" else torch.float64
+
+    def leaf(value):
+        return (channels_last(value.to(dtype)) if value.dim() == 4 else value.to(dtype)).requires_grad_()
+
+    leaves = {key: leaf(value) for key, value in {**_tensors(case), "out": before}.items()}
+    given = {**case.maps, **case.keywords, **leaves}
+    del given["out"]
+    with backend(name):
+        out = case.call(**given, blocks=case.blocks, out=leaves["out"].clone())
+        grads = torch.autograd.grad(out, list(leaves.values()), grad.to(dtype))
+    return dict(zip(leaves, grads, strict=True))
+
+
+def _check(case: Case, allowed: float, generator: torch.Generator) -> None:
+    grad, before = (torch.randint(-2, 3, case.out_shape, generator=generator).float() for _ in range(2))
+    expected = _grads(case, grad, before, "reference")
+    for key, actual in _grads(case, grad, before, "cpu").items():
+        assert_matches(actual, expected[key], allowed)
+
+
+def _every_window_has_a_pixel(case: Case) -> bool:
+    """Whether no maximum is one of nothing, whose gradient PyTorch adds to memory outside of the map."""
+    return bool(case.dense().isfinite().all())
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_gradients_are_the_references(op):
+    @given(strategies.CASES[op](), strategies.generators())
+    def check(case, generator):
+        assume(case.keywords.get("padding_mode", "zeros") == "zeros")
+        case = _whole(case)
+        allowed = 0.0
+        assume(op != "max_pool2d" or _every_window_has_a_pixel(case))
+        if op in ("avg_pool2d", "interpolate"):
+            # A pixel of x enters at most every pixel of out, with weights of at most 1, at float32 positions.
+            sides = sum(case.out_shape[2:]) + sum(case.maps["x"].shape[2:])
+            allowed = tolerance(case.out_shape[2] * case.out_shape[3] + sides, torch.tensor(2.0))
+        _check(case, allowed, generator)
+
+    check()
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_references_by_finite_differences(op):
+    @settings(max_examples=5)
+    @given(strategies.CASES[op]().filter(lambda case: sum(x.numel() for x in _tensors(case).values()) < 400))
+    def check(case):
+        assume(op != "max_pool2d" or _every_window_has_a_pixel(case))
+        if op in ("cat", "interpolate", "activation"):  # their values are any bits
+            case = replace(case, maps={key: x.nan_to_num(0).clamp(-3, 3) for key, x in case.maps.items()})
+        generator = torch.Generator().manual_seed(0)
+        keys, values = list(_tensors(case)), []
+        for x in _tensors(case).values():  # without ties and kinks
+            values.append((x + torch.rand(x.shape, generator=generator)).double().requires_grad_())
+
+        def run(before, *given):
+            cast = [
+                channels_last(x) if x.dim() == 4 and key != "weight" else x for key, x in zip(keys, given, strict=True)
+            ]
+            named = {**case.maps, **case.keywords, **dict(zip(keys, cast, strict=True))}
+            with backend("reference"):
+                return case.call(**named, blocks=case.blocks, out=channels_last(before).clone())
+
+        before = torch.rand(case.out_shape, generator=generator, dtype=torch.float64).requires_grad_()
+        assert torch.autograd.gradcheck(run, (before, *values), fast_mode=True)
+
+    check()
+
+
+@given(strategies.generators(), st.integers(0, 2), st.booleans())
+def test_gather_and_scatter(generator, halo, whole):
+    shape = (2, 3, 7, 10)
+    blocks = BlockSet.from_mask(torch.rand(2, 2, 4, generator=generator) < 0.5, (5, 3))
+    if whole:  # a list that is longer than its count
+        blocks = replace(blocks, index=torch.cat([blocks.index, blocks.index.new_tensor([[0, 0, 0]])]))
+    packed_shape = (len(blocks.index), 3, 5 + 2 * halo, 3 + 2 * halo)
+
+    def value(*size):
+        return channels_last(torch.randint(-3, 4, size, generator=generator).float())
+
+    def both(op, x, out, grad, **options):
+        for name, dtype in (("cpu", torch.float32), ("reference", torch.float64)):
+            leaves = [tensor.to(dtype).requires_grad_() for tensor in (x, out)]
+            with backend(name):
+                result = op(leaves[0], blocks, leaves[1].clone(), **options)
+                yield torch.autograd.grad(result, leaves, grad.to(dtype))
+
+    for op, x, out, options in (
+        (ops.gather, value(*shape), value(*packed_shape), {"halo": halo}),
+        (ops.scatter, value(*packed_shape[:2], 5, 3), value(*shape), {}),
+    ):
+        for actual, expected in zip(*both(op, x, out, value(*out.shape), **options), strict=True):
+            assert_matches(actual, expected, 0.0)
+
+
+def _conv_case() -> Case:
+    generator = torch.Generator().manual_seed(3)
+    x, weight, bias = (torch.randn(size, generator=generator) for size in ((1, 3, 12, 12), (4, 3, 3, 3), (4,)))
+    case = strategies.cases.conv2d(x, weight, bias, padding=(1, 1), activation="relu")
+    mask = torch.zeros(1, 3, 3, dtype=torch.bool)
+    mask[0, 1, 2] = mask[0, 0, 0] = True
+    return _whole(replace(case, blocks=BlockSet.from_mask(mask, 4)))
+
+
+@pytest.mark.parametrize("key", ["x", "weight", "bias", "out"])
+def test_a_gradient_of_inactive_blocks_is_caught(monkeypatch, key):
+    """As if every block had been active, in one gradient at a time."""
+    right = gradients.backward
+
+    def wrong(name, call, grad, needs):
+        every = BlockSet.all(1, 3, 3, 4)
+        value = call.value.new_ones(9, *call.value.shape[1:])
+        leaked = right(
+            name, type(call)(**{**vars(call), "index": every.index, "count": every.count, "value": value}), grad, needs
+        )
+        return {**right(name, call, grad, needs), key: leaked[key]}
+
+    monkeypatch.setattr(gradients, "backward", wrong)
+    with pytest.raises(AssertionError, match="elements differ"):
+        _check(_conv_case(), 0.0, torch.Generator().manual_seed(0))
+
+
+def test_a_halo_that_gets_no_gradient_is_caught(monkeypatch):
+    monkeypatch.setattr(
+        reach, "conv2d", lambda call, size, out_size: BlockSet(call.index, call.count, (1, 3, 3), (4, 4))
+    )
+    with pytest.raises(AssertionError, match="elements differ"):
+        _check(_conv_case(), 0.0, torch.Generator().manual_seed(0))
+
+
+def test_an_activation_that_gets_no_gradient_is_caught(monkeypatch):
+    right = gradients.record
+    monkeypatch.setattr(gradients, "record", lambda *given: {**right(*given), "value": right(*given)["value"] * 0 + 1})
+    with pytest.raises(AssertionError, match="elements differ"):
+        _check(_conv_case(), 0.0, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS[1:])
+def test_every_activation(name):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 3, 9, 9, generator=generator) * 6 - 3
+    bounds = (-0.5, 0.75) if name == "clamp" else None
+    case = strategies.cases.activation(
+        x, activation=name, slope=torch.rand(3) if name == "prelu" else None, bounds=bounds
+    )
+    # Slopes of at most 1.2 at values of at most 3, times whole numbers of at most 2, of a few roundings each; the
+    # gradient of the slope itself is a sum over the pixels.
+    _check(case, tolerance(16 + x[0, 0].numel(), x, torch.tensor(2.0)), generator)
+
+
+@given(strategies.conv2d())
+@settings(max_examples=30)
+def test_any_number_of_threads(case):
+    assume(case.keywords["padding_mode"] == "zeros")
+    case = _whole(case)
+    generator = torch.Generator().manual_seed(0)
+    grad, before = torch.randn(case.out_shape, generator=generator), torch.zeros(case.out_shape)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            found.append(_grads(case, grad, before, "cpu"))
+    finally:
+        torch.set_num_threads(threads)
+    # The bias is summed by torch.
+    assert all(torch.equal(found[0][key], other[key]) for other in found[1:] for key in found[0] if key != "bias")
+
+
+def test_two_frames_of_a_network_with_a_residual_in_place_and_a_concatenation_without_a_copy():
+    generator = torch.Generator().manual_seed(0)
+
+    def whole(*size):
+        return torch.randint(-2, 3, size, generator=generator).float()
+
+    frames, masks = [whole(1, 2, 8, 8) for _ in range(2)], [torch.ones(1, 2, 2).bool(), torch.rand(1, 2, 2) < 0.5]
+    weights = [whole(3, 2, 3, 3), whole(3, 3, 3, 3), whole(2, 6, 1, 1)]
+
+    def sparse(x, first, second, last):
+        body, joined, out = (channels_last(torch.zeros(1, c, 8, 8)) for c in (3, 6, 2))
+        total = 0.0
+        for frame, mask in zip(x, masks, strict=True):
+            blocks = BlockSet.from_mask(mask, 4)
+            body, joined, out = body.clone(), joined.clone(), out.clone()
+            left, right = ops.cat_slices(joined, [3, 3])
+            ops.conv2d(channels_last(frame), first, None, blocks, left, padding=1, activation="relu")
+            ops.conv2d(left, second, None, blocks, right, padding=1)
+            ops.add(left, right, blocks, body, activation="relu6")
+            ops.conv2d(joined, last, None, blocks, out, residual=None)
+            ops.conv2d(body, last[:, :3].contiguous(), None, blocks, out, residual=out)
+            total = total + (out * (torch.arange(64.0).view(8, 8) % 5)).sum()
+        return total
+
+    def dense(x, first, second, last):
+        left = right = body = out = total = 0.0
+        for frame, mask in zip(x, masks, strict=True):
+            active = mask.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
+            left = torch.where(active, F.relu(F.conv2d(frame, first, padding=1)), left)
+            right = torch.where(active, F.conv2d(left, second, padding=1), right)
+            body = torch.where(active, F.relu6(left + right), body)
+            out = torch.where(active, F.conv2d(torch.cat([left, right], 1), last) + F.conv2d(body, last[:, :3]), out)
+            total = total + (out * (torch.arange(64.0).view(8, 8) % 5)).sum()
+        return total
+
+    results = []
+    for run, dtype in ((sparse, torch.float32), (dense, torch.float64)):
+        x = [frame.to(dtype).requires_grad_() for frame in frames]
+        parameters = [weight.to(dtype).requires_grad_() for weight in weights]
+        total = run(x, *parameters)
+        results.append([total, *torch.autograd.grad(total, [*x, *parameters])])
+    for actual, expected in zip(*results, strict=True):
+        assert_matches(actual, expected, 0.0)
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_out_itself_may_be_scaled(name):
+    """What is read and written over is kept for the backward pass as it was."""
+    x, scale = channels_last(torch.full((1, 2, 4, 4), 3.0)).requires_grad_(), torch.tensor([2.0, 5.0]).requires_grad_()
+    place, blocks = x.clone(), BlockSet.all(1, 1, 1, 4)
+    with backend(name):
+        ops.affine(place, scale, torch.zeros(2), blocks, place)
+    place.sum().backward()
+    assert scale.grad.tolist() == [48.0, 48.0]
+    assert torch.equal(x.grad, scale.detach()[:, None, None].expand(1, 2, 4, 4))
+
+
+def test_no_graph_keeps_out_alive():
+    x, weight = channels_last(torch.rand(1, 2, 4, 4)), torch.rand(2, 2, 1, 1, requires_grad=True)
+    out = torch.zeros_like(x)
+    ops.conv2d(x, weight, None, BlockSet.all(1, 1, 1, 4), out, activation="relu")
+    gone = weakref.ref(out)
+    del out
+    assert gone() is None
+
+
+def test_an_input_that_was_written_over_since_is_refused():
+    x, weight = channels_last(torch.rand(1, 2, 4, 4)), torch.rand(2, 2, 1, 1, requires_grad=True)
+    out = torch.zeros_like(x)
+    ops.conv2d(x, weight, None, BlockSet.all(1, 1, 1, 4), out)
+    x.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_gradients_of_halves_are_refused():
+    x, weight = channels_last(torch.rand(1, 2, 4, 4).bfloat16()), torch.rand(2, 2, 1, 1, requires_grad=True)
+    with pytest.raises(SparseBlockError) as error:
+        ops.conv2d(x, weight, None, BlockSet.all(1, 1, 1, 4), torch.zeros_like(x))
+    assert str(error.value) == (
+        "conv2d: out is torch.bfloat16; the cpu backend has gradients in torch.float32; "
+        "convert the tensors, or call the op under torch.no_grad()"
+    )
+
+
+@pytest.mark.parametrize("options", [{"padding_mode": "reflect"}, {"combine": "mul"}])
+def test_what_has_no_gradient_says_so(options):
+    x, weight = channels_last(torch.rand(1, 2, 4, 4)), torch.rand(2, 2, 3, 3, requires_grad=True)
+    if "combine" in options:
+        options = {**options, "residual": x}
+    with pytest.raises(SparseBlockError, match="conv2d: the cpu backend has no gradient with"):
+        ops.conv2d(x, weight, None, BlockSet.all(1, 1, 1, 4), torch.zeros_like(x), padding=1, **options)
+    with pytest.raises(SparseBlockError, match="mul: the cpu backend has no gradient of it"):
+        ops.mul(x.requires_grad_(), x, BlockSet.all(1, 1, 1, 4), torch.zeros_like(x))
+
+
+def test_a_parameter_as_out_is_refused():
+    x = channels_last(torch.rand(1, 2, 4, 4))
+    out = torch.zeros_like(x).requires_grad_()
+    with pytest.raises(SparseBlockError) as error:
+        ops.activation(x, BlockSet.all(1, 1, 1, 4), out)
+    assert str(error.value) == (
+        "activation: out requires grad and is nobody's result, so what is written over it would be lost; "
+        "pass out.clone(), or call the op under torch.no_grad()"
+    )
