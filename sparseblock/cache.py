@@ -27,6 +27,8 @@ class PlaneSpec:
         shared: byte, of one stream, at which it lies in the memory that values share in turn; None: memory of its own.
             What it holds is lost before the frame is over. Its border is 0.
         dtype: float32, bfloat16 or float16; a slice has its parent's.
+        scratch: byte at which a piece of it lies in the scratch of the thread that runs a chain; there is nothing of it
+            in the cache. None: it is not such a value.
     """
 
     name: str
@@ -39,6 +41,7 @@ class PlaneSpec:
     external: bool = False
     shared: int | None = None
     dtype: torch.dtype = torch.float32
+    scratch: int | None = None
 
     @property
     def size(self) -> int:
@@ -48,7 +51,8 @@ class PlaneSpec:
     @property
     def nbytes(self) -> int:
         """Bytes of its own memory, a stream."""
-        return 0 if self.external or self.parent is not None or self.shared is not None else self.size
+        elsewhere = self.external or self.parent is not None or self.shared is not None or self.scratch is not None
+        return 0 if elsewhere else self.size
 
 
 def shared_bytes(specs: Sequence[PlaneSpec]) -> int:
@@ -101,6 +105,10 @@ class FeatureCache:
         for number, spec in enumerate(self.specs):
             self._check(spec, number)
             if spec.external:
+                continue
+            if spec.scratch is not None:  # sizes only
+                sizes = torch.empty(streams, spec.c, spec.h, spec.w, device="meta", dtype=spec.dtype)
+                self.planes[number] = native.plane_of(sizes)
                 continue
             if spec.parent is None:
                 b = borders[spec.name] = spec.border

@@ -157,7 +157,7 @@ struct Run2d {
     const Shape &shape;
     const sb_epilogue &epilogue;
     const sb_plane &x, *residual, &out;
-    const Regions regions;
+    const Regions regions, ahead; /* ahead: what comes after these as well */
     const float *weight;
     Phase *phases;
     int64_t n_phases;
@@ -320,7 +320,7 @@ void Run2d<T>::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t las
     const float **in = (const float **)scratch(SCRATCH_PIXELS, sizeof(void *) * 3 * most);
     const T **res = (const T **)(in + most);
     T **dst = (T **)(res + most);
-    Prefetch<T> prefetch(regions, x, shape.y.prefetch(), shape.x.prefetch(), next * strips, (next + 1) * strips);
+    Prefetch<T> prefetch(ahead, x, shape.y.prefetch(), shape.x.prefetch(), next * strips, (next + 1) * strips);
     for (int64_t i = 0; i < n_phases; ++i) {
         bool windows;
         const int64_t pixels = locate(phases[i], chunk, in, res, dst, windows);
@@ -358,14 +358,18 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     int32_t *starts = (int32_t *)(runs + 2 * (taps + max_panels));
 
     const WindowAxis window_y(ay, rows, regions.strip_h), window_x(ax, cols, regions.strip_w);
-    Run2d<T> run{shape, epilogue, x, residual, out, regions, packed, phases, phases_count, window_y, window_x, 0, 0, false};
+    Regions ahead = regions;
+    if (blocks) ahead.count += blocks->next * regions.rows * regions.cols;
+    Run2d<T> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, phases_count, window_y, window_x, 0, 0, false};
     run.strips = maximum(chunk / (regions.strip_h * regions.strip_w), 1);
     if ((int64_t)(sizeof(T) * x.h * x.stride_y * x.n) >= PREFETCH_BYTES)
         run.prefetch_lines = run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
     /* Past the caches only whole lines: parts of one would each go to memory. */
     const bool aligned = sizeof(T) * UNIT % 64 == 0 && (uintptr_t)out.data % (sizeof(T) * W) == 0 &&
                          (out.stride_n | out.stride_y | out.stride_x | shape.out_group) % W == 0;
-    run.stream = aligned && (int64_t)sizeof(T) * regions.count * regions.strip_h * regions.strip_w * out.c >= STREAM_BYTES;
+    const int64_t written = blocks && blocks->whole ? (int64_t)blocks->whole * blocks->block_h * blocks->block_w
+                                                    : regions.count * regions.strip_h * regions.strip_w;
+    run.stream = aligned && (int64_t)sizeof(T) * written * out.c >= STREAM_BYTES;
 
     int64_t weight = 0;
     for (int64_t i = 0; i < phases_count; ++i) {
@@ -399,7 +403,8 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < items; ++i) {
         const int64_t share = i / chunks;
-        run.item(i % chunks, (i + threads) % chunks, share * shape.units / shares, (share + 1) * shape.units / shares);
+        const int64_t next = blocks && blocks->next ? i % chunks + chunks : (i + threads) % chunks;
+        run.item(i % chunks, next, share * shape.units / shares, (share + 1) * shape.units / shares);
     }
 }
 

@@ -1,6 +1,9 @@
-/* A frame: the steps of a plan, one after the other. */
+/* A frame: the steps of a plan, one after the other; those of a chain one after the other for each piece of a block. */
+#include <stdint.h>
+
 #include <chrono>
 
+#include "scratch.h"
 #include "sparseblock.h"
 
 namespace {
@@ -13,44 +16,146 @@ sb_plane broadcast(sb_plane plane, const sb_plane &out) {
     return plane;
 }
 
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+void run_step(const sb_step &step, const sb_plane *x, const sb_plane *second, const sb_blocks *blocks, const sb_plane *out,
+              int threads) {
+    const sb_plane spread = second ? broadcast(*second, *out) : sb_plane{};
+    const sb_plane *residual = second ? &spread : nullptr;
+    switch (step.op) {
+    case SB_OP_CONV2D:
+        sb_conv2d_run(&step.u.conv2d, &step.epilogue, x, residual, blocks, out, threads);
+        break;
+    case SB_OP_POOL2D:
+        sb_pool2d_run(&step.u.pool2d, x, blocks, out, threads);
+        break;
+    case SB_OP_INTERPOLATE:
+        sb_interpolate_run(&step.u.interpolate, x, blocks, out, threads);
+        break;
+    case SB_OP_POINTWISE:
+        sb_pointwise_run(&step.epilogue, x, residual, blocks, out, threads);
+        break;
+    case SB_OP_BLOCK_MOMENTS:
+        sb_block_moments_run(&step.u.moments, x, blocks, out, threads);
+        break;
+    case SB_OP_GLOBAL_AVG_POOL2D:
+        sb_global_avg_pool2d_run(&step.u.moments, x, blocks, out, threads);
+        break;
+    case SB_OP_PAD:
+        sb_pad_run(&step.u.pad, x, blocks, out, threads);
+        break;
+    case SB_OP_GROUP_NORM:
+        sb_group_norm_run(&step.u.group_norm, &step.epilogue, x, second, blocks, out, threads); /* its moments, as they lie */
+        break;
+    }
+}
+
+/* Bytes of a piece of a step's value. */
+int64_t piece_bytes(const sb_step &step, const sb_plane &out) {
+    return (int64_t)step.piece_h * step.piece_w * out.c * (out.dtype == SB_F32 ? 4 : 2);
+}
+
+/* The whole map `out` of which only the piece at `index` is there, at `memory`: kernels address it as they do any plane. */
+sb_plane piece_plane(const sb_step &step, const sb_plane &out, char *memory, const int32_t *index) {
+    sb_plane plane = out;
+    const int64_t pixel = (int64_t)out.c * (out.dtype == SB_F32 ? 4 : 2);
+    const int64_t top = (int64_t)index[1] * step.piece_h, left = (int64_t)index[2] * step.piece_w;
+    plane.data = (void *)((intptr_t)memory - (top * step.piece_w + left) * pixel);
+    plane.n = 0; /* nothing of the map but this piece: there is nothing to fetch ahead */
+    plane.stride_n = 0;
+    plane.stride_y = (int64_t)step.piece_w * out.c;
+    plane.stride_x = out.c;
+    plane.stride_c = 1;
+    plane.border = 0;
+    return plane;
+}
+
+/* Whether a later step of the chain reads what step k writes. */
+bool is_read(const sb_step *steps, int k) {
+    for (int j = k + 1; j < steps->chain; ++j)
+        if (steps[j].x == steps[k].out || steps[j].residual == steps[k].out) return true;
+    return false;
+}
+
+/* index[0..3), one piece of `pieces`, through all steps of a chain; this thread's next is index[3..6). `spent`, if not NULL,
+ * is added to. */
+void run_piece(const sb_step *steps, const sb_plane *planes, const int32_t *index, int32_t pieces, char *memory, double *spent) {
+    const int32_t one = 1;
+    sb_plane local[SB_LONGEST_CHAIN];
+    for (int k = 0; k < steps->chain; ++k) {
+        const sb_step &step = steps[k];
+        const auto start = spent ? Clock::now() : Clock::time_point();
+        if (step.local) local[k] = piece_plane(step, planes[step.out], memory + step.scratch, index);
+        auto plane = [&](int32_t number) {
+            for (int j = k; j >= 0; --j)
+                if (steps[j].local && steps[j].out == number) return (const sb_plane *)&local[j];
+            return &planes[number];
+        };
+        const sb_blocks piece = {index, &one, step.piece_h, step.piece_w, is_read(steps, k) ? 0 : pieces, 1};
+        run_step(step, plane(step.x), step.residual >= 0 ? plane(step.residual) : nullptr, &piece, plane(step.out), 1);
+        if (spent) spent[k] += since(start);
+    }
+}
+
+/* Every active block, cut into pieces; a thread takes a piece through the whole chain while it is in its cache. The wall
+ * time is divided among the steps as the threads' time was spent. */
+void run_chain(const sb_step *steps, const sb_plane *planes, const sb_list &list, int threads, double *seconds) {
+    const int rows = steps->block_h / steps->piece_h, cols = steps->block_w / steps->piece_w, per_block = rows * cols;
+    const int64_t pieces = (int64_t)*list.count * per_block;
+    int64_t bytes = 0;
+    for (int k = 0; k < steps->chain; ++k) {
+        const int64_t end = steps[k].local ? steps[k].scratch + piece_bytes(steps[k], planes[steps[k].out]) : 0;
+        bytes = end > bytes ? end : bytes;
+        if (seconds) seconds[k] = 0;
+    }
+    const auto start = Clock::now();
+    if (threads > pieces) threads = pieces > 1 ? (int)pieces : 1;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        char *memory = (char *)sb::scratch(sb::SCRATCH_CHAIN, (size_t)bytes);
+        double spent[SB_LONGEST_CHAIN] = {};
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < pieces; ++i) {
+            int32_t index[2][3]; /* this piece, and the one that this thread will probably take next */
+            for (int ahead = 0; ahead < 2; ++ahead) {
+                const int64_t number = i + ahead * threads < pieces ? i + ahead * threads : i;
+                const int32_t *block = list.index + 3 * (number / per_block);
+                const int32_t place = (int32_t)(number % per_block);
+                index[ahead][0] = block[0];
+                index[ahead][1] = block[1] * rows + place / cols;
+                index[ahead][2] = block[2] * cols + place % cols;
+            }
+            run_piece(steps, planes, index[0], (int32_t)pieces, memory, seconds ? spent : nullptr);
+        }
+        if (seconds) {
+#pragma omp critical
+            for (int k = 0; k < steps->chain; ++k) seconds[k] += spent[k];
+        }
+    }
+    if (!seconds) return;
+    double total = 0;
+    for (int k = 0; k < steps->chain; ++k) total += seconds[k];
+    const double scale = total > 0 ? since(start) / total : 0;
+    for (int k = 0; k < steps->chain; ++k) seconds[k] *= scale;
+}
+
 } // namespace
 
 void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_list *lists, int threads, double *seconds) {
     for (int i = 0; i < n_steps; ++i) {
         const sb_step &step = steps[i];
         const sb_list &list = lists[step.list];
-        const sb_blocks active = {list.index, list.count, step.block_h, step.block_w};
-        const sb_blocks *blocks = step.dense ? nullptr : &active;
-        const sb_plane *x = &planes[step.x], *out = &planes[step.out];
-        const sb_plane second = step.residual >= 0 ? broadcast(planes[step.residual], *out) : sb_plane{};
-        const sb_plane *residual = step.residual >= 0 ? &second : nullptr;
-        const auto start = std::chrono::steady_clock::now();
-        switch (step.op) {
-        case SB_OP_CONV2D:
-            sb_conv2d_run(&step.u.conv2d, &step.epilogue, x, residual, blocks, out, threads);
-            break;
-        case SB_OP_POOL2D:
-            sb_pool2d_run(&step.u.pool2d, x, blocks, out, threads);
-            break;
-        case SB_OP_INTERPOLATE:
-            sb_interpolate_run(&step.u.interpolate, x, blocks, out, threads);
-            break;
-        case SB_OP_POINTWISE:
-            sb_pointwise_run(&step.epilogue, x, residual, blocks, out, threads);
-            break;
-        case SB_OP_BLOCK_MOMENTS:
-            sb_block_moments_run(&step.u.moments, x, blocks, out, threads);
-            break;
-        case SB_OP_GLOBAL_AVG_POOL2D:
-            sb_global_avg_pool2d_run(&step.u.moments, x, blocks, out, threads);
-            break;
-        case SB_OP_PAD:
-            sb_pad_run(&step.u.pad, x, blocks, out, threads);
-            break;
-        case SB_OP_GROUP_NORM:
-            sb_group_norm_run(&step.u.group_norm, &step.epilogue, x, &planes[step.residual], blocks, out, threads); /* its moments */
-            break;
+        if (step.chain > 1) {
+            run_chain(&step, planes, list, threads, seconds ? seconds + i : nullptr);
+            i += step.chain - 1;
+            continue;
         }
-        if (seconds) seconds[i] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        const sb_blocks active = {list.index, list.count, step.block_h, step.block_w, 0, 0};
+        const sb_plane *second = step.residual >= 0 ? &planes[step.residual] : nullptr;
+        const auto start = Clock::now();
+        run_step(step, &planes[step.x], second, step.dense ? nullptr : &active, &planes[step.out], threads);
+        if (seconds) seconds[i] = since(start);
     }
 }

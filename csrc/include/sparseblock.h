@@ -41,11 +41,15 @@ typedef struct sb_plane {
     int32_t dtype; /* sb_dtype; all planes of one operator have the same */
 } sb_plane;
 
-/* Active blocks: index[i] = (n, y, x) for i < *count, in blocks; a block is block_h x block_w pixels of the output. */
+/* Active blocks: index[i] = (n, y, x) for i < *count, in blocks; a block is block_h x block_w pixels of the output. A list
+ * may be a part of a longer one that is run part by part. Then kernels may choose by the whole of it how to store, and fetch
+ * ahead what the next part reads; neither changes a value. */
 typedef struct sb_blocks {
     const int32_t *index; /* [capacity][3] */
     const int32_t *count;
     int32_t block_h, block_w;
+    int32_t whole; /* blocks of the longer list; 0: this is all of it */
+    int32_t next;  /* that many more of index[*count...] are run next by this thread */
 } sb_blocks;
 
 typedef enum sb_activation {
@@ -217,11 +221,18 @@ typedef enum sb_op {
     SB_OP_GROUP_NORM = 6, /* `residual` is the plane of moments */
     SB_OP_PAD = 7,
 } sb_op;
+#define SB_LONGEST_CHAIN 16
 typedef struct sb_step {
     int32_t op;                /* sb_op */
     int32_t x, residual, out;  /* numbers of planes; residual -1: none; a residual of one pixel or channel counts for all */
     int32_t list;              /* number of the list of active blocks */
     int32_t block_h, block_w;  /* block size in pixels of this step's output */
+    /* A chain: this many steps, from this one on, on one list and none reading with a halo what another of them writes, are
+     * run one after the other for each piece of a block. 0 or 1: none begins here. At most SB_LONGEST_CHAIN. */
+    int32_t chain;
+    int32_t piece_h, piece_w;  /* of this step's output; in a chain only. They divide the block, in equal parts for all its steps */
+    int32_t local;             /* 1: `out` has no memory (its plane says sizes and dtype): pieces lie in the thread's scratch, */
+    int64_t scratch;           /* from this byte on, and only steps of the chain read them */
     int32_t dense;             /* 1: every pixel of every image, whatever the list says; block size unused */
     union {
         sb_conv2d conv2d;
@@ -234,8 +245,8 @@ typedef struct sb_step {
     sb_epilogue epilogue;
 } sb_step;
 
-/* Runs steps[0..n_steps), each over its own list of active blocks, which is read when the step begins. seconds, if
- * not NULL, receives the wall time of each step. */
+/* Runs steps[0..n_steps), each over its own list of active blocks, which is read when the step or its chain
+ * begins. seconds, if not NULL, receives the wall time of each step; that of a chain is divided among its steps. */
 SB_API void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_list *lists, int threads,
                    double *seconds);
 

@@ -1,9 +1,21 @@
-"""Which inputs of a concatenation are written straight into its plane by the node that makes them."""
+"""Values that lie in others: which inputs of a concatenation are written straight into it, and where parts lie."""
 
 from __future__ import annotations
 
 from sparseblock.grid import BlockGrid
-from sparseblock.plan.ir import Concat, Conv2d, GlobalPool, Graph, GroupNorm, Interpolate, Node, Pad, Pointwise, Pool2d
+from sparseblock.plan.ir import (
+    Concat,
+    Conv2d,
+    GlobalPool,
+    Graph,
+    GroupNorm,
+    Interpolate,
+    Node,
+    Pad,
+    Pointwise,
+    Pool2d,
+    Slice,
+)
 from sparseblock.plan.placement import place
 
 _WRITERS = (Conv2d, Pool2d, Interpolate, GlobalPool, GroupNorm, Pad, Pointwise, Concat)
@@ -29,6 +41,20 @@ def straight_inputs(graph: Graph, grid: BlockGrid | None) -> dict[str, list[bool
             if flags[-1]:
                 taken.add(name)
     return straight
+
+
+def homes(graph: Graph) -> dict[str, tuple[str, int]]:
+    """The value that each slice lies in, and its first channel there."""
+    places: dict[str, tuple[str, int]] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, Slice):
+            places[node.output] = (node.inputs[0], node.op.start)
+        elif isinstance(node.op, Concat):
+            offset = 0
+            for name in node.inputs:
+                places[name] = (node.output, offset)
+                offset += graph.values[name].shape[1]
+    return places
 
 
 def only_reader(graph: Graph, concat: Node) -> Node | None:

@@ -18,6 +18,7 @@ from sparseblock.cache import FeatureCache, PlaneSpec, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
+from sparseblock.plan.chains import find_chains
 from sparseblock.plan.choice import Choice, choose
 from sparseblock.plan.gates import Gate, check_gates, open_tiles
 from sparseblock.plan.ir import Conv2d, Graph, Node, Ref, Torch
@@ -58,15 +59,16 @@ class Plan:
         self._signature = signature
         blocks = self._blocks_of_maps()
         self._placements = place(graph, blocks)
-        self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, blocks, self._placements, dtype)
         self._gated = {node.origin: node for node in graph.nodes if node.gated}
         dense = [name for name, node in self._gated.items() if self._placements[node.output].kind != "sparse"]
         if dense:
             reason = self._placements[self._gated[dense[0]].output].reason
             raise SparseBlockError(f"compile: gates has {dense[0]!r}, which runs dense: {reason}")
-        self._with_plane = {spec.name for spec in self._specs}
         self._choices = choose(graph, self._placements, algorithms)
         self.algorithms = {name: choice.algorithm for name, choice in self._choices.items()}
+        self._chains = find_chains(graph, blocks, self._placements, self.algorithms, dtype)
+        self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, blocks, self._placements, dtype, self._chains)
+        self._with_plane = {spec.name for spec in self._specs}
         self._segments = self._build_segments()
         self._isa = native.lib().sb_isa()
         self._node_macs = {node.output: node_macs(node, graph) for node in graph.nodes}
@@ -151,7 +153,10 @@ class Plan:
         state: FeatureCache,
         gates: Mapping[str, Gate | BlockSet] | None = None,
     ) -> list[tuple[str, float]]:
-        """Runs one frame as a call does; returns (node, seconds) for every node that has something to do, in order."""
+        """Runs one frame as a call does; returns (node, seconds) for every node that has something to do, in order.
+
+        The nodes of a chain run together: its time is divided among them as the threads spent theirs.
+        """
         times: list[tuple[str, float]] = []
         self._run(self._signature.maps((frame,), {}), blocks, state, times, gates or {})
         return times
@@ -160,6 +165,8 @@ class Plan:
         """What runs sparse, what does not and why, MACs and memory."""
         specs = {spec.name: spec for spec in self._specs}
         places = {node.output: place for place, node in enumerate(self.graph.nodes)}
+        numbers = {name: number for number, chain in enumerate(self._chains, 1) for name in chain.pieces}
+        pieces = {name: piece for chain in self._chains for name, piece in chain.pieces.items()}
         nodes = []
         for node in self.graph.nodes:
             value, placement = self.graph.values[node.output], self._placements[node.output]
@@ -173,7 +180,8 @@ class Plan:
                     choice=self._choices.get(node.output),
                     shape=value.shape[1:] if value.is_map else None,
                     macs=self._node_macs[node.output],
-                    **_memory(specs.get(node.output)),
+                    chain=numbers.get(node.output),
+                    **_memory(specs.get(node.output), pieces),
                     inputs=tuple(places[name] for name in node.inputs if name in places),
                 )
             )
@@ -186,6 +194,10 @@ class Plan:
             weight_bytes=sum(segment.weight_bytes for segment in self._segments if isinstance(segment, Steps)),
             plane_bytes=sum(spec.nbytes for spec in self._specs),
             shared_bytes=shared_bytes(self._specs),
+            scratch_bytes=max(
+                (spec.scratch + _piece_bytes(spec, pieces) for spec in self._specs if spec.scratch is not None),
+                default=0,
+            ),
         )
 
     def _blocks_of_maps(self) -> BlockGrid | None:
@@ -203,10 +215,10 @@ class Plan:
                 run.append(node)
                 continue
             if run:
-                segments.append(Steps(run, self.graph, self._placements, self._specs, self._choices))
+                segments.append(Steps(run, self.graph, self._placements, self._specs, self._choices, self._chains))
                 run = []
             if node is not None and node.gated:
-                segments.append(Steps([node], self.graph, self._placements, self._specs, self._choices))
+                segments.append(Steps([node], self.graph, self._placements, self._specs, self._choices, ()))
             elif node is not None:
                 segments.append(TorchCall(node, self._with_plane))
         return tuple(segments)
@@ -338,11 +350,18 @@ def _without_weights(graph: Graph) -> Graph:
     return graph.with_nodes(nodes)
 
 
-def _memory(spec: PlaneSpec | None) -> dict[str, Any]:
+def _memory(spec: PlaneSpec | None, pieces: dict[str, tuple[int, int]]) -> dict[str, Any]:
     """Where a value lies and how many bytes it takes there, for its node's report."""
     if spec is None or spec.parent is not None:
         return {"memory": "", "bytes": 0}
+    if spec.scratch is not None:
+        return {"memory": "scratch", "bytes": _piece_bytes(spec, pieces)}
     return {"memory": "plane" if spec.shared is None else "shared", "bytes": spec.size}
+
+
+def _piece_bytes(spec: PlaneSpec, pieces: dict[str, tuple[int, int]]) -> int:
+    rows, cols = pieces[spec.name]
+    return replace(spec, h=rows, w=cols).size
 
 
 def timed(call: Callable[[], None], node: Node, times: list[tuple[str, float]] | None) -> None:

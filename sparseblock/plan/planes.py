@@ -3,11 +3,13 @@
 A value keeps its own plane from frame to frame where somebody may look outside of the active blocks: a reader with a
 halo, a dense reader, a gate, the user. A value that sparse nodes read within their own block only is *transient*: it is
 dead before the frame is over, so such values share one piece of memory by lifetime. A node that adds a dying value, or
-does pointwise work on one, writes its result in its place.
+does pointwise work on one, writes its result in its place. What only one chain touches has no memory but the scratch of
+the thread that takes a piece through the chain.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,9 @@ import torch
 from sparseblock.cache import PlaneSpec
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.arena import Span, assign_offsets
-from sparseblock.plan.ir import BlockMoments, Concat, Conv2d, Graph, Node, Pointwise, Slice, Torch
+from sparseblock.plan.chains import Chain
+from sparseblock.plan.concats import homes
+from sparseblock.plan.ir import BlockMoments, Conv2d, Graph, Node, Pointwise, Torch
 from sparseblock.plan.padding import trailing
 from sparseblock.plan.placement import Placement, reads_within_block
 
@@ -41,43 +45,34 @@ class Tree:
 
 
 def assign_planes(
-    graph: Graph, grid: BlockGrid | None, placements: dict[str, Placement], dtype: torch.dtype = torch.float32
+    graph: Graph,
+    grid: BlockGrid | None,
+    placements: dict[str, Placement],
+    dtype: torch.dtype = torch.float32,
+    chains: Sequence[Chain] = (),
 ) -> tuple[PlaneSpec, ...]:
     """The planes of a cache for this graph; a value that only torch calls touch has none, any other one of its name.
 
     All are of `dtype` but the frame's, which lies where the user's float32 tensor does, and those of moments.
     """
-    homes = _homes(graph)
-    trees = _trees(graph, grid, placements, homes)
+    parents = homes(graph)
+    trees = _trees(graph, grid, placements, parents)
     specs = [PlaneSpec(name, *graph.values[name].shape[1:], external=True) for name in graph.inputs]
     dtypes = {node.output: torch.float32 if isinstance(node.op, BlockMoments) else dtype for node in graph.nodes}
-    shared = _share(graph, [tree for tree in trees if tree.transient], dtypes)
+    scratch = _scratch(graph, trees, chains, dtypes)
+    shared = _share(graph, [tree for tree in trees if tree.transient and tree.root not in scratch], chains, dtypes)
     for tree in trees:
         for name in tree.members:
-            parent, offset = homes.get(name, (None, 0))
+            parent, offset = parents.get(name, (None, 0))
             border = tree.border if parent is None and not tree.transient else 0
             shape = graph.values[name].shape[1:]
-            place = {"shared": shared.get(name), "dtype": dtypes[name]}
+            place = {"shared": shared.get(name), "scratch": scratch.get(name), "dtype": dtypes[name]}
             specs.append(PlaneSpec(name, *shape, border, parent, offset, **place))
     return tuple(specs)
 
 
-def _homes(graph: Graph) -> dict[str, tuple[str, int]]:
-    """The value that each slice lies in, and its first channel there."""
-    homes: dict[str, tuple[str, int]] = {}
-    for node in graph.nodes:
-        if isinstance(node.op, Slice):
-            homes[node.output] = (node.inputs[0], node.op.start)
-        elif isinstance(node.op, Concat):
-            offset = 0
-            for name in node.inputs:
-                homes[name] = (node.output, offset)
-                offset += graph.values[name].shape[1]
-    return homes
-
-
 def _trees(
-    graph: Graph, grid: BlockGrid | None, placements: dict[str, Placement], homes: dict[str, tuple[str, int]]
+    graph: Graph, grid: BlockGrid | None, placements: dict[str, Placement], parents: dict[str, tuple[str, int]]
 ) -> list[Tree]:
     readers, producers = graph.readers(), graph.producers()
     members: dict[str, list[str]] = {}
@@ -86,10 +81,10 @@ def _trees(
         for name, value in graph.values.items()
         if name not in graph.inputs and value.is_map and _needs_plane(producers[name], readers[name])
     ]
-    for name in sorted(with_plane, key=lambda name: _depth(name, homes)):
+    for name in sorted(with_plane, key=lambda name: _depth(name, parents)):
         root = name
-        while root in homes:
-            root = homes[root][0]
+        while root in parents:
+            root = parents[root][0]
         members.setdefault(root, []).append(name)
     position = {node.output: i for i, node in enumerate(graph.nodes)}
     outputs = graph.output_names()
@@ -113,8 +108,8 @@ def _needs_plane(producer: Node, readers: list[Node]) -> bool:
     return not all(isinstance(node.op, Torch) for node in (producer, *readers))
 
 
-def _depth(name: str, homes: dict[str, tuple[str, int]]) -> int:
-    return 1 + _depth(homes[name][0], homes) if name in homes else 0
+def _depth(name: str, parents: dict[str, tuple[str, int]]) -> int:
+    return 1 + _depth(parents[name][0], parents) if name in parents else 0
 
 
 def _padding(reader: Node, name: str, graph: Graph) -> int:
@@ -125,7 +120,27 @@ def _padding(reader: Node, name: str, graph: Graph) -> int:
     return max(*op.padding, *trailing(reader, graph))
 
 
-def _share(graph: Graph, trees: list[Tree], dtypes: dict[str, torch.dtype]) -> dict[str, int]:
+def _scratch(
+    graph: Graph, trees: list[Tree], chains: Sequence[Chain], dtypes: dict[str, torch.dtype]
+) -> dict[str, int]:
+    """The byte of a thread's scratch at which a piece lies of each value that only one chain touches."""
+    offsets: dict[str, int] = {}
+    for chain in chains:
+        inner = [
+            tree
+            for tree in trees
+            if tree.transient and len(tree.members) == 1 and chain.first <= tree.first and tree.last <= chain.last
+        ]
+        spans = []
+        for tree in inner:
+            root = tree.root
+            piece = PlaneSpec(root, graph.values[root].shape[1], *chain.pieces[root], dtype=dtypes[root])
+            spans.append(Span(piece.size, tree.first, tree.last))
+        offsets |= zip((tree.root for tree in inner), assign_offsets(spans), strict=True)
+    return offsets
+
+
+def _share(graph: Graph, trees: list[Tree], chains: Sequence[Chain], dtypes: dict[str, torch.dtype]) -> dict[str, int]:
     """The byte of shared memory at which each of these transient roots lies."""
     groups: list[list[Tree]] = []
     for tree in sorted(trees, key=lambda tree: tree.first):
@@ -138,9 +153,14 @@ def _share(graph: Graph, trees: list[Tree], dtypes: dict[str, torch.dtype]) -> d
     for group in groups:
         root = group[0].root
         size = PlaneSpec(root, *graph.values[root].shape[1:], dtype=dtypes[root]).size
-        spans.append(Span(size, group[0].first, group[-1].last))
+        spans.append(Span(size, _moments(group[0].first, chains)[0], _moments(group[-1].last, chains)[1]))
     offsets = assign_offsets(spans)
     return {tree.root: at for group, at in zip(groups, offsets, strict=True) for tree in group}
+
+
+def _moments(place: int, chains: Sequence[Chain]) -> tuple[int, int]:
+    """When the node at `place` runs. All nodes of a chain run at once: pieces are at different ones of them."""
+    return next(((chain.first, chain.last) for chain in chains if chain.first <= place <= chain.last), (place, place))
 
 
 def _in_place(graph: Graph, dying: Tree, tree: Tree) -> bool:

@@ -25,9 +25,11 @@ class NodeReport:
         shape: of its value for one image, [c, h, w]; None where it is no feature map.
         macs: multiply-accumulates of one dense frame.
         choice: of a native convolution: its algorithm, the candidates, and why; None for all else.
+        chain: number of the chain that it is part of, whose nodes run one after the other for each piece of a block.
         memory: where its value lies: in a "plane" of its own that lasts from frame to frame, in memory that values
-            share in turn ("shared"), or "" for what lies in another's, as parts of a concatenation do, or in no state.
-        bytes: that it takes there, a stream.
+            share in turn ("shared"), in the "scratch" of the thread that runs its chain, or "" for what lies in
+            another's, as parts of a concatenation do, or in no state.
+        bytes: that it takes there: a stream, or in scratch a thread.
         inputs: places in `Report.nodes` of the nodes whose values it reads; the frame is none of them.
     """
 
@@ -39,6 +41,7 @@ class NodeReport:
     shape: tuple[int, ...] | None
     macs: int
     choice: Choice | None
+    chain: int | None
     memory: str
     bytes: int
     inputs: tuple[int, ...]
@@ -55,6 +58,7 @@ class Report:
         macs, dense_macs: of one frame, and the part of it that runs whatever is active.
         weight_bytes: of the packed weights, which the plan holds once for all states.
         plane_bytes, shared_bytes: per stream: planes that last from frame to frame, and the memory that values share.
+        scratch_bytes: per thread: the pieces of values that only a chain touches. Kernels have some of their own.
     """
 
     grid: tuple[int, int, int]
@@ -65,15 +69,21 @@ class Report:
     weight_bytes: int
     plane_bytes: int
     shared_bytes: int
+    scratch_bytes: int
 
     # The table: what its columns are called, and which of them are numbers.
-    columns: ClassVar = ("node", "op", "placement", "kernel", "shape", "MMAC", "KiB", "memory", "reason")
-    right: ClassVar = (False, False, False, False, True, True, True, False, False)
+    columns: ClassVar = ("node", "op", "placement", "kernel", "shape", "MMAC", "KiB", "memory", "chain", "reason")
+    right: ClassVar = (False, False, False, False, True, True, True, False, True, False)
 
     @property
     def coverage(self) -> float:
         """Share of the MACs that active blocks decide about."""
         return 1.0 - self.dense_macs / self.macs if self.macs else 1.0
+
+    @property
+    def chains(self) -> int:
+        """Number of chains."""
+        return len({node.chain for node in self.nodes} - {None})
 
     def predicted(self, fraction: float) -> float:
         """Share of the dense network's MACs when `fraction` of the blocks is active, all being alike."""
@@ -106,7 +116,8 @@ class Report:
             + ", ".join(f"{100 * p:.0f} % active: {100 * self.predicted(p):.1f} %" for p in (0.5, 0.3, 0.1)),
             f"{self.weight_bytes / 2**20:.1f} MiB of weights; "
             f"a stream, in {self.dtype}: {self.plane_bytes / 2**20:.1f} MiB of planes "
-            f"and {self.shared_bytes / 2**20:.1f} MiB that values share in turn",
+            f"and {self.shared_bytes / 2**20:.1f} MiB that values share in turn; "
+            f"{self.scratch_bytes / 2**10:.0f} KiB of scratch a thread for {self.chains} chains",
         ]
 
     def __str__(self) -> str:
@@ -119,8 +130,9 @@ class Report:
 def _row(node: NodeReport) -> tuple[str, ...]:
     shape = "" if node.shape is None else "x".join(map(str, node.shape))
     macs = f"{node.macs / 1e6:.1f}" if node.macs else ""
+    chain = "" if node.chain is None else str(node.chain)
     kib = f"{node.bytes / 1024:.0f}" if node.bytes else ""
-    return (node.name, node.op, node.placement, node.kernel, shape, macs, kib, node.memory, node.reason)
+    return (node.name, node.op, node.placement, node.kernel, shape, macs, kib, node.memory, chain, node.reason)
 
 
 def _pad(text: str, width: int, right: bool) -> str:

@@ -10,6 +10,7 @@ from sparseblock.backends.cpu import native, packed_weight
 from sparseblock.blocks import BlockSet
 from sparseblock.cache import PlaneSpec
 from sparseblock.grid import interpolate_scale
+from sparseblock.plan.chains import Chain
 from sparseblock.plan.choice import Choice
 from sparseblock.plan.ir import (
     BlockMoments,
@@ -41,6 +42,7 @@ class Steps:
         placements: dict[str, Placement],
         specs: tuple[PlaneSpec, ...],
         choices: dict[str, Choice],
+        chains: tuple[Chain, ...],
     ) -> None:
         self.nodes = tuple(nodes)
         self.weight_bytes = 0
@@ -49,6 +51,10 @@ class Steps:
         self._steps = (native.Step * len(nodes))(
             *(self._step(node, graph, placements[node.output], numbers, choices) for node in nodes)
         )
+        steps = {node.output: step for node, step in zip(nodes, self._steps, strict=True)}
+        for chain in chains:
+            if chain.pieces.keys() <= steps.keys():
+                self._join(chain, steps, {spec.name: spec.scratch for spec in specs})
 
     def run(
         self,
@@ -144,6 +150,14 @@ class Steps:
                 step.op = native.OP_POINTWISE
         step.epilogue = self._epilogue(node.epilogue, bias)
         return step
+
+    def _join(self, chain: Chain, steps: dict[str, native.Step], scratch: dict[str, int | None]) -> None:
+        steps[next(iter(chain.pieces))].chain = len(chain.pieces)
+        for name, (rows, cols) in chain.pieces.items():
+            step = steps[name]
+            step.piece_h, step.piece_w = rows, cols
+            if scratch[name] is not None:
+                step.local, step.scratch = 1, scratch[name]
 
     def _conv(self, op: Conv2d, c: int, k: int, algorithm: str) -> native.Conv2d:
         window = (*op.weight.shape[2:], *op.stride, *op.padding, *op.dilation)

@@ -113,7 +113,7 @@ struct Active {
         }
     }
     bool covers(int n, int y, int x) const { return mask[((size_t)n * rows + y / block_h) * cols + x / block_w]; }
-    sb_blocks list() const { return {index.data(), &count, block_h, block_w}; }
+    sb_blocks list() const { return {index.data(), &count, block_h, block_w, 0, 0}; }
 };
 
 /* A value as plain loops have it, in double, and the sum of the magnitudes that went into it. */

@@ -449,7 +449,23 @@ class TinyContext(nn.Module):
         return self.head(torch.cat([deep, means, F.interpolate(self.peak(deep), deep.shape[-2:])], 1))
 
 
+class TinyBranches(nn.Module):
+    """Branches of a 3x3 and pointwise convolutions, each of which adds what the one before it made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halos = nn.ModuleList(nn.Conv2d(3, 8, 3, padding=1) for _ in range(3))
+        self.first, self.second, self.third = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 16, 1)
+        self.wider, self.wide, self.head = nn.Conv2d(8, 20, 1), nn.Conv2d(20, 16, 1), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = F.relu(self.first(self.halos[0](x)))
+        second = self.wide(F.relu(self.wider(F.relu(first + self.second(self.halos[1](x))))))
+        return self.head(F.relu(second + self.third(self.halos[2](x))))
+
+
 MINIATURES = {
+    "branches": (TinyBranches, (3, 36, 44)),
     "bottlenecks": (TinyBottlenecks, (3, 36, 44)),
     "pyramid": (TinyPyramid, (3, 36, 44)),
     "swift": (TinySwift, (3, 37, 50)),

@@ -10,7 +10,7 @@ from networks import miniature
 from test_random_networks import check, random_masks
 
 from sparseblock.cache import FeatureCache
-from sparseblock.plan import placement, plan, planes
+from sparseblock.plan import chains, placement, plan, planes
 from sparseblock.plan.ir import BlockMoments, Epilogue
 from sparseblock.plan.steps import Steps
 
@@ -54,9 +54,39 @@ def halo_read_from_transient(monkeypatch):
     monkeypatch.setattr(planes, "reads_within_block", lambda *_: True)
 
 
+def memory_free_inside_of_a_chain(monkeypatch):
+    """A value's memory is taken to be free when its node of a chain is through, though other pieces need it yet."""
+    monkeypatch.setattr(planes, "_moments", lambda place, chains: (place, place))
+
+
+def pieces_share_their_scratch(monkeypatch):
+    """All values of a chain lie at the same place of a thread's scratch."""
+    scratch = planes._scratch
+    monkeypatch.setattr(planes, "_scratch", lambda *args: dict.fromkeys(scratch(*args), 0))
+
+
+def halo_read_within_a_chain(monkeypatch):
+    """A node that reads with a halo what the chain has not yet written everywhere joins it."""
+    monkeypatch.setattr(chains, "reads_within_block", lambda *_: True)
+
+
+def pieces_in_the_wrong_place(monkeypatch):
+    """A chain's pieces are half as high as they should be: half of each block is never computed."""
+    make = Steps._join
+
+    def join(self, chain, by_name, scratch):
+        halves = {name: (max(1, rows // 2), cols) for name, (rows, cols) in chain.pieces.items()}
+        make(self, chain, by_name, scratch)
+        for name, (rows, _) in halves.items():
+            by_name[name].piece_h = rows
+            by_name[name].block_h = chain.pieces[name][0] * (by_name[name].block_h // chain.pieces[name][0]) // 2
+
+    monkeypatch.setattr(Steps, "_join", join)
+
+
 def slices_in_the_wrong_place(monkeypatch):
-    homes = planes._homes
-    monkeypatch.setattr(planes, "_homes", lambda graph: {name: (home, 0) for name, (home, _) in homes(graph).items()})
+    homes = planes.homes
+    monkeypatch.setattr(planes, "homes", lambda graph: {name: (home, 0) for name, (home, _) in homes(graph).items()})
 
 
 def blocks_of_the_wrong_stride(monkeypatch):
@@ -116,6 +146,10 @@ def cells_are_not_kept(monkeypatch):
 FAULTS = {
     border_without_memory: "vdsr",
     live_values_share: "pyramid",
+    memory_free_inside_of_a_chain: "branches",
+    pieces_share_their_scratch: "branches",
+    halo_read_within_a_chain: "vdsr",
+    pieces_in_the_wrong_place: "bottlenecks",
     a_life_too_short: "pyramid",
     result_over_a_live_input: "bottlenecks",
     halo_read_from_transient: "pyramid",
@@ -130,6 +164,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("plant", FAULTS)
 def test_fault_is_noticed(plant, monkeypatch):
+    monkeypatch.setattr(chains, "CACHE_BYTES", 1 << 12)  # the miniatures' blocks are cut into several pieces
+    monkeypatch.setattr(chains, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(chains, "MOST_MACS", 1000)
     case = miniature(FAULTS[plant])
     masks = random_masks(case, 1, seed=0)
     check(case, 1, masks, deep=True)

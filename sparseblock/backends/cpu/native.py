@@ -44,6 +44,7 @@ NEAREST, BILINEAR = range(2)  # sb_resize
 PAD_MODES = {"constant": 0, "zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}  # sb_pad_mode
 DIRECT, WINOGRAD_2X2, WINOGRAD_4X4 = range(3)  # sb_algorithm
 ALGORITHMS = {"direct": DIRECT, "winograd_2x2": WINOGRAD_2X2, "winograd_4x4": WINOGRAD_4X4}
+LONGEST_CHAIN = 16  # SB_LONGEST_CHAIN
 OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE, OP_BLOCK_MOMENTS, OP_GLOBAL_AVG_POOL2D, OP_GROUP_NORM, OP_PAD = (
     range(8)
 )  # sb_op
@@ -70,7 +71,14 @@ class Plane(Structure):
 class Blocks(Structure):
     """sb_blocks: the active blocks of an operator's output."""
 
-    _fields_ = [("index", c_void_p), ("count", c_void_p), ("block_h", c_int32), ("block_w", c_int32)]
+    _fields_ = [
+        ("index", c_void_p),
+        ("count", c_void_p),
+        ("block_h", c_int32),
+        ("block_w", c_int32),
+        ("whole", c_int32),
+        ("next", c_int32),
+    ]
 
 
 class List(Structure):
@@ -190,6 +198,11 @@ class Step(Structure):
         ("list", c_int32),
         ("block_h", c_int32),
         ("block_w", c_int32),
+        ("chain", c_int32),
+        ("piece_h", c_int32),
+        ("piece_w", c_int32),
+        ("local", c_int32),
+        ("scratch", c_int64),
         ("dense", c_int32),
         ("u", StepParameters),
         ("epilogue", Epilogue),
