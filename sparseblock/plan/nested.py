@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -164,6 +165,10 @@ class NestedReport:
         """The same as plain data, for JSON."""
         parts = {name: report.to_dict() for name, report in self.parts.items()}
         return {**vars(self), "parts": parts, "coverage": self.coverage}
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
     def __str__(self) -> str:
         inside = sum(report.macs for report in self.parts.values())
