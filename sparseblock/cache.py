@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -80,6 +81,8 @@ class FeatureCache:
         >>> state["stem"].shape, state.frames
         (torch.Size([2, 64, 360, 640]), [0, 0])
     """
+
+    state_keys: ClassVar = ("frames", "planes", "gates")  # of `state_dict`
 
     def __init__(self, specs: Sequence[PlaneSpec], streams: int = 1) -> None:
         """Allocates every plane, zeroed.
@@ -197,6 +200,81 @@ class FeatureCache:
         for plane in self._storage.values():
             plane[chosen].zero_()
         self.frames[chosen] = [0] * len(self.frames[chosen])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the streams have left behind, as plain data and tensors of its own: torch.save takes it.
+
+        Holds every plane that lasts from frame to frame, [n, c, h, w], what gates remember, and the frames seen.
+        """
+        return {
+            "frames": list(self.frames),
+            "planes": {name: self._views[name].clone() for name in self._storage},
+            "gates": copy.deepcopy(self.gates),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where the state of another cache of the same plan and number of streams was, `state_dict` of which
+        this is. Nothing changes where it does not fit.
+
+        Raises:
+            SparseBlockError: it is no such dict, of another number of streams, or its planes are not those of this one.
+        """
+        check_state("FeatureCache", state, self.state_keys, self.streams)
+        planes = state["planes"]
+        if planes.keys() != self._storage.keys():
+            odd = sorted(planes.keys() ^ self._storage.keys())[0]
+            raise SparseBlockError(
+                f"FeatureCache: plane {odd!r} is in only one of the two states; load what a state of the same plan gave"
+            )
+        for name, plane in planes.items():
+            own = self._views[name]
+            if not isinstance(plane, torch.Tensor) or (plane.shape, plane.dtype) != (own.shape, own.dtype):
+                is_tensor = isinstance(plane, torch.Tensor)
+                given = f"{plane.dtype} {list(plane.shape)}" if is_tensor else type(plane).__name__
+                raise SparseBlockError(
+                    f"FeatureCache: plane {name!r} is {given} but {own.dtype} {list(own.shape)} here; "
+                    "load what a state of the same plan gave"
+                )
+        for name, plane in planes.items():
+            self._views[name].copy_(plane)
+        self.gates = copy.deepcopy(state["gates"])
+        self.frames[:] = state["frames"]
+
+    def fork(self) -> FeatureCache:
+        """A state of its own that goes on from here, such as to look ahead."""
+        fork = self._empty()
+        fork.load_state_dict(self.state_dict())
+        return fork
+
+    def to(self, device: torch.device | str) -> FeatureCache:
+        """This state, where it is on `device` already.
+
+        Raises:
+            SparseBlockError: it is another device than the cpu, on which no plan runs.
+        """
+        if torch.device(device).type != "cpu":
+            raise SparseBlockError(f"FeatureCache: to {device}, where no plan runs; states live on the cpu")
+        return self
+
+    def _empty(self) -> FeatureCache:
+        return FeatureCache(self.specs, self.streams)
+
+
+def check_state(what: str, state: Any, keys: Sequence[str], streams: int) -> None:
+    """`state` is a dict with exactly `keys`, and its "frames" are of `streams` streams."""
+    if not isinstance(state, dict) or state.keys() != set(keys):
+        given = f"a dict of {', '.join(map(repr, state))}" if isinstance(state, dict) else type(state).__name__
+        raise SparseBlockError(f"{what}: state is {given}; it must be what state_dict gave, with {', '.join(keys)}")
+    frames = state["frames"]
+    if not isinstance(frames, list) or not all(isinstance(seen, int) and seen >= 0 for seen in frames):
+        raise SparseBlockError(
+            f"{what}: frames is {frames!r}; it must be the number of frames that each stream has seen"
+        )
+    if len(frames) != streams:
+        raise SparseBlockError(
+            f"{what}: state is of {len(frames)} streams, but this one has {streams}; "
+            f"make it with new_state({len(frames)})"
+        )
 
 
 def _zeros(size: int, streams: int, needed: int) -> torch.Tensor:

@@ -6,11 +6,12 @@ reads the values that lie there, so a change stays within its channels.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -123,6 +124,8 @@ class ChangeCache(FeatureCache):
         held: values without a plane, by stream.
     """
 
+    state_keys: ClassVar = (*FeatureCache.state_keys, "last", "held")
+
     def __init__(self, specs: Sequence[PlaneSpec], streams: int, tilings: dict[str, Tiling], frame: str) -> None:
         super().__init__(specs, streams)
         self.tilings = tilings
@@ -166,6 +169,23 @@ class ChangeCache(FeatureCache):
         x, last, whole = native.plane_of(frame), native.plane_of(self._last), self.whole
         native.lib().sb_compare_run(x, last, tolerance, self.changes[0], whole.data_ptr(), threads)
         return int(self.counts[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `FeatureCache.state_dict`, with the last frame and the values that have no plane."""
+        last = None if self._last is None else self._last.clone()
+        return {**super().state_dict(), "last": last, "held": copy.deepcopy(self.held)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `FeatureCache.load_state_dict`."""
+        super().load_state_dict(state)
+        self.held = copy.deepcopy(state["held"])
+        self._last = state["last"]
+        if self._last is not None:
+            self._last = self._last.clone()
+            self.bind(self._frame, self._last)
+
+    def _empty(self) -> ChangeCache:
+        return ChangeCache(self.specs, self.streams, self.tilings, self._frame)
 
     @property
     def nbytes(self) -> int:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from sparseblock.blocks import BlockSet
-from sparseblock.cache import FeatureCache
+from sparseblock.cache import FeatureCache, check_state
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.carry import Carry
@@ -56,6 +56,41 @@ class NestedState:
         chosen = slice(None) if stream is None else slice(stream, stream + 1)
         self.frames[chosen] = [0] * len(self.frames[chosen])
         self.versions.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the streams have left behind, as plain data and tensors of its own: torch.save takes it."""
+        return {
+            "frames": list(self.frames),
+            "caches": {name: cache.state_dict() for name, cache in self.caches.items()},
+            "pending": {name: mask.clone() for name, mask in self.pending.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where the state of the same plan was whose `state_dict` this is.
+
+        Raises:
+            SparseBlockError: it is no such dict, or of another number of streams or other parts.
+        """
+        check_state("NestedState", state, ("frames", "caches", "pending"), self.streams)
+        for key, own in (("caches", self.caches), ("pending", self.pending)):
+            if state[key].keys() != own.keys():
+                raise SparseBlockError(
+                    f"NestedState: {key} are of {', '.join(state[key])}, but here of {', '.join(own)}; "
+                    "load what a state of the same plan gave"
+                )
+        forks = {name: cache.fork() for name, cache in self.caches.items()}
+        for name, cache in forks.items():
+            cache.load_state_dict(state["caches"][name])
+        self.caches.update(forks)
+        self.pending.update({name: mask.clone() for name, mask in state["pending"].items()})
+        self.versions.clear()
+        self.frames[:] = state["frames"]
+
+    def fork(self) -> NestedState:
+        """A state of its own that goes on from here, such as to look ahead."""
+        caches = {name: cache.fork() for name, cache in self.caches.items()}
+        pending = {name: mask.clone() for name, mask in self.pending.items()}
+        return NestedState(caches, self.streams, list(self.frames), pending)
 
 
 class NestedPlan:

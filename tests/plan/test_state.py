@@ -1,0 +1,155 @@
+"""States: several streams, saving and loading, forks, and one plan in several threads."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import pytest
+import torch
+from networks import miniature
+from torch import nn
+
+import sparseblock
+from sparseblock import SparseBlockError
+from sparseblock.testing import assert_identical
+
+PLANS = {"grid": {"block_size": 16}, "exact": {"mode": "exact"}}
+
+
+def compiled(mode: str, streams: int = 1):
+    """A plan, a state that has seen two frames, a third frame, and blocks for it."""
+    torch.manual_seed(0)
+    case = miniature("swift")
+    plan = sparseblock.compile(case.network, case.frames(), **PLANS[mode])
+    state = plan.new_state(streams)
+    frames = [torch.cat([case.frames() for _ in range(streams)]) for _ in range(3)]
+    mask = None
+    if mode == "grid":
+        mask = torch.rand(streams, plan.grid.rows, plan.grid.cols) < 0.5
+    plan(frames[0], None, state)
+    plan(frames[1], mask, state)
+    return plan, state, frames[2], mask
+
+
+def outputs(plan, frame, mask, state) -> torch.Tensor:
+    return plan(frame, mask, state).clone()
+
+
+@pytest.mark.parametrize("mode", PLANS)
+@pytest.mark.parametrize("streams", [1, 2])
+def test_a_loaded_state_goes_on_where_the_other_was(mode, streams):
+    plan, state, frame, mask = compiled(mode, streams)
+    file = io.BytesIO()
+    torch.save(state.state_dict(), file)
+    file.seek(0)
+    other = plan.new_state(streams)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert other.frames == state.frames
+    assert_identical(outputs(plan, frame, mask, other), outputs(plan, frame, mask, state))
+
+
+@pytest.mark.parametrize("mode", PLANS)
+def test_a_fork_leaves_its_origin_alone(mode):
+    plan, state, frame, mask = compiled(mode)
+    fork, before = state.fork(), state.state_dict()
+    outputs(plan, torch.rand_like(frame), mask, fork)
+    after = state.state_dict()
+    assert after["frames"] == before["frames"]
+    for name, plane in before["planes"].items():
+        assert_identical(after["planes"][name], plane)
+    assert_identical(outputs(plan, frame, mask, state.fork()), outputs(plan, frame, mask, state))
+
+
+def test_a_state_dict_is_of_its_own():
+    plan, state, frame, _ = compiled("grid")
+    saved = state.state_dict()
+    kept = {name: plane.clone() for name, plane in saved["planes"].items()}
+    plan(frame, None, state)
+    assert saved["frames"] == [2]
+    for name, plane in kept.items():
+        assert_identical(saved["planes"][name], plane)
+
+
+def test_what_does_not_fit_is_refused_and_changes_nothing():
+    _, state, _, _ = compiled("grid")
+    saved, before = state.state_dict(), state.state_dict()
+    name, plane = next(iter(saved["planes"].items()))
+    wrong = {
+        "state is list; it must be what state_dict gave, with frames, planes, gates": [],
+        "state is a dict of 'frames'; it must be what state_dict gave, with frames, planes, gates": {"frames": [1]},
+        "state is of 2 streams, but this one has 1; make it with new_state(2)": {**saved, "frames": [1, 1]},
+        "frames is [-1]; it must be the number of frames that each stream has seen": {**saved, "frames": [-1]},
+        f"plane {name!r} is in only one of the two states; load what a state of the same plan gave": {
+            **saved,
+            "planes": {key: value for key, value in saved["planes"].items() if key != name},
+        },
+        f"plane {name!r} is torch.float64 {list(plane.shape)} but torch.float32 {list(plane.shape)} here; "
+        "load what a state of the same plan gave": {**saved, "planes": {**saved["planes"], name: plane.double()}},
+    }
+    for message, given in wrong.items():
+        with pytest.raises(SparseBlockError) as error:
+            state.load_state_dict(given)
+        assert str(error.value) == f"FeatureCache: {message}"
+    after = state.state_dict()
+    assert after["frames"] == before["frames"]
+    for key, value in before["planes"].items():
+        assert_identical(after["planes"][key], value)
+
+
+def test_states_live_on_the_cpu():
+    state = compiled("grid")[1]
+    assert state.to("cpu") is state
+    with pytest.raises(SparseBlockError, match=r"^FeatureCache: to cuda, where no plan runs; states live on the cpu$"):
+        state.to("cuda")
+
+
+def test_one_plan_runs_in_several_threads_with_states_of_their_own():
+    plan, _, frame, _ = compiled("grid")
+    frames = [torch.rand(6, *frame.shape, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    masks = torch.rand(6, 1, plan.grid.rows, plan.grid.cols) < 0.5
+    masks[0] = True
+
+    def course(video):
+        own = plan.new_state()
+        return [outputs(plan, frame, mask, own) for frame, mask in zip(video, masks, strict=True)]
+
+    expected = [course(video) for video in frames]
+    found: list = [None] * len(frames)
+
+    def work(number):
+        found[number] = course(frames[number])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(frames))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(expected, found, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert_identical(b, a)
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x):
+        y = self.backbone(x)
+        return y[y > 0]
+
+
+def test_the_state_of_parts_is_saved_and_forked():
+    torch.manual_seed(0)
+    plan = sparseblock.compile(Parts().eval(), torch.rand(1, 3, 32, 32), block_size=16, parts=["backbone"])
+    state, frame = plan.new_state(), torch.rand(1, 3, 32, 32)
+    plan(torch.rand(1, 3, 32, 32), None, state)
+    mask = torch.tensor([[[True, False], [False, True]]])
+    fork, loaded = state.fork(), plan.new_state()
+    loaded.load_state_dict(state.state_dict())
+    expected = plan(frame, mask, state).clone()
+    assert_identical(plan(frame, mask, fork), expected)
+    assert_identical(plan(frame, mask, loaded), expected)
+    with pytest.raises(SparseBlockError, match="NestedState: state is of 2 streams, but this one has 1"):
+        state.load_state_dict({**state.state_dict(), "frames": [1, 1]})
