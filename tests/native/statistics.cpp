@@ -51,6 +51,6 @@ void check_statistics(Random &random, int number) {
         const double squares = sum(n, 0, x.h, 0, x.w, begin, begin + width, [&](double v) { return (v - mean) * (v - mean); });
         const double deviation = sqrt(squares / count + norm.eps);
         /* The means of cells were rounded, relative to values of at most 2: all is off as if the map were, over the deviation. */
-        return epilogue.apply({(x.at(n, y, xx, k) - mean) / deviation, 8.0 / deviation, 1}, k, 0.0);
+        return epilogue.apply({(x.at(n, y, xx, k) - mean) / deviation, 8.0 / deviation, 1}, k, epilogue.neutral());
     });
 }
