@@ -40,6 +40,7 @@ struct Kernels {
     decltype(&sb::SB_ANY::global_avg_pool2d_run) global_avg_pool2d_run;
     decltype(&sb::SB_ANY::group_norm_run) group_norm_run;
     decltype(&sb::SB_ANY::pad_run) pad_run;
+    decltype(&sb::SB_ANY::shuffle_run) shuffle_run;
     decltype(&sb::SB_ANY::within) within;
     decltype(&sb::SB_ANY::conv2d_weight_grad_run) conv2d_weight_grad_run;
     decltype(&sb::SB_ANY::pool2d_input_grad_run) pool2d_input_grad_run;
@@ -73,6 +74,7 @@ bool has_generic() { return true; }
      sb::isa::global_avg_pool2d_run,                                                               \
      sb::isa::group_norm_run,                                                                      \
      sb::isa::pad_run,                                                                             \
+     sb::isa::shuffle_run,                                                                         \
      sb::isa::within,                                                                              \
      sb::isa::conv2d_weight_grad_run,                                                              \
      sb::isa::pool2d_input_grad_run,                                                               \
@@ -182,6 +184,10 @@ void sb_group_norm_run(const sb_group_norm *norm, const sb_epilogue *epilogue, c
 
 void sb_pad_run(const sb_pad *pad, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {
     current().pad_run(*pad, *x, blocks, *out, threads);
+}
+
+void sb_shuffle_run(const sb_shuffle *shuffle, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {
+    current().shuffle_run(*shuffle, *x, blocks, *out, threads);
 }
 
 bool sb::within(int dtype, const void *a, const void *b, int64_t n, float tolerance, float *largest) {

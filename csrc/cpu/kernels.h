@@ -32,6 +32,8 @@
     void group_norm_run(const sb_group_norm &norm, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane &moments, \
                         const sb_blocks *blocks, const sb_plane &out, int threads);                                         \
     void pad_run(const sb_pad &pad, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads);          \
+    void shuffle_run(const sb_shuffle &shuffle, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out,            \
+                     int threads);                                                                                          \
     bool within(int dtype, const void *a, const void *b, int64_t n, float tolerance, float *largest);                       \
     void conv2d_weight_grad_run(const sb_conv2d &conv, const sb_plane &x, const sb_plane &grad_out, const sb_blocks *blocks, \
                                 float *grad_weight, float *grad_bias, int threads);                                         \

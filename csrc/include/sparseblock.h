@@ -146,6 +146,15 @@ typedef struct sb_pad {
     float value; /* of a constant */
 } sb_pad;
 
+/* Elements in another order, as in PyTorch. pixel_shuffle: pixel (y, x), channel c of the output is channel
+ * (c * factor + y % factor) * factor + x % factor of pixel (y / factor, x / factor); pixel_unshuffle is its inverse.
+ * channel_shuffle: channel j * factor + i is channel i * (c / factor) + j, in `factor` groups. */
+typedef enum sb_shuffle_kind { SB_PIXEL_SHUFFLE = 0, SB_PIXEL_UNSHUFFLE = 1, SB_CHANNEL_SHUFFLE = 2 } sb_shuffle_kind;
+typedef struct sb_shuffle {
+    int32_t kind; /* sb_shuffle_kind */
+    int32_t factor;
+} sb_shuffle;
+
 /* The instruction set the kernels were dispatched to: "avx512", "avx2", "neon" or "generic". Chosen once, from the processor or
  * from the environment variable SPARSEBLOCK_ISA. NULL where that names one that the processor or the build lacks: then
  * sb_isa_problem says so in one line (else it is NULL) and no operator may be called, they would abort with that line.
@@ -181,6 +190,7 @@ SB_API void sb_global_avg_pool2d_run(const sb_moments *moments, const sb_plane *
 SB_API void sb_group_norm_run(const sb_group_norm *norm, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *moments,
                               const sb_blocks *blocks, const sb_plane *out, int threads);
 SB_API void sb_pad_run(const sb_pad *pad, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);
+SB_API void sb_shuffle_run(const sb_shuffle *shuffle, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);
 /* Gradients, of the active blocks of grad_out alone, summed in the order of the list; all planes SB_F32. Of conv2d with respect
  * to weight, [k][r][s][c/groups], and bias, [k] or NULL, both overwritten (conv->transposed is 0; packed_weight is not read);
  * with respect to its input it is sb_conv2d_run, transposed. Of pooling and resizing they are added to grad_x; x is read for
@@ -220,6 +230,7 @@ typedef enum sb_op {
     SB_OP_GLOBAL_AVG_POOL2D = 5,
     SB_OP_GROUP_NORM = 6, /* `residual` is the plane of moments */
     SB_OP_PAD = 7,
+    SB_OP_SHUFFLE = 8,
 } sb_op;
 #define SB_LONGEST_CHAIN 16
 typedef struct sb_step {
@@ -241,6 +252,7 @@ typedef struct sb_step {
         sb_moments moments;
         sb_group_norm group_norm;
         sb_pad pad;
+        sb_shuffle shuffle;
     } u;
     sb_epilogue epilogue;
 } sb_step;

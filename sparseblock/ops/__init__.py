@@ -28,6 +28,7 @@ from sparseblock.ops.affine import affine
 from sparseblock.ops.avg_pool2d import avg_pool2d
 from sparseblock.ops.block_moments import block_moments
 from sparseblock.ops.cat import cat, cat_slices
+from sparseblock.ops.channel_shuffle import channel_shuffle
 from sparseblock.ops.conv2d import conv2d
 from sparseblock.ops.conv_transpose2d import conv_transpose2d
 from sparseblock.ops.gather import gather
@@ -37,6 +38,8 @@ from sparseblock.ops.interpolate import interpolate
 from sparseblock.ops.max_pool2d import max_pool2d
 from sparseblock.ops.mul import mul
 from sparseblock.ops.pad import pad
+from sparseblock.ops.pixel_shuffle import pixel_shuffle
+from sparseblock.ops.pixel_unshuffle import pixel_unshuffle
 from sparseblock.ops.scatter import scatter
 
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
     "block_moments",
     "cat",
     "cat_slices",
+    "channel_shuffle",
     "conv2d",
     "conv_transpose2d",
     "gather",
@@ -58,5 +62,7 @@ __all__ = [
     "max_pool2d",
     "mul",
     "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "scatter",
 ]

@@ -377,6 +377,16 @@ def pointwise(
     return fused
 
 
+def factor(op: str, name: str, value: int, divided: Sequence[int], power: int = 1) -> None:
+    """`value`, or its square with `power` 2, divides every number of `divided`, channels or sides."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and 1 <= value < LIMIT
+    if not whole or any(size % value**power for size in divided):
+        raise SparseBlockError(
+            f"{op}: {name} is {value!r} for {'x'.join(map(str, divided))} {'channels' if len(divided) == 1 else 'px'}; "
+            f"it must be a positive integer {'whose square' if power == 2 else 'that'} divides them"
+        )
+
+
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return (
         _start(a) == _start(b)

@@ -14,11 +14,12 @@ from sparseblock.plan.ir import (
     Pad,
     Pointwise,
     Pool2d,
+    Shuffle,
     Slice,
 )
 from sparseblock.plan.placement import place
 
-_WRITERS = (Conv2d, Pool2d, Interpolate, GlobalPool, GroupNorm, Pad, Pointwise, Concat)
+_WRITERS = (Conv2d, Pool2d, Interpolate, GlobalPool, GroupNorm, Pad, Shuffle, Pointwise, Concat)
 
 
 def straight_inputs(graph: Graph, grid: BlockGrid | None) -> dict[str, list[bool]]:

@@ -163,6 +163,14 @@ class Pad:
 
 
 @dataclass(frozen=True)
+class Shuffle:
+    """Elements in another order, `factor` pixels along both axes, or groups of channels, being exchanged."""
+
+    kind: str  # "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"
+    factor: int
+
+
+@dataclass(frozen=True)
 class Pointwise:
     """The epilogue alone: copy, add, affine, activation."""
 
@@ -189,7 +197,20 @@ class Torch:
     reason: str
 
 
-Op = Conv2d | Pool2d | Interpolate | GlobalPool | GroupNorm | BlockMoments | Pad | Pointwise | Concat | Slice | Torch
+Op = (
+    Conv2d
+    | Pool2d
+    | Interpolate
+    | GlobalPool
+    | GroupNorm
+    | BlockMoments
+    | Pad
+    | Shuffle
+    | Pointwise
+    | Concat
+    | Slice
+    | Torch
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +258,8 @@ class Node:
                 parts = [f"global_{kind}_pool2d"]
             case GroupNorm():
                 return "+".join(filter(None, ["group_norm", self.epilogue.activation]))
+            case Shuffle(kind=kind):
+                parts = [kind]
             case BlockMoments():
                 parts = ["block_moments"]
             case Pointwise():

@@ -73,9 +73,14 @@ class _Lowering:
             raise Unsupported(f"{what} is no float32 map [1, c, h, w]")
         return value
 
+    def producer(self, ref: Any) -> Node | None:
+        """The node that makes `ref`, if it is a value that one makes."""
+        return next((n for n in self.nodes if isinstance(ref, Ref) and n.output == ref.name), None)
+
     def pointwise(self, ref: Ref) -> Node | None:
         """The node that makes `ref`, if it is a pointwise one."""
-        return next((n for n in self.nodes if n.output == ref.name and isinstance(n.op, Pointwise)), None)
+        node = self.producer(ref)
+        return node if node is not None and isinstance(node.op, Pointwise) else None
 
     def emit(self, op: Op, inputs: list[Any], shape: tuple[int, ...] | None = None, **epilogue: Any) -> Ref:
         """Adds a node of maps; `shape` is that of the captured node unless given."""

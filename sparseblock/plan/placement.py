@@ -17,6 +17,7 @@ from sparseblock.plan.ir import (
     Node,
     Pointwise,
     Pool2d,
+    Shuffle,
     Slice,
     Torch,
     Value,
@@ -108,6 +109,13 @@ def reads_within_block(node: Node, name: str, graph: Graph, grid: BlockGrid | No
         return name == node.inputs[0] and block_in == block_out
     if isinstance(op, Pointwise) or (isinstance(op, Conv2d) and name == node.residual and name != node.inputs[0]):
         return block_in == block_out
+    match op:
+        case Shuffle(kind="pixel_shuffle", factor=factor):
+            return block_out == block_in * factor
+        case Shuffle(kind="pixel_unshuffle", factor=factor):
+            return block_in == block_out * factor
+        case Shuffle():
+            return block_in == block_out
     if isinstance(op, Interpolate):
         factor = Fraction(block_out, block_in)
         # Powers of two: the source's place, output * scale, is then exact in float32.

@@ -21,6 +21,7 @@ from sparseblock.plan.ir import (
     Pad,
     Pointwise,
     Pool2d,
+    Shuffle,
     Slice,
     Value,
 )
@@ -59,9 +60,13 @@ def reads(node: Node, place: int, graph: Graph, axis: int) -> Pairs:
             return _window(out_size, size, op.kernel[axis], op.stride[axis], op.padding[axis], op.dilation[axis])
         case Pad() as op:
             return _window(out_size, size, 1, 1, op.padding[axis][0], 1, op.mode)
+        case Shuffle(kind="pixel_shuffle", factor=factor):
+            return np.arange(out_size), np.arange(out_size) // factor
+        case Shuffle(kind="pixel_unshuffle", factor=factor):
+            return _window(out_size, size, factor, factor, 0, 1)
         case Interpolate() as op:
             return _resize(op, axis, size, out_size)
-        case Pointwise() | Concat() | Slice():
+        case Shuffle() | Pointwise() | Concat() | Slice():
             return _same(out_size, size)
         case _:
             return everything(out_size, size)

@@ -29,6 +29,7 @@ from sparseblock.plan.ir import (
     Pad,
     Pool2d,
     Ref,
+    Shuffle,
     Slice,
     Torch,
 )
@@ -92,6 +93,8 @@ class Reference:
                     x = torch.ops.aten.upsample_bilinear2d(x, size, op.align_corners, *factors)
             case Pad(mode=mode, padding=(vertical, horizontal), value=value):
                 return F.pad(x, (*horizontal, *vertical), mode, value if mode == "constant" else None)
+            case Shuffle(kind=kind, factor=factor):
+                return getattr(F, kind)(x, factor)
             case BlockMoments(cell=cell, order=order):
                 return moments(x, cell, order)
             case GlobalPool(kind="max"):

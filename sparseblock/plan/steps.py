@@ -23,6 +23,7 @@ from sparseblock.plan.ir import (
     Node,
     Pad,
     Pool2d,
+    Shuffle,
 )
 from sparseblock.plan.placement import Placement
 
@@ -146,6 +147,9 @@ class Steps:
             case Pad(mode=mode, padding=((top, _), (left, _)), value=value):
                 step.op = native.OP_PAD
                 step.u.pad = native.Pad(native.PAD_MODES[mode], top, left, value)
+            case Shuffle(kind=kind, factor=factor):
+                step.op = native.OP_SHUFFLE
+                step.u.shuffle = native.Shuffle(native.SHUFFLES[kind], factor)
             case _:
                 step.op = native.OP_POINTWISE
         step.epilogue = self._epilogue(node.epilogue, bias)

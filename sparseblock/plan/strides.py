@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from sparseblock.plan.ir import Conv2d, GlobalPool, Graph, Interpolate, Node, Pad, Pool2d, Value
+from sparseblock.plan.ir import Conv2d, GlobalPool, Graph, Interpolate, Node, Pad, Pool2d, Shuffle, Value
 
 
 def track_strides(graph: Graph, strides: Sequence[Fraction | None] | None = None) -> Graph:
@@ -15,8 +15,9 @@ def track_strides(graph: Graph, strides: Sequence[Fraction | None] | None = None
     `strides` are those of the inputs. Unless they are given, the largest input is the frame, and the others are at what
     their sizes say.
 
-    Windows multiply it, transposed convolutions divide it, and all else that keeps a map's size keeps its stride. Where
-    the size changes in another way (a resize, an operator without a rule, such as padding) it follows from the sizes.
+    Windows and pixel unshuffles multiply it, transposed convolutions and pixel shuffles divide it, and all else that
+    keeps a map's size keeps its stride. Where the size changes in another way (a resize, an operator without a rule,
+    such as padding) it follows from the sizes.
     """
     inputs = [graph.values[name] for name in graph.inputs]
     if strides is None:
@@ -64,6 +65,11 @@ def _stride(node: Node, value: Value, known: dict[str, Value], frame: Value) -> 
         if inputs[0].stride is not None:
             transposed = isinstance(node.op, Conv2d) and node.op.transposed
             return inputs[0].stride / vertical if transposed else inputs[0].stride * vertical
+    match node.op:
+        case Shuffle(kind="pixel_shuffle", factor=factor) if inputs[0].stride is not None:
+            return inputs[0].stride / factor
+        case Shuffle(kind="pixel_unshuffle", factor=factor) if inputs[0].stride is not None:
+            return inputs[0].stride * factor
     if isinstance(node.op, Pad):
         return inputs[0].stride
     same_size = [source for source in inputs if source.shape[2:] == value.shape[2:]]

@@ -152,6 +152,27 @@ def pad(x: torch.Tensor, *, padding: Pair | tuple[Pair, Pair], mode: str = "cons
     return _case(ops.pad, {"x": x}, {"x": reads}, (*x.shape[:2], *map(len, sources)), keywords, None)
 
 
+def pixel_shuffle(x: torch.Tensor, *, upscale_factor: int) -> Case:
+    """`ops.pixel_shuffle`, arguments as there; moves bits."""
+    n, c, *size = x.shape
+    shape = (n, c // upscale_factor**2, *(side * upscale_factor for side in size))
+    reads = tuple(torch.eye(side, dtype=torch.bool).repeat_interleave(upscale_factor, 0) for side in size)
+    return _case(ops.pixel_shuffle, {"x": x}, {"x": reads}, shape, {"upscale_factor": upscale_factor}, None)
+
+
+def pixel_unshuffle(x: torch.Tensor, *, downscale_factor: int) -> Case:
+    """`ops.pixel_unshuffle`, arguments as there; moves bits."""
+    n, c, *size = x.shape
+    shape = (n, c * downscale_factor**2, *(side // downscale_factor for side in size))
+    reads = tuple(torch.eye(side, dtype=torch.bool).repeat_interleave(downscale_factor, 1) for side in shape[2:])
+    return _case(ops.pixel_unshuffle, {"x": x}, {"x": reads}, shape, {"downscale_factor": downscale_factor}, None)
+
+
+def channel_shuffle(x: torch.Tensor, *, groups: int) -> Case:
+    """`ops.channel_shuffle`, arguments as there; moves bits."""
+    return _case(ops.channel_shuffle, {"x": x}, {"x": _same(x.shape[2:])}, x.shape, {"groups": groups}, None)
+
+
 def add(x: torch.Tensor, y: torch.Tensor, **activation: object) -> Case:
     """`ops.add`, arguments as there."""
     return _pointwise(ops.add, {"x": x, "y": y}, {}, activation, tolerance(1, addends=(x, y)))

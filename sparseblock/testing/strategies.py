@@ -143,6 +143,33 @@ def pad(draw: st.DrawFn) -> Case:
 
 
 @st.composite
+def pixel_shuffle(draw: st.DrawFn) -> Case:
+    """Any factor, any bits."""
+    factor, size = draw(st.integers(1, 4)), draw(pairs(1, 6))
+    c = draw(CHANNELS) * factor**2
+    x = any_bits(draw(generators()), draw(st.integers(1, 2)), c, *size, dtype=draw(DTYPES))
+    return draw(with_blocks(cases.pixel_shuffle(x, upscale_factor=factor)))
+
+
+@st.composite
+def pixel_unshuffle(draw: st.DrawFn) -> Case:
+    """Any factor, any bits."""
+    factor, size = draw(st.integers(1, 4)), draw(pairs(1, 6))
+    sides = [side * factor for side in size]
+    x = any_bits(draw(generators()), draw(st.integers(1, 2)), draw(CHANNELS), *sides, dtype=draw(DTYPES))
+    return draw(with_blocks(cases.pixel_unshuffle(x, downscale_factor=factor)))
+
+
+@st.composite
+def channel_shuffle(draw: st.DrawFn) -> Case:
+    """Any groups, any bits."""
+    groups = draw(st.integers(1, 5))
+    c = groups * draw(CHANNELS)
+    x = any_bits(draw(generators()), draw(st.integers(1, 2)), c, draw(SIDES), draw(SIDES), dtype=draw(DTYPES))
+    return draw(with_blocks(cases.channel_shuffle(x, groups=groups)))
+
+
+@st.composite
 def conv2d(draw: st.DrawFn) -> Case:
     """Any kernel size, stride, padding, dilation and groups, also depthwise; bias, residual, activation or none."""
     generator = draw(generators())
@@ -363,6 +390,7 @@ CASES = {
     "avg_pool2d": avg_pool2d,
     "block_moments": block_moments,
     "cat": cat,
+    "channel_shuffle": channel_shuffle,
     "conv2d": conv2d,
     "conv_transpose2d": conv_transpose2d,
     "global_avg_pool2d": global_avg_pool2d,
@@ -371,4 +399,6 @@ CASES = {
     "max_pool2d": max_pool2d,
     "mul": mul,
     "pad": pad,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
 }

@@ -10,6 +10,7 @@ int main(int count, char **arguments) {
     } families[] = {
         {"conv2d", check_conv2d},       {"pool2d", check_pool2d},          {"interpolate", check_interpolate},
         {"pointwise", check_pointwise}, {"statistics", check_statistics}, {"pad", check_pad},
+        {"shuffle", check_shuffle},
         {"gather", check_gather_scatter}, {"run", check_run},              {"halves", check_halves},
     };
     int sets = 0;

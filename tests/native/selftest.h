@@ -9,6 +9,7 @@ void check_interpolate(Random &random, int number);
 void check_pointwise(Random &random, int number);
 void check_statistics(Random &random, int number);
 void check_pad(Random &random, int number);
+void check_shuffle(Random &random, int number);
 void check_gather_scatter(Random &random, int number);
 void check_run(Random &random, int number);
 void check_halves(Random &random, int number);

@@ -335,6 +335,24 @@ ERRORS = {
         lambda: ops.pad(X, BLOCKS, POOLED, padding=0, mode="circular", value=1.0),
         "pad: value is 1.0 with mode 'circular'; only 'constant' has one: leave it out",
     ),
+    # Elements in another order.
+    "factor of channels": (
+        lambda: ops.pixel_shuffle(X, BLOCKS, POOLED, upscale_factor=3),
+        "pixel_shuffle: upscale_factor is 3 for 4 channels; it must be a positive integer whose square divides them",
+    ),
+    "factor of sides": (
+        lambda: ops.pixel_unshuffle(X, BLOCKS, POOLED, downscale_factor=3),
+        "pixel_unshuffle: downscale_factor is 3 for 8x8 px; it must be a positive integer that divides them",
+    ),
+    "groups of a shuffle": (
+        lambda: ops.channel_shuffle(X, BLOCKS, POOLED, groups=0),
+        "channel_shuffle: groups is 0 for 4 channels; it must be a positive integer that divides them",
+    ),
+    "size of a shuffle": (
+        lambda: ops.pixel_shuffle(X, BLOCKS, POOLED, upscale_factor=2),
+        "pixel_shuffle: out is [n=2 c=4 h=8 w=8] but the dense op gives [n=2 c=1 h=16 w=16] (x: [n=2 c=4 h=8 w=8]); "
+        "allocate out with that shape",
+    ),
     # Moments.
     "order": (
         lambda: ops.block_moments(X, BLOCKS, OUT, cell=4, order=3),

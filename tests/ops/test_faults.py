@@ -307,6 +307,41 @@ def test_the_contract_catches_seams_of_a_resize():
         check_contract(replace(case, call=per_block))
 
 
+def puts_factors_before_channels(x, upscale_factor, **rest):
+    """Depth to space as TensorFlow orders it: channels within a pixel of the square."""
+    n, c, h, w = x.shape
+    reordered = x.reshape(n, upscale_factor**2, -1, h, w).transpose(1, 2).reshape(n, c, h, w)
+    return ops.pixel_shuffle(channels_last(reordered), upscale_factor=upscale_factor, **rest)
+
+
+def exchanges_rows_and_columns(x, downscale_factor, **rest):
+    ops.pixel_unshuffle(x, downscale_factor=downscale_factor, **rest)
+    out, r = rest["out"], downscale_factor
+    for n, rows, cols in boxes(rest["blocks"], out):
+        block = out[n, :, rows, cols]
+        out[n, :, rows, cols] = block.unflatten(0, (-1, r, r)).transpose(1, 2).flatten(0, 2)
+    return out
+
+
+def shuffles_the_other_way(x, groups, **rest):
+    return ops.channel_shuffle(x, groups=x.shape[1] // groups, **rest)
+
+
+@pytest.mark.parametrize(
+    ("case", "fault"),
+    [
+        (cases.pixel_shuffle(normal(2, 12, 5, 6), upscale_factor=2), puts_factors_before_channels),
+        (cases.pixel_unshuffle(normal(2, 3, 10, 12), downscale_factor=2), exchanges_rows_and_columns),
+        (cases.channel_shuffle(normal(2, 12, 5, 6), groups=3), shuffles_the_other_way),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_contract_catches_another_order(case, fault):
+    check_contract(case)
+    with pytest.raises(AssertionError):
+        check_contract(replace(case, call=fault))
+
+
 def first_block_in_the_list_differs(blocks, out, **rest):
     ops.conv2d(blocks=blocks, out=out, **rest)
     for n, rows, cols in list(boxes(blocks, out))[:1]:

@@ -9,6 +9,7 @@ and carries this bound along; nothing in it is tuned.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from sparseblock.plan.ir import (
     Pad,
     Pool2d,
     Ref,
+    Shuffle,
     Slice,
     Torch,
 )
@@ -37,6 +39,9 @@ from sparseblock.testing.activations import EPS, TINY, bound
 ROUNDINGS = 8
 # Torch calls that never widen an error: slopes of at most 1.
 LIPSCHITZ = (torch.ops.aten.sin.default, torch.ops.aten.cos.default)
+# Torch calls that move data.
+_MOVING = ("reshape.default", "view.default", "permute.default", "transpose.int", "contiguous.default", "clone.default")
+MOVES = tuple(operator.attrgetter(name)(torch.ops.aten) for name in _MOVING)
 
 
 class ErrorBound(Reference):
@@ -71,9 +76,9 @@ class ErrorBound(Reference):
         x, error = self.values[node.inputs[0]], self.errors[node.inputs[0]]
         shape = self.graph.values[node.output].shape
         match node.op:
-            case Torch(target=target):
-                if target is torch.ops.aten.reshape.default:
-                    return error.reshape(shape)
+            case Torch(target=target, args=args, kwargs=kwargs):
+                if target in MOVES:
+                    return target(error, *args[1:], **kwargs)
                 assert target in LIPSCHITZ, f"no error bound for {target}"
                 return error + ROUNDINGS * EPS
             case Concat():
@@ -95,7 +100,7 @@ class ErrorBound(Reference):
             case Pool2d(kernel=kernel):
                 taps = x.shape[2] * x.shape[3] if node.op.adaptive else kernel[0] * kernel[1]
                 size, moved, terms = self._run(node, x.abs()), self._run(node, error), taps
-            case Interpolate(mode="nearest"):
+            case Interpolate(mode="nearest") | Shuffle():
                 return self._run(node, error)
             case Interpolate():
                 # The source's place is off by eps of the side, and the weights by as much.

@@ -288,6 +288,22 @@ def _resize(draw, shapes, source):
     return Call(name, function), [source]
 
 
+def shuffled(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """A channel shuffle as ShuffleNet writes it."""
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
+def _shuffle(draw, shapes, source):
+    """Channels and pixels in another order."""
+    _, c, h, w = shapes[source]
+    groups = draw(st.sampled_from([g for g in range(1, c + 1) if c % g == 0]))
+    makers = [lambda: nn.ChannelShuffle(groups), lambda: Call(f"shuffled {groups}", lambda x: shuffled(x, groups))]
+    makers += [lambda f=f: nn.PixelShuffle(f) for f in (2, 3) if c % f**2 == 0]
+    makers += [lambda f=f: nn.PixelUnshuffle(f) for f in (2, 3) if h % f == w % f == 0]
+    return draw(st.sampled_from(makers))(), [source]
+
+
 def _part(draw, shapes, source):
     c = shapes[source][1]
     if c < 2:
@@ -312,7 +328,7 @@ def _torch(draw, shapes, source):
 
 _MAKERS = (
     *(_conv, _conv, _conv, _norm, _norm, _activation, _activation, _add, _add, _join, _join),
-    *(_conv_transpose, _arithmetic, _pool, _resize, _part, _torch, _frame_norm, _global, _pad, _excitation),
+    *(_conv_transpose, _arithmetic, _pool, _resize, _part, _torch, _frame_norm, _global, _pad, _excitation, _shuffle),
 )
 
 
@@ -449,6 +465,20 @@ class TinyContext(nn.Module):
         return self.head(torch.cat([deep, means, F.interpolate(self.peak(deep), deep.shape[-2:])], 1))
 
 
+class TinyShuffle(nn.Module):
+    """ShuffleNet's unit in small, between pixels that become channels and channels that become pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU())
+        self.branch = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 1))
+        self.up = nn.Sequential(nn.ChannelShuffle(3), nn.Conv2d(12, 20, 3, padding=1), nn.PixelShuffle(2), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept, changed = self.down(x).chunk(2, 1)
+        return self.up(shuffled(torch.cat([kept, self.branch(changed)], 1), 2))
+
+
 class TinyBranches(nn.Module):
     """Branches of a 3x3 and pointwise convolutions, each of which adds what the one before it made."""
 
@@ -471,6 +501,7 @@ MINIATURES = {
     "swift": (TinySwift, (3, 37, 50)),
     "vdsr": (TinyVDSR, (1, 33, 47)),
     "context": (TinyContext, (3, 37, 50)),
+    "shuffle": (TinyShuffle, (3, 36, 44)),
 }
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Call
+from networks import Call, shuffled
 from torch import nn
 
 import sparseblock
@@ -84,6 +84,39 @@ def test_constants_are_evaluated():
 
     graph, _ = trace(Call("", function).eval(), FRAME)
     assert [node.label for node in graph.nodes] == ["copy", "conv2d"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: shuffled(x * 2, 2),
+        lambda x: (x * 2).reshape(1, 2, 2, 16, 24).permute(0, 2, 1, 3, 4).reshape(x.shape),
+        lambda x: (x * 2).view(-1, 2, 2, 16, 24).transpose(-3, -4).contiguous().flatten(1, 2),
+        lambda x: F.channel_shuffle(x * 2, 2),
+    ],
+)
+def test_channel_shuffles_are_known_however_they_are_written(function):
+    out, expected = run(function)
+    assert torch.equal(out, expected)
+    report = sparseblock.compile(Call("", function).eval(), FRAME, block_size=8).report()
+    assert report.nodes[-1].op == "channel_shuffle"
+    assert all(node.placement == "sparse" for node in report.nodes)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (x * 2).view(1, 2, 2, 16, 24).transpose(1, 3).reshape(x.shape),
+        lambda x: (x * 2).view(1, 2, 2, 24, 16).transpose(1, 2).reshape(x.shape),
+        lambda x: (x * 2).view(1, 4, 4, 4, 24).transpose(1, 2).reshape(x.shape),
+        lambda x: (x * 2).view(1, 2, 2, 16, 24).permute(0, 2, 1, 4, 3).reshape(x.shape),
+        lambda x: (x * 2).view(1, 2, 2, 16, 24).transpose(1, 2).reshape(1, 4, 24, 16),
+    ],
+)
+def test_what_only_looks_like_a_channel_shuffle_is_none(function):
+    out, expected = run(function)
+    assert torch.equal(out, expected)
+    assert "channel_shuffle" not in str(sparseblock.compile(Call("", function).eval(), FRAME, block_size=8).report())
 
 
 UNRULED = {

@@ -38,6 +38,9 @@ OPERATORS = {
     "bilinear down": Call("", lambda x: F.interpolate(x, (5, 9), mode="bilinear")),
     "nearest x2": Call("", lambda x: F.interpolate(x, scale_factor=2)),
     "nearest by an odd factor": Call("", lambda x: F.interpolate(x, scale_factor=1.7)),
+    "pixel shuffle": nn.Sequential(nn.Conv2d(1, 4, 1), nn.PixelShuffle(2)),
+    "pixel unshuffle": nn.Sequential(nn.ConstantPad2d((0, 0, 0, -1), 0.0), nn.PixelUnshuffle(2)),
+    "channel shuffle": nn.ChannelShuffle(1),
     "activation": nn.ReLU(),
 }
 

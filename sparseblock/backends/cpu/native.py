@@ -44,10 +44,13 @@ NEAREST, BILINEAR = range(2)  # sb_resize
 PAD_MODES = {"constant": 0, "zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}  # sb_pad_mode
 DIRECT, WINOGRAD_2X2, WINOGRAD_4X4 = range(3)  # sb_algorithm
 ALGORITHMS = {"direct": DIRECT, "winograd_2x2": WINOGRAD_2X2, "winograd_4x4": WINOGRAD_4X4}
+PIXEL_SHUFFLE, PIXEL_UNSHUFFLE, CHANNEL_SHUFFLE = range(3)  # sb_shuffle_kind
+SHUFFLES = {"pixel_shuffle": PIXEL_SHUFFLE, "pixel_unshuffle": PIXEL_UNSHUFFLE, "channel_shuffle": CHANNEL_SHUFFLE}
 LONGEST_CHAIN = 16  # SB_LONGEST_CHAIN
 OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE, OP_BLOCK_MOMENTS, OP_GLOBAL_AVG_POOL2D, OP_GROUP_NORM, OP_PAD = (
     range(8)
 )  # sb_op
+OP_SHUFFLE = 8
 
 
 class Plane(Structure):
@@ -174,6 +177,12 @@ class Pad(Structure):
     _fields_ = [("mode", c_int32), ("top", c_int32), ("left", c_int32), ("value", c_float)]
 
 
+class Shuffle(Structure):
+    """sb_shuffle: elements in another order."""
+
+    _fields_ = [("kind", c_int32), ("factor", c_int32)]
+
+
 class StepParameters(ctypes.Union):
     """The union inside sb_step."""
 
@@ -184,6 +193,7 @@ class StepParameters(ctypes.Union):
         ("moments", Moments),
         ("group_norm", GroupNorm),
         ("pad", Pad),
+        ("shuffle", Shuffle),
     ]
 
 
@@ -252,6 +262,7 @@ STRUCTS = {
     "sb_moments": Moments,
     "sb_group_norm": GroupNorm,
     "sb_pad": Pad,
+    "sb_shuffle": Shuffle,
     "sb_step": Step,
     "sb_changes": Changes,
     "sb_reach": Reach,
@@ -294,6 +305,7 @@ _FUNCTIONS = {
         [POINTER(GroupNorm), POINTER(Epilogue), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
     ),
     "sb_pad_run": (None, [POINTER(Pad), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
+    "sb_shuffle_run": (None, [POINTER(Shuffle), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_gather_run": (None, [POINTER(Plane), POINTER(Blocks), c_int, c_void_p, c_int]),
     "sb_scatter_run": (None, [c_void_p, POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_area_mean_run": (c_int, [POINTER(Plane), c_int, c_void_p, c_int, c_int]),

@@ -16,6 +16,7 @@ from sparseblock.plan.rules import (  # noqa: F401
     padding,
     pooling,
     resize,
+    shuffle,
     statistics,
 )
 from sparseblock.plan.rules._base import RULES, Unsupported

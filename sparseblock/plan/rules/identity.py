@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparseblock.plan.ir import Interpolate
 from sparseblock.plan.rules._base import Unsupported, rule
+from sparseblock.plan.rules.shuffle import viewed_channel_shuffle
 
 if TYPE_CHECKING:
     from sparseblock.plan.lower import _Lowering
@@ -24,7 +25,11 @@ def dropout(lower: _Lowering, a: SimpleNamespace) -> Any:
     *("expand", "expand_as", "squeeze", "unsqueeze"),
 )
 def identity(lower: _Lowering, a: SimpleNamespace) -> Any:
-    value, result = lower.value(a.input), lower.current.meta["val"]
+    result = lower.current.meta["val"]
+    shuffled = viewed_channel_shuffle(lower, a.input, tuple(result.shape))
+    if shuffled is not None:
+        return shuffled
+    value = lower.value(a.input)
     if value.shape[2:] == (1, 1) and tuple(result.shape[:2]) == value.shape[:2]:
         if result.numel() == value.shape[1]:
             return a.input  # a map of one pixel as a vector, or a vector as a map
