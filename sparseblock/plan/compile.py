@@ -78,6 +78,9 @@ def compile(
         >>> state = plan.new_state()
         >>> out = plan(frame, None, state)
     """
+    for name, names in (("parts", parts), ("gates", gates)):
+        if isinstance(names, str):
+            raise SparseBlockError(f"compile: {name} is {names!r}; it must be a list of names: {name}=[{names!r}]")
     if dtype not in native.DTYPES:
         raise SparseBlockError(f"compile: dtype is {dtype!r}; it must be one of {', '.join(map(str, native.DTYPES))}")
     if mode not in ("grid", "exact") or (mode == "grid" and tolerance is not None):

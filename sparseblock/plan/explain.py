@@ -14,11 +14,16 @@ def explain(plan: Plan, node: str | None = None) -> str:
         node: one convolution, by the name that `plan.report()` gives it; None: all of them.
 
     Raises:
-        SparseBlockError: there is no convolution of that name.
+        SparseBlockError: there is no convolution of that name, or `plan` is no `Plan`.
 
     Example:
         >>> print(sparseblock.explain(plan, "layer1.0.conv1"))
     """
+    if not isinstance(plan, Plan):
+        raise SparseBlockError(
+            f"explain: plan is a {type(plan).__name__}; it must be a Plan; "
+            "of a plan in parts, explain one of plan.parts.values()"
+        )
     convs = [row for row in plan.report().nodes if row.choice is not None]
     if node is not None:
         chosen = [row for row in convs if row.name == node]

@@ -100,6 +100,12 @@ class Plan:
                         f"{streams} streams; use one state per stream"
                     )
 
+    def __getstate__(self) -> None:
+        raise SparseBlockError(
+            "plan: what it runs lies packed in this process's memory and cannot be pickled or copied; compile the "
+            "model again where it is needed, with algorithms=plan.algorithms for the same bits"
+        )
+
     def output_planes(self, state: FeatureCache) -> list[torch.Tensor]:
         """The planes of `state` that the network's outputs are views of."""
         return [state[name] for name in sorted(self.graph.output_names() & self._with_plane)]

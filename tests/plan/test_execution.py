@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from dataclasses import replace
 
@@ -198,6 +200,26 @@ def test_profile_names_every_node_that_works():
     assert len(times) == sum(node.kernel != "" for node in plan.report().nodes)
     assert any(name == "body.3: conv2d" for name, _ in times)
     assert all(seconds >= 0 for _, seconds in times) and state.frames == [2]
+
+
+def test_names_are_given_in_a_list():
+    case, _, _ = compiled()
+    for name in ("parts", "gates"):
+        message = f"compile: {name} is 'stem'; it must be a list of names: {name}=['stem']"
+        with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
+            sparseblock.compile(case.network, case.frames(), case.block, **{name: "stem"})
+
+
+def test_a_plan_is_neither_copied_nor_pickled():
+    plan = compiled()[1]
+    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(SparseBlockError, match=r"^plan: what it runs lies packed in this process's memory"):
+            attempt(plan)
+
+
+def test_only_a_plan_is_explained():
+    with pytest.raises(SparseBlockError, match=r"^explain: plan is a int; it must be a Plan"):
+        sparseblock.explain(3)
 
 
 def refused(frame, blocks, message, streams=1):
