@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-if ! command -v aarch64-linux-gnu-g++ qemu-aarch64 > /dev/null; then
+if ! { command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64; } > /dev/null; then
   apt-get update -qq && apt-get install -y -qq g++-aarch64-linux-gnu qemu-user > /dev/null
 fi
 
