@@ -189,6 +189,8 @@ class FeatureCache:
     def reset(self, stream: int | None = None) -> None:
         """Forgets what one stream, or where `stream` is None every stream, has seen; its next frame is its first.
 
+        What gates remember is of all streams, and forgotten with all of them; a gate is told which streams begin anew.
+
         Raises:
             SparseBlockError: there is no such stream.
         """
@@ -200,6 +202,8 @@ class FeatureCache:
         for plane in self._storage.values():
             plane[chosen].zero_()
         self.frames[chosen] = [0] * len(self.frames[chosen])
+        if stream is None:
+            self.gates.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """What the streams have left behind, as plain data and tensors of its own: torch.save takes it.

@@ -137,11 +137,6 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
 
 
-def is_frame(tensor: torch.Tensor) -> bool:
-    """Whether a plan can take it: float32 [n, c, h, w] on the cpu."""
-    return tensor.dim() == 4 and min(tensor.shape) > 0 and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
-
-
 def check_model(model: nn.Module) -> None:
     """Raises SparseBlockError unless it is a float32 module in eval mode on the cpu."""
     if not isinstance(model, nn.Module):

@@ -97,6 +97,15 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         assert_identical(after["planes"][key], value)
 
 
+def test_a_reset_of_all_streams_empties_the_gates():
+    _, state, _, _ = compiled("grid", streams=2)
+    state.gates["stem"] = {"seen": torch.ones(2)}
+    state.reset(1)
+    assert state.gates.keys() == {"stem"} and state.frames == [2, 0]
+    state.reset()
+    assert not state.gates and state.frames == [0, 0]
+
+
 def test_states_live_on_the_cpu():
     state = compiled("grid")[1]
     assert state.to("cpu") is state
