@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 # `ci` is deterministic and bounded; `search` looks for what it has not yet seen: HYPOTHESIS_PROFILE=search.
@@ -30,6 +33,30 @@ def data() -> Path:
     if not (DATA / "videos").is_dir() or not (DATA / "weights").is_dir():
         pytest.fail(f"SPARSEBLOCK_DATA is {DATA}; it must name a folder that holds videos/ and weights/")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def emulated_library() -> Path:
+    """The CUDA kernels for the host, built as the sources are now."""
+    source, build = Path(__file__).parents[1], Path(__file__).parents[1] / "build" / "emulated"
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one build at a time
+        make = ["cmake", "--build", build, "--target", "sparseblock_emulated", "--parallel", "2"]
+        for command in (["cmake", "-S", source, "-B", build, "-DSPARSEBLOCK_EMULATED=ON"], make):
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+    return build / "csrc" / "cuda" / "libsparseblock_emulated.so"
+
+
+@pytest.fixture
+def cuda_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Where the cuda backend computes in this test: on a GPU, or, where there is none, emulated on the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    library = request.getfixturevalue("emulated_library")
+    monkeypatch.setenv("SPARSEBLOCK_CUDA_EMULATED", str(library))
+    return torch.device("cpu")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

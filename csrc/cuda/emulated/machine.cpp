@@ -1,0 +1,351 @@
+/* A thread block on a host. Its threads are fibers: each runs until it meets a collective, then the scheduler runs the next.
+ * Where all lanes of a warp meet, or all threads of the group, the collective is carried out and they go on. Groups are
+ * shared among OpenMP threads, each with a machine of its own. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#define SB_THREADS 0 /* no kernel's */
+#include "../device.h"
+
+namespace sb::emulated {
+namespace {
+
+constexpr size_t STACK = 128 << 10, GUARD = 4 << 10, MARGIN = 4 << 10;
+constexpr int64_t MOST_SHARED = 227 << 10; /* of sm_90; sm_80 has 163 KB */
+
+enum State { READY, WAITING, DONE };
+
+struct Copy {
+    void *to;
+    const void *from;
+    int bytes, batch;
+    bool valid;
+};
+
+struct Fiber {
+    jmp_buf context;
+    char *stack = nullptr;
+    bool started = false; /* inside of the loop of `live` */
+    State state;
+    Collective kind;
+    Site site;
+    Exchange *exchange;
+    std::vector<Copy> copies; /* that have not landed, oldest first */
+    int committed;            /* batches of copies */
+};
+
+const char *name_of(Collective kind) {
+    const char *names[] = {"barrier", "warp_barrier", "vote",         "shuffle",     "load_matrix",
+                           "load_matrix_transposed", "multiply_add of half", "multiply_add of bfloat16", "multiply_add of tf32"};
+    return names[kind];
+}
+
+class Machine {
+  public:
+    const Launch *launch = nullptr;
+    int64_t group = 0;
+    int current = -1;
+    std::string error;
+
+    void run_group(const Launch &given, int64_t index) {
+        launch = &given;
+        group = index;
+        error.clear();
+        prepare();
+        for (uint64_t phase = 0; error.empty() && !pass(phase); ++phase) {}
+        if (error.empty()) check_margins();
+        for (int t = 0; t < launch->threads; ++t)
+            if (fibers[t].state != DONE) fibers[t].started = false; /* its stack is given up */
+        current = -1;
+    }
+
+    void meet(Collective kind, Site site, Exchange *exchange) {
+        Fiber &fiber = fibers[current];
+        fiber.kind = kind;
+        fiber.site = site;
+        fiber.exchange = exchange;
+        fiber.state = WAITING;
+        leave(fiber);
+    }
+
+    [[noreturn]] void fail(const char *message) {
+        report("thread %d: %s", current, message);
+        _longjmp(scheduler, 1);
+    }
+
+    void copy(void *to, const void *from, int bytes, bool valid) {
+        check_shared(to, bytes, "copy_async");
+        check_aligned(to, bytes);
+        if (valid) check_aligned(from, bytes);
+        memset(to, 0xff, bytes);
+        Fiber &fiber = fibers[current];
+        fiber.copies.push_back({to, from, bytes, fiber.committed, valid});
+    }
+    void commit() { ++fibers[current].committed; }
+    void wait(int pending) {
+        Fiber &fiber = fibers[current];
+        size_t landed = 0;
+        for (; landed < fiber.copies.size() && fiber.copies[landed].batch < fiber.committed - pending; ++landed) {
+            const Copy &c = fiber.copies[landed];
+            if (c.valid) memcpy(c.to, c.from, c.bytes);
+            else memset(c.to, 0, c.bytes);
+        }
+        fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + landed);
+    }
+
+    char *shared() { return memory.data() + offset; }
+
+    /* The loop of a fiber's life: one kernel thread after another. */
+    void live(int thread) {
+        for (;;) {
+            launch->body(launch->arguments);
+            fibers[thread].state = DONE;
+            leave(fibers[thread]);
+        }
+    }
+
+  private:
+    std::vector<Fiber> fibers;
+    std::vector<char> memory;
+    size_t offset = 0;
+    jmp_buf scheduler;
+
+    void leave(Fiber &fiber) {
+        if (!_setjmp(fiber.context)) _longjmp(scheduler, 1);
+    }
+
+    void prepare() {
+        if ((int)fibers.size() < launch->threads) fibers.resize(launch->threads);
+        for (int t = 0; t < launch->threads; ++t) {
+            fibers[t].state = READY;
+            fibers[t].copies.clear();
+            fibers[t].committed = 0;
+        }
+        memory.resize(2 * MARGIN + 128 + launch->shared);
+        memset(memory.data(), 0xff, memory.size());
+        offset = MARGIN + (-(uintptr_t)(memory.data() + MARGIN) & 127);
+    }
+
+    void resume(int thread);
+
+    /* Runs every thread to its next barrier, warps and lanes in an order that changes; whether all have ended. */
+    bool pass(uint64_t phase) {
+        const int warps = launch->threads / WARP;
+        const uint64_t dice = ((uint64_t)group * 1000003 + phase + 1) * 0x9e3779b97f4a7c15ull >> 32;
+        for (int i = 0; i < warps; ++i) {
+            const int warp = (int)((dice + i) % warps);
+            if (!run_warp(dice >> 16 & 1 ? warps - 1 - warp : warp, dice >> 17 & 1)) return false;
+        }
+        int waiting = -1, ended = -1;
+        for (int t = 0; t < launch->threads; ++t) {
+            const Fiber &fiber = fibers[t];
+            if (fiber.state == DONE) ended = t;
+            else if (waiting < 0) waiting = t;
+            else if (differ(fibers[waiting], fiber)) return diverged(waiting, t);
+        }
+        if (waiting < 0) return true;
+        if (ended >= 0) return diverged(waiting, ended);
+        for (int t = 0; t < launch->threads; ++t) fibers[t].state = READY;
+        return false;
+    }
+
+    /* Runs a warp until all of its lanes wait at a barrier of the group or have ended. */
+    bool run_warp(int warp, bool backwards) {
+        const int first = warp * WARP;
+        for (;;) {
+            for (int i = 0; i < WARP; ++i) {
+                const int t = first + (backwards ? WARP - 1 - i : i);
+                if (fibers[t].state == READY) resume(t);
+                if (!error.empty()) return false;
+            }
+            int meeting = -1;
+            for (int t = first; t < first + WARP; ++t)
+                if (fibers[t].state == WAITING && fibers[t].kind != BARRIER) meeting = t;
+            if (meeting < 0) return true;
+            for (int t = first; t < first + WARP; ++t)
+                if (fibers[t].state == DONE || differ(fibers[t], fibers[meeting])) return diverged(meeting, t);
+            exchange(&fibers[first], first);
+            if (!error.empty()) return false;
+            for (int t = first; t < first + WARP; ++t) fibers[t].state = READY;
+        }
+    }
+
+    static bool differ(const Fiber &a, const Fiber &b) {
+        return a.kind != b.kind || a.site.line != b.site.line || strcmp(a.site.file, b.site.file);
+    }
+
+    bool diverged(int waiting, int other) {
+        const Fiber &a = fibers[waiting], &b = fibers[other];
+        if (b.state == DONE)
+            report("thread %d waits at the %s of %s:%d, but thread %d has ended", waiting, name_of(a.kind), a.site.file, a.site.line, other);
+        else
+            report("thread %d waits at the %s of %s:%d, but thread %d at the %s of %s:%d", waiting, name_of(a.kind), a.site.file,
+                   a.site.line, other, name_of(b.kind), b.site.file, b.site.line);
+        return false;
+    }
+
+    void exchange(Fiber *lanes, int first) {
+        switch (lanes[0].kind) {
+        case VOTE: {
+            uint64_t votes = 0;
+            for (int l = 0; l < WARP; ++l) votes |= lanes[l].exchange->value << l;
+            for (int l = 0; l < WARP; ++l) lanes[l].exchange->value = votes;
+            break;
+        }
+        case SHUFFLE: {
+            uint64_t values[WARP];
+            for (int l = 0; l < WARP; ++l) values[l] = lanes[l].exchange->value;
+            for (int l = 0; l < WARP; ++l) lanes[l].exchange->value = values[lanes[l].exchange->lane & (WARP - 1)];
+            break;
+        }
+        case LOAD_MATRIX:
+        case LOAD_MATRIX_TRANSPOSED:
+            load_matrices(lanes, first);
+            break;
+        case MULTIPLY_HALF:
+        case MULTIPLY_BFLOAT16:
+        case MULTIPLY_TF32:
+            multiply(lanes);
+            break;
+        default:
+            break;
+        }
+    }
+
+    void load_matrices(Fiber *lanes, int first) {
+        uint16_t m[4][8][8];
+        for (int l = 0; l < WARP; ++l) {
+            const void *row = lanes[l].exchange->row;
+            if ((uintptr_t)row % 16 || !in_shared(row, 16)) {
+                report("thread %d: load_matrix of a row that is not 16 aligned bytes of shared memory", first + l);
+                return;
+            }
+            memcpy(m[l / 8][l % 8], row, 16);
+        }
+        const bool transposed = lanes[0].kind == LOAD_MATRIX_TRANSPOSED;
+        for (int l = 0; l < WARP; ++l)
+            for (int i = 0; i < 4; ++i) {
+                const int a = l / 4, b = 2 * (l % 4);
+                const uint32_t low = transposed ? m[i][b][a] : m[i][a][b], high = transposed ? m[i][b + 1][a] : m[i][a][b + 1];
+                lanes[l].exchange->r[i] = low | high << 16;
+            }
+    }
+
+    void multiply(Fiber *lanes) {
+        const Collective kind = lanes[0].kind;
+        const int depth = kind == MULTIPLY_TF32 ? 8 : 16, packed = kind == MULTIPLY_TF32 ? 1 : 2;
+        float a[16][16], b[16][8];
+        const auto element = [&](uint32_t r, int i) {
+            if (kind == MULTIPLY_TF32) return float_of_bits(r & 0xffffe000);
+            const uint16_t bits = (uint16_t)(r >> 16 * i);
+            return kind == MULTIPLY_HALF ? float_of_half(bits) : float_of_bits((uint32_t)bits << 16);
+        };
+        for (int l = 0; l < WARP; ++l)
+            for (int i = 0; i < packed; ++i) {
+                const int g = l / 4, k = l % 4 * packed + i;
+                for (int r = 0; r < 4; ++r) a[g + r % 2 * 8][k + r / 2 * depth / 2] = element(lanes[l].exchange->a[r], i);
+                for (int r = 0; r < 2; ++r) b[k + r * depth / 2][g] = element(lanes[l].exchange->b[r], i);
+            }
+        for (int l = 0; l < WARP; ++l)
+            for (int i = 0; i < 4; ++i) {
+                float sum = lanes[l].exchange->d[i];
+                for (int k = 0; k < depth; ++k) sum += a[l / 4 + i / 2 * 8][k] * b[k][l % 4 * 2 + i % 2];
+                lanes[l].exchange->d[i] = sum;
+            }
+    }
+
+    bool in_shared(const void *p, int bytes) {
+        return (const char *)p >= shared() && (const char *)p + bytes <= shared() + launch->shared;
+    }
+    void check_shared(const void *p, int bytes, const char *who) {
+        if (!in_shared(p, bytes)) emulated::fail("%s to outside of the %lld bytes of shared memory", who, (long long)launch->shared);
+    }
+    void check_margins() {
+        for (size_t i = 0; i < memory.size(); ++i)
+            if ((i < offset || i >= offset + launch->shared) && (uint8_t)memory[i] != 0xff) {
+                report("byte %lld of %lld bytes of shared memory was written", (long long)i - (long long)offset, (long long)launch->shared);
+                return;
+            }
+    }
+
+    void report(const char *format, ...) __attribute__((format(printf, 2, 3))) {
+        char text[512];
+        va_list values;
+        va_start(values, format);
+        vsnprintf(text, sizeof text, format, values);
+        va_end(values);
+        error = "kernel " + std::string(launch->name) + ", group " + std::to_string(group) + ": " + text;
+    }
+};
+
+thread_local Machine machine;
+
+void begin() { machine.live(machine.current); }
+
+void Machine::resume(int thread) {
+    Fiber &fiber = fibers[thread];
+    current = thread;
+    if (_setjmp(scheduler)) return; /* the thread waits, has ended or has failed */
+    if (fiber.started) _longjmp(fiber.context, 1);
+    if (!fiber.stack) {
+        void *stack = mmap(nullptr, STACK + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (stack == MAP_FAILED || mprotect(stack, GUARD, PROT_NONE)) abort();
+        fiber.stack = (char *)stack + GUARD;
+    }
+    fiber.started = true;
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fiber.stack;
+    context.uc_stack.ss_size = STACK;
+    context.uc_link = nullptr;
+    makecontext(&context, begin, 0);
+    setcontext(&context);
+    abort();
+}
+
+} // namespace
+
+int thread() { return machine.current; }
+int64_t group() { return machine.group; }
+int64_t groups() { return machine.launch->grid; }
+char *shared() { return machine.shared(); }
+void meet(Collective kind, Site site, Exchange *exchange) { machine.meet(kind, site, exchange); }
+void copy(void *shared, const void *global, int bytes, bool valid) { machine.copy(shared, global, bytes, valid); }
+void commit() { machine.commit(); }
+void wait(int pending) { machine.wait(pending); }
+void fail(const char *format, ...) {
+    char text[256];
+    va_list values;
+    va_start(values, format);
+    vsnprintf(text, sizeof text, format, values);
+    va_end(values);
+    machine.fail(text);
+}
+
+const char *run(const Launch &launch) {
+    static thread_local std::string said;
+    std::string message;
+    if (launch.shared > MOST_SHARED) message = std::string(launch.name) + ": more shared memory than a multiprocessor has";
+    std::atomic<bool> failed{!message.empty()};
+#pragma omp parallel for schedule(dynamic) if (launch.grid > 1)
+    for (int64_t i = 0; i < launch.grid; ++i) {
+        if (failed) continue;
+        machine.run_group(launch, i);
+        if (!machine.error.empty() && !failed.exchange(true)) {
+#pragma omp critical
+            message = machine.error;
+        }
+    }
+    said = message;
+    return said.empty() ? nullptr : said.c_str();
+}
+
+} // namespace sb::emulated

@@ -1,0 +1,116 @@
+"""Compiling a kernel with NVRTC, for one shape and one GPU, and keeping what came out on disk.
+
+The key of what is kept is everything that it depends on: sources, macros, architecture, compiler. A file appears whole
+or not at all, so processes may share the folder; one that was damaged is compiled anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+import tempfile
+from pathlib import Path
+
+from sparseblock.backends.cuda.kernels import Kernel, sources
+from sparseblock.errors import SparseBlockError
+
+_MAGIC = b"\x7fELF"  # a cubin is one
+
+
+def cubin(kernel: Kernel, defines: tuple[tuple[str, str], ...], arch: str) -> bytes:
+    """The machine code of `kernel` with more macros `defines`, for `arch`, as "sm_90a": from the disk, or compiled now.
+
+    Raises:
+        SparseBlockError: cuda-core or NVRTC is missing, or the kernel does not compile.
+    """
+    path = _folder() / f"{kernel.name}-{arch}-{_key(kernel, defines, arch)}.cubin"
+    kept = _read(path)
+    if kept is None:
+        kept, _ = compiled(kernel, defines, arch)
+        _write(path, kept)
+    return kept
+
+
+def compiled(kernel: Kernel, defines: tuple[tuple[str, str], ...], arch: str) -> tuple[bytes, str]:
+    """The same, compiled now; also what the assembler says of registers, shared memory and spills."""
+    core = _core()
+    macros = [("SB_NAME", kernel.name), *kernel.macros.items(), *defines]
+    log = io.StringIO()
+    try:
+        options = core.ProgramOptions(
+            arch=arch,
+            std="c++17",
+            include_path=[str(folder) for folder in sources()],
+            define_macro=macros,
+            ptxas_options=["-v"],
+        )
+        program = core.Program(f'#include "{kernel.source}"\n', "c++", options)
+        code = program.compile("cubin", logs=log).code
+    except Exception as error:  # of the compiler's binding: any
+        raise SparseBlockError(f"the CUDA kernel {kernel.name} does not compile for {arch}: {error}") from error
+    return bytes(code), log.getvalue()
+
+
+def _core():
+    try:
+        import cuda.core as core
+    except ImportError as error:
+        raise SparseBlockError(
+            f"the cuda backend needs cuda-core ({error}): pip install 'sparseblock[cuda]'; or use "
+            "sparseblock.backend('triton')"
+        ) from error
+    return core
+
+
+def _key(kernel: Kernel, defines: tuple[tuple[str, str], ...], arch: str) -> str:
+    said = repr((kernel, defines, arch, _compiler(), _text(kernel.source)))
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _text(source: str) -> str:
+    """Everything that a kernel of this source may include."""
+    kernels, headers = sources()
+    return "\0".join(
+        path.read_text() for path in (kernels / source, *sorted(kernels.glob("*.h")), headers / "sparseblock.h")
+    )
+
+
+@functools.cache
+def _compiler() -> str:
+    _core()
+    from cuda.bindings import nvrtc
+
+    _, major, minor = nvrtc.nvrtcVersion()
+    return f"nvrtc {major}.{minor}"
+
+
+def _folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "sparseblock" / "cuda"
+
+
+def _read(path: Path) -> bytes | None:
+    """What `_write` wrote; None where nothing is there, or not that."""
+    try:
+        kept = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = kept[:32], kept[32:]
+    whole = code.startswith(_MAGIC) and hashlib.sha256(code).digest() == digest
+    return code if whole else None
+
+
+def _write(path: Path, code: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        os.replace(name, path)
+    except OSError as error:
+        raise SparseBlockError(
+            f"a compiled kernel cannot be kept in {path.parent} ({error}); set XDG_CACHE_HOME to a writable folder"
+        ) from error

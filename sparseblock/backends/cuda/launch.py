@@ -1,0 +1,165 @@
+"""Launching a kernel of csrc/cuda on PyTorch's current stream, or, on CPU tensors, its emulation.
+
+Nothing here waits for the device. A kernel is compiled and loaded by its first launch, which therefore must not be the
+one that is captured into a CUDA graph: run once before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Sequence
+
+import torch
+
+from sparseblock.backends.cpu import native
+from sparseblock.backends.cuda.compile import cubin
+from sparseblock.backends.cuda.kernels import SUFFIXES, kernels
+from sparseblock.errors import SparseBlockError
+
+_EMULATED_MULTIPROCESSORS = 3  # few, so that groups take work more than once
+_ITEMS = 4  # of for_each
+_DEFAULT_SHARED = 48 << 10  # bytes that a kernel may have without asking
+
+
+def launch(
+    kernel: str,
+    *,
+    work: int,
+    arguments: Sequence[ctypes.Structure | ctypes._SimpleCData],
+    device: torch.device,
+    shared: int = 0,
+    defines: Sequence[tuple[str, int | str]] = (),
+) -> None:
+    """Runs `kernel` of kernels.txt.
+
+    Args:
+        work: how many groups could have something to do at most; as many run as fit onto the device at once.
+        arguments: the parameters of the kernel, by value.
+        device: of the tensors that they point to, which the caller keeps alive.
+        shared: bytes of dynamic shared memory.
+        defines: macros for this shape, with which the kernel is compiled anew. Emulated they do not count: a kernel
+            computes the same without.
+
+    Raises:
+        SparseBlockError: the kernel does not compile or load, or the device refuses the launch.
+    """
+    line = kernels()[kernel]
+    addresses = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
+    if device.type == "cpu":
+        grid = max(1, min(work, _EMULATED_MULTIPROCESSORS * line.groups_per_sm))
+        problem = getattr(_emulation(), kernel)(grid, shared, addresses)
+        if problem:
+            raise SparseBlockError(problem.decode())
+        return
+    with torch.cuda.device(device):
+        index = torch.cuda.current_device()
+        grid = max(1, min(work, multiprocessors(index) * line.groups_per_sm))
+        function = _loaded(kernel, tuple((name, str(value)) for name, value in defines), index, shared)
+        stream = torch.cuda.current_stream().cuda_stream
+        driver = _driver()
+        _check(
+            driver.cuLaunchKernel(
+                function, grid, 1, 1, line.threads, 1, 1, shared, stream, ctypes.addressof(addresses), 0
+            )
+        )
+
+
+@functools.cache
+def multiprocessors(index: int) -> int:
+    """Of CUDA device `index`."""
+    return torch.cuda.get_device_properties(index).multi_processor_count
+
+
+def kernel_of(stem: str, tensor: torch.Tensor) -> str:
+    """The kernel of a family for what `tensor` stores."""
+    return f"{stem}_{SUFFIXES[tensor.dtype]}"
+
+
+def elementwise(
+    kernel: str,
+    arguments: Sequence[ctypes.Structure],
+    index: torch.Tensor,
+    count: torch.Tensor,
+    block: Sequence[int],
+    out: torch.Tensor,
+) -> None:
+    """Runs a kernel that goes through the active blocks by `for_each` of csrc/cuda/maps.h.
+
+    Its parameters are `arguments`, then the blocks, the plane of `out`, and `vector`: whether all planes let it take 16
+    bytes of channels at once.
+    """
+    plane = native.plane_of(out)
+    channels = vector_of(plane, *(given for given in arguments if isinstance(given, native.Plane)))
+    height, width = (min(side, size) for side, size in zip(block, out.shape[2:], strict=True))
+    pieces = -(-height * width * (out.shape[1] // channels) // (kernels()[kernel].threads * _ITEMS))
+    launch(
+        kernel,
+        work=index.shape[0] * pieces,
+        arguments=[*arguments, native.blocks_of(index, count, block), plane, ctypes.c_int32(channels > 1)],
+        device=out.device,
+    )
+
+
+def vector_of(*planes: native.Plane) -> int:
+    """Elements of 16 bytes if all pixels of these planes begin at multiples of 16 bytes and are such long, else 1."""
+    size = 4 if planes[0].dtype == native.F32 else 2
+    for plane in planes:
+        strides = (plane.stride_n if plane.n > 1 else 0, plane.stride_y if plane.h > 1 else 0, plane.stride_x)
+        if plane.data % 16 or plane.stride_c != 1 or any(length * size % 16 for length in (plane.c, *strides)):
+            return 1
+    return 16 // size
+
+
+@functools.cache
+def _emulation() -> ctypes.CDLL:
+    path = os.environ["SPARSEBLOCK_CUDA_EMULATED"]
+    try:
+        library = ctypes.CDLL(path)
+    except OSError as error:
+        raise SparseBlockError(f"SPARSEBLOCK_CUDA_EMULATED is {path!r}, which does not load ({error})") from error
+    for name in kernels():
+        function = getattr(library, name)
+        function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    return library
+
+
+@functools.cache
+def _driver():
+    from cuda.bindings import driver
+
+    return driver
+
+
+def _check(result: tuple):
+    """What a call of the driver returned besides its status."""
+    status, *values = result
+    if status != _driver().CUresult.CUDA_SUCCESS:
+        _, text = _driver().cuGetErrorString(status)
+        raise SparseBlockError(f"the CUDA driver refuses a kernel: {text.decode() if text else status}")
+    return values[0] if values else None
+
+
+@functools.cache
+def architecture(index: int) -> str:
+    """What kernels are compiled for on CUDA device `index`: "sm_90a" has what only that one can do."""
+    major, minor = torch.cuda.get_device_capability(index)
+    if major < 8:
+        raise SparseBlockError(
+            f"the cuda backend needs a GPU of compute capability 8.0 or more, {torch.cuda.get_device_name(index)} has "
+            f"{major}.{minor}; use sparseblock.backend('triton') or the CPU"
+        )
+    return f"sm_{major}{minor}{'a' if major >= 9 else ''}"
+
+
+@functools.cache
+def _loaded(kernel: str, defines: tuple[tuple[str, str], ...], index: int, shared: int):
+    driver = _driver()
+    code = cubin(kernels()[kernel], defines, architecture(index))
+    library = _check(driver.cuLibraryLoadData(code, None, None, 0, None, None, 0))
+    loaded = _check(driver.cuLibraryGetKernel(library, kernel.encode()))
+    if shared > _DEFAULT_SHARED:
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _check(driver.cuKernelSetAttribute(attribute, shared, loaded, _check(driver.cuDeviceGet(index))))
+    return driver.CUfunction(int(loaded))
