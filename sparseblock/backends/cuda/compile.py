@@ -49,8 +49,12 @@ def compiled(kernel: Kernel, defines: tuple[tuple[str, str], ...], arch: str) ->
         program = core.Program(f'#include "{kernel.source}"\n', "c++", options)
         code = program.compile("cubin", logs=log).code
     except Exception as error:  # of the compiler's binding: any
-        raise SparseBlockError(f"the CUDA kernel {kernel.name} does not compile for {arch}: {error}") from error
+        raise SparseBlockError(f"the CUDA kernel {kernel.name} does not compile for {arch}: {_said(error)}") from error
     return bytes(code), log.getvalue()
+
+
+def _said(error: Exception) -> str:
+    return str(error).rstrip("\0\n")  # NVRTC's log ends as strings of C do
 
 
 def _core():
@@ -58,8 +62,7 @@ def _core():
         import cuda.core as core
     except ImportError as error:
         raise SparseBlockError(
-            f"the cuda backend needs cuda-core ({error}): pip install 'sparseblock[cuda]'; or use "
-            "sparseblock.backend('triton')"
+            f"the cuda backend needs cuda-core ({error}): pip install 'sparseblock[cuda]', or move the tensors to cpu"
         ) from error
     return core
 

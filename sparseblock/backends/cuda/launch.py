@@ -148,7 +148,7 @@ def architecture(index: int) -> str:
     if major < 8:
         raise SparseBlockError(
             f"the cuda backend needs a GPU of compute capability 8.0 or more, {torch.cuda.get_device_name(index)} has "
-            f"{major}.{minor}; use sparseblock.backend('triton') or the CPU"
+            f"{major}.{minor}; move the tensors to cpu"
         )
     return f"sm_{major}{minor}{'a' if major >= 9 else ''}"
 

@@ -1,0 +1,80 @@
+"""Without a GPU: every CUDA kernel compiles for the GPUs that it is for, spills nothing, and is kept on disk whole."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sparseblock import SparseBlockError
+from sparseblock.backends.cuda import compile as compiler
+from sparseblock.backends.cuda.kernels import Kernel, kernels, sources
+
+KERNEL = next(iter(kernels().values()))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "sparseblock" / "cuda"
+
+
+def spilled(log: str) -> list[int]:
+    """Bytes of stack, stored and loaded by spills, as the assembler says them of one kernel."""
+    said = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    assert len(said) == 1, log
+    return [int(number) for number in said[0]]
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_100"])
+@pytest.mark.parametrize("name", kernels())
+def test_a_kernel_compiles_and_spills_nothing(name, arch):
+    code, log = compiler.compiled(kernels()[name], (), arch)
+    assert code.startswith(b"\x7fELF")
+    assert name.encode() in code
+    assert spilled(log) == [0, 0, 0]
+
+
+def test_a_kernel_that_spills_is_seen():
+    """The check can fail: so few registers cannot hold a window's sums."""
+    crowded = Kernel(KERNEL.name, KERNEL.source, {**KERNEL.macros, "SB_THREADS": "1024", "SB_GROUPS_PER_SM": "2"})
+    _, log = compiler.compiled(crowded, (), "sm_80")
+    assert any(spilled(log))
+
+
+def test_every_source_has_a_kernel():
+    assert {path.name for path in sources()[0].glob("*.cu")} == {kernel.source for kernel in kernels().values()}
+
+
+def test_what_was_compiled_is_kept_and_a_damaged_file_is_made_anew(cache, monkeypatch):
+    code = compiler.cubin(KERNEL, (), "sm_80")
+    (file,) = cache.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(compiler, "compiled", None)
+        assert compiler.cubin(KERNEL, (), "sm_80") == code
+    whole = file.read_bytes()
+    for damaged in (whole[:-1], whole[:40] + b"?" + whole[41:], b""):
+        file.write_bytes(damaged)
+        assert compiler.cubin(KERNEL, (), "sm_80") == code
+        assert file.read_bytes() == whole
+    assert list(cache.iterdir()) == [file]
+
+
+def test_macros_and_architecture_make_other_code(cache):
+    compiler.cubin(KERNEL, (), "sm_80")
+    compiler.cubin(KERNEL, (("SB_ANY", "1"),), "sm_80")
+    compiler.cubin(KERNEL, (), "sm_90a")
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_a_kernel_that_does_not_compile_says_which_and_why():
+    broken = Kernel("pool2d_f64", KERNEL.source, {**KERNEL.macros, "SB_T": "no_such_type"})
+    with pytest.raises(SparseBlockError, match=r"(?s)pool2d_f64 does not compile for sm_80.*no_such_type"):
+        compiler.compiled(broken, (), "sm_80")
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    (tmp_path / "sparseblock").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(SparseBlockError, match="set XDG_CACHE_HOME"):
+        compiler.cubin(KERNEL, (), "sm_80")

@@ -1,0 +1,120 @@
+"""The contract catches faults that are planted into the sources of the CUDA kernels."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sparseblock import BlockSet, backend
+from sparseblock.backends.cuda import launch
+from sparseblock.backends.cuda.kernels import kernels, sources
+from sparseblock.testing import cases, check_contract
+
+RUN = "pool2d_f32"  # what the samples run
+
+# (file, what stands there, what is put there instead)
+FAULTS = {
+    "reads_past_the_frame": ("pool2d.cu", "ceil_div(size - origin, dilation)", "kernel"),
+    "reads_before_the_frame": ("pool2d.cu", "origin < 0 ? ceil_div(-origin, dilation) : 0", "0"),
+    "loses_nan": ("pool2d.cu", "v >= sum[i] || v != v", "v >= sum[i]"),
+    "forgets_the_last_tap": ("pool2d.cu", "s < tx.last;", "s < tx.last - 1;"),
+    "divides_by_whole_windows": ("pool2d.cu", "pool.count_include_pad && !pool.adaptive", "true"),
+    "ignores_the_count": ("maps.h", "*blocks.count : out.n", "*blocks.count + 1 : out.n"),
+    "leaves_the_last_block": ("maps.h", "*blocks.count : out.n", "*blocks.count - 1 : out.n"),
+    "takes_the_first_image": ("maps.h", "n = index[0];", "n = 0;"),
+    "writes_whole_blocks": ("maps.h", "y < region.y1 && ", ""),
+    "leaves_channels": ("maps.h", "vectors = out.c / N", "vectors = (out.c - 1) / N"),
+    "takes_one_piece_a_block": ("maps.h", "pieces = ceil_div(all, thread_count() * ITEMS)", "pieces = 1"),
+}
+
+
+def samples():
+    """Maxima and averages in blocks, some of them active, the last ones partial; one with NaN, one in large blocks."""
+    x = torch.randn(2, 8, 21, 26, generator=torch.Generator().manual_seed(0))
+    broken = x.clone()
+    broken[0, 0, 4, 4] = float("nan")
+    wide = torch.randn(1, 40, 36, 40, generator=torch.Generator().manual_seed(1))
+    window = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+    for case, block in (
+        (cases.max_pool2d(x, **window), (4, 5)),
+        (cases.max_pool2d(broken, **window), (4, 5)),
+        (cases.avg_pool2d(x, count_include_pad=False, **window), (4, 5)),
+        (cases.avg_pool2d(wide, **window), (32, 32)),
+    ):
+        n, _, height, width = case.out_shape
+        grid = (n, -(-height // block[0]), -(-width // block[1]))
+        mask = torch.rand(grid, generator=torch.Generator().manual_seed(2)) < 0.5
+        mask[-1, -1, -1] = mask[0, 0, 0] = True
+        index = BlockSet.from_mask(mask, block).index
+        spare = torch.nonzero(~mask)[:1].int()  # behind the count, as in a list with room for every block
+        blocks = replace(BlockSet.from_mask(mask, block), index=torch.cat([index, spare]).contiguous())
+        yield replace(case, blocks=blocks)
+
+
+FLAGS = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fopenmp", "-fPIC", "-ffp-contract=off", "-DSB_EMULATED"]
+
+
+def compiled(kernel, source, folder):
+    """The object of `kernel`, or of the emulation itself where it is None, from the sources in `source`."""
+    name = kernel.name if kernel else "machine"
+    macros = {"SB_NAME": name, **kernel.macros} if kernel else {}
+    text = "".join(f"#define {macro} {value}\n" for macro, value in macros.items())
+    text += f'#include "{kernel.source if kernel else "emulated/machine.cpp"}"\n'
+    (folder / f"{name}.cpp").write_text(text)
+    include = [f"-I{source}", f"-I{sources()[1]}"]
+    subprocess.run(["g++", *FLAGS, *include, "-c", f"{name}.cpp", "-o", f"{name}.o"], cwd=folder, check=True)
+    return folder / f"{name}.o"
+
+
+def linked(objects, folder):
+    subprocess.run(["g++", "-fopenmp", "-shared", *map(str, objects), "-o", "kernels.so"], cwd=folder, check=True)
+    return folder / "kernels.so"
+
+
+@pytest.fixture(scope="module")
+def faultless(tmp_path_factory):
+    """The objects of the kernels as they are, by kernel, that of the emulation by None."""
+    folder = tmp_path_factory.mktemp("faultless")
+    return {kernel: compiled(kernel and kernels()[kernel], sources()[0], folder) for kernel in (None, *kernels())}
+
+
+def with_fault(faultless, folder, file, there, instead):
+    """The library of the kernels, one fault in the sources of the one that the samples run."""
+    for path in (*sources()[0].glob("*.cu"), *sources()[0].glob("*.h")):
+        text = path.read_text()
+        if path.name == file:
+            assert there in text, f"{file} has no {there!r} any more"
+            text = text.replace(there, instead)
+        (folder / path.name).write_text(text)
+    (folder / "emulated").symlink_to(sources()[0] / "emulated")
+    return linked({**faultless, RUN: compiled(kernels()[RUN], folder, folder)}.values(), folder)
+
+
+@pytest.fixture
+def with_library(monkeypatch):
+    """Makes the cuda backend run a library, for the test."""
+
+    def use(path):
+        monkeypatch.setenv("SPARSEBLOCK_CUDA_EMULATED", str(path))
+        launch._emulation.cache_clear()
+
+    yield use
+    launch._emulation.cache_clear()
+
+
+def test_without_a_fault_the_samples_pass(faultless, tmp_path, with_library):
+    with_library(linked(faultless.values(), tmp_path))
+    with backend("cuda"):
+        for case in samples():
+            check_contract(case)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_caught(fault, faultless, tmp_path, with_library):
+    with_library(with_fault(faultless, tmp_path, *FAULTS[fault]))
+    with backend("cuda"), pytest.raises(AssertionError):
+        for case in samples():
+            check_contract(case)
