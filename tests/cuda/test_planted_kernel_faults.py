@@ -13,8 +13,14 @@ from sparseblock.backends.cuda import launch
 from sparseblock.backends.cuda.kernels import kernels, sources
 from sparseblock.testing import cases, check_contract
 
-RUN = "pool2d_f32"  # what the samples run
-
+# What a fault in a file is planted into.
+KERNEL = {
+    "pool2d.cu": "pool2d_f32",
+    "maps.h": "pool2d_f32",
+    "shuffle.cu": "shuffle_f32",
+    "pad.cu": "pad_f32",
+    "pad.h": "pad_f32",
+}
 # (file, what stands there, what is put there instead)
 FAULTS = {
     "reads_past_the_frame": ("pool2d.cu", "ceil_div(size - origin, dilation)", "kernel"),
@@ -27,12 +33,22 @@ FAULTS = {
     "takes_the_first_image": ("maps.h", "n = index[0];", "n = 0;"),
     "writes_whole_blocks": ("maps.h", "y < region.y1 && ", ""),
     "leaves_channels": ("maps.h", "vectors = out.c / N", "vectors = (out.c - 1) / N"),
+    "shuffles_columns_first": ("shuffle.cu", "y % factor * factor + x % factor", "x % factor * factor + y % factor"),
+    "unshuffles_columns_first": ("shuffle.cu", "c % area / factor", "c % factor"),
+    "shuffles_back": (
+        "shuffle.cu",
+        "c % factor * (in.c / factor) + c / factor",
+        "c % (in.c / factor) * factor + c / (in.c / factor)",
+    ),
+    "pads_at_the_other_side": ("pad.cu", "y - pad.top", "y"),
+    "pads_with_zero": ("pad.cu", "from_float<T>(pad.value)", "from_float<T>(0.0f)"),
+    "repeats_the_edge_of_a_mirror": ("pad.h", "2 * (size - 1)", "2 * size"),
     "takes_one_piece_a_block": ("maps.h", "pieces = ceil_div(all, thread_count() * ITEMS)", "pieces = 1"),
 }
 
 
 def samples():
-    """Maxima and averages in blocks, some of them active, the last ones partial; one with NaN, one in large blocks."""
+    """Maps in blocks, some of them active, the last ones partial; one with NaN, one in large blocks."""
     x = torch.randn(2, 8, 21, 26, generator=torch.Generator().manual_seed(0))
     broken = x.clone()
     broken[0, 0, 4, 4] = float("nan")
@@ -43,6 +59,11 @@ def samples():
         (cases.max_pool2d(broken, **window), (4, 5)),
         (cases.avg_pool2d(x, count_include_pad=False, **window), (4, 5)),
         (cases.avg_pool2d(wide, **window), (32, 32)),
+        (cases.pixel_shuffle(x, upscale_factor=2), (4, 5)),
+        (cases.pixel_unshuffle(x[:, :, :20].clone(), downscale_factor=2), (4, 5)),
+        (cases.channel_shuffle(x, groups=4), (4, 5)),
+        (cases.pad(x, padding=((1, 2), (3, 4)), value=1.5), (4, 5)),
+        (cases.pad(x, padding=((1, 2), (3, 4)), mode="reflect"), (4, 5)),
     ):
         n, _, height, width = case.out_shape
         grid = (n, -(-height // block[0]), -(-width // block[1]))
@@ -82,7 +103,7 @@ def faultless(tmp_path_factory):
 
 
 def with_fault(faultless, folder, file, there, instead):
-    """The library of the kernels, one fault in the sources of the one that the samples run."""
+    """The library of the kernels, one fault in the sources of one."""
     for path in (*sources()[0].glob("*.cu"), *sources()[0].glob("*.h")):
         text = path.read_text()
         if path.name == file:
@@ -90,7 +111,7 @@ def with_fault(faultless, folder, file, there, instead):
             text = text.replace(there, instead)
         (folder / path.name).write_text(text)
     (folder / "emulated").symlink_to(sources()[0] / "emulated")
-    return linked({**faultless, RUN: compiled(kernels()[RUN], folder, folder)}.values(), folder)
+    return linked({**faultless, KERNEL[file]: compiled(kernels()[KERNEL[file]], folder, folder)}.values(), folder)
 
 
 @pytest.fixture

@@ -1,0 +1,25 @@
+/* Which pixel of a map stands for one outside of it. */
+#pragma once
+
+#include "device.h"
+
+namespace sb {
+
+/* The place along an axis of `size` pixels that place i is read from; -1: a constant is. */
+SB_DEVICE int64_t pad_source(int64_t i, int64_t size, int mode) {
+    if (i >= 0 && i < size) return i;
+    switch (mode) {
+    case SB_PAD_REFLECT: {
+        const int64_t period = maximum(2 * (size - 1), 1), place = (i % period + period) % period;
+        return place < size ? place : period - place;
+    }
+    case SB_PAD_REPLICATE:
+        return i < 0 ? 0 : size - 1;
+    case SB_PAD_CIRCULAR:
+        return (i % size + size) % size;
+    default:
+        return -1;
+    }
+}
+
+} // namespace sb
