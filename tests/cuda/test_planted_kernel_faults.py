@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from sparseblock import BlockSet, backend
 from sparseblock.backends.cuda import launch
-from sparseblock.backends.cuda.kernels import kernels, sources
+from sparseblock.backends.cuda.kernels import kernels
 from sparseblock.testing import cases, check_contract
 
+CUDA = Path(__file__).parents[2] / "csrc" / "cuda"
 # What a fault in a file is planted into.
 KERNEL = {
     "pool2d.cu": "pool2d_f32",
@@ -20,6 +22,8 @@ KERNEL = {
     "shuffle.cu": "shuffle_f32",
     "pad.cu": "pad_f32",
     "pad.h": "pad_f32",
+    "pointwise.cu": "pointwise_f32",
+    "epilogue.h": "pointwise_f32",
 }
 # (file, what stands there, what is put there instead)
 FAULTS = {
@@ -43,6 +47,12 @@ FAULTS = {
     "pads_at_the_other_side": ("pad.cu", "y - pad.top", "y"),
     "pads_with_zero": ("pad.cu", "from_float<T>(pad.value)", "from_float<T>(0.0f)"),
     "repeats_the_edge_of_a_mirror": ("pad.h", "2 * (size - 1)", "2 * size"),
+    "forgets_the_residual": ("pointwise.cu", "combined, to_float", "false, to_float"),
+    "takes_the_first_channels_parameters": ("pointwise.cu", "epilogue, c + i)", "epilogue, i)"),
+    "adds_where_it_multiplies": ("epilogue.h", "e.combine == SB_MULTIPLY", "false"),
+    "forgets_the_shift": ("epilogue.h", "e.shift ? e.shift[c] : 0.0f", "0.0f"),
+    "loses_nan_in_relu": ("epilogue.h", "low > v ? low : v", "v > low ? v : low"),
+    "takes_another_activation": ("epilogue.h", "v * hard_sigmoid(v)", "sigmoid(v, v)"),
     "takes_one_piece_a_block": ("maps.h", "pieces = ceil_div(all, thread_count() * ITEMS)", "pieces = 1"),
 }
 
@@ -59,6 +69,10 @@ def samples():
         (cases.max_pool2d(broken, **window), (4, 5)),
         (cases.avg_pool2d(x, count_include_pad=False, **window), (4, 5)),
         (cases.avg_pool2d(wide, **window), (32, 32)),
+        (cases.activation(broken, activation="relu"), (4, 5)),
+        (cases.add(x, x.flip(2), activation="hardswish"), (4, 5)),
+        (cases.mul(x, x.flip(2)), (4, 5)),
+        (cases.affine(x, torch.arange(1.0, 9.0), torch.arange(8.0)), (4, 5)),
         (cases.pixel_shuffle(x, upscale_factor=2), (4, 5)),
         (cases.pixel_unshuffle(x[:, :, :20].clone(), downscale_factor=2), (4, 5)),
         (cases.channel_shuffle(x, groups=4), (4, 5)),
@@ -85,7 +99,7 @@ def compiled(kernel, source, folder):
     text = "".join(f"#define {macro} {value}\n" for macro, value in macros.items())
     text += f'#include "{kernel.source if kernel else "emulated/machine.cpp"}"\n'
     (folder / f"{name}.cpp").write_text(text)
-    include = [f"-I{source}", f"-I{sources()[1]}"]
+    include = [f"-I{source}", f"-I{CUDA.parent / 'include'}"]
     subprocess.run(["g++", *FLAGS, *include, "-c", f"{name}.cpp", "-o", f"{name}.o"], cwd=folder, check=True)
     return folder / f"{name}.o"
 
@@ -99,18 +113,18 @@ def linked(objects, folder):
 def faultless(tmp_path_factory):
     """The objects of the kernels as they are, by kernel, that of the emulation by None."""
     folder = tmp_path_factory.mktemp("faultless")
-    return {kernel: compiled(kernel and kernels()[kernel], sources()[0], folder) for kernel in (None, *kernels())}
+    return {kernel: compiled(kernel and kernels()[kernel], CUDA, folder) for kernel in (None, *kernels())}
 
 
 def with_fault(faultless, folder, file, there, instead):
     """The library of the kernels, one fault in the sources of one."""
-    for path in (*sources()[0].glob("*.cu"), *sources()[0].glob("*.h")):
+    for path in (*CUDA.glob("*.cu"), *CUDA.glob("*.h")):
         text = path.read_text()
         if path.name == file:
             assert there in text, f"{file} has no {there!r} any more"
             text = text.replace(there, instead)
         (folder / path.name).write_text(text)
-    (folder / "emulated").symlink_to(sources()[0] / "emulated")
+    (folder / "emulated").symlink_to(CUDA / "emulated")
     return linked({**faultless, KERNEL[file]: compiled(kernels()[KERNEL[file]], folder, folder)}.values(), folder)
 
 

@@ -1,0 +1,34 @@
+/* out = epilogue(x): activations, sums, products, affine maps and copies; a thread takes 16 bytes of channels, or one where planes
+ * do not lie at multiples of 16 bytes (`vector` 0) or a channel counts for all. */
+#include "epilogue.h"
+#include "maps.h"
+
+namespace sb::SB_NAME {
+
+/* The channels from c on of a pixel. */
+template <int N, class T>
+SB_DEVICE Vector<T, N> read(const sb_plane &plane, int64_t n, int64_t y, int64_t x, int64_t c) {
+    return load_vector<N>(pixel<T>(plane, n, y, x) + c * plane.stride_c);
+}
+
+template <class T, int N>
+SB_DEVICE void run(const sb_epilogue &epilogue, const sb_plane &in, const sb_plane &residual, bool combined, const sb_blocks &blocks,
+                   const sb_plane &out) {
+    for_each<N>(blocks, out, [&](int64_t n, int64_t y, int64_t x, int64_t c) {
+        const Vector<T, N> values = read<N, T>(in, n, y, x, c);
+        Vector<T, N> second = values, result;
+        if (combined) second = read<N, T>(residual, n, y, x, c);
+        for (int i = 0; i < N; ++i)
+            result[i] = from_float<T>(finish(to_float(values[i]), combined, to_float(second[i]), epilogue, c + i));
+        store_vector(pixel<T>(out, n, y, x) + c, result);
+    });
+}
+
+} // namespace sb::SB_NAME
+
+/* `combined`: whether there is a residual; else its plane is not read. */
+SB_ENTRY(sb_epilogue epilogue, sb_plane x, sb_plane residual, int32_t combined, sb_blocks blocks, sb_plane out, int32_t vector) {
+    using namespace sb;
+    if (vector) SB_NAME::run<SB_T, 16 / sizeof(SB_T)>(epilogue, x, residual, combined, blocks, out);
+    else SB_NAME::run<SB_T, 1>(epilogue, x, residual, combined, blocks, out);
+}
