@@ -7,6 +7,9 @@ import os
 import subprocess
 from pathlib import Path
 
+# Tests run in several processes at a time: a thread that waits must not spin. Read when OpenMP is loaded, before torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
