@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from sparseblock import ops
+from sparseblock import ops, profiling
 from sparseblock.backends import backend
 from sparseblock.blocks import BlockSet
 from sparseblock.cache import FeatureCache
@@ -26,6 +26,7 @@ __all__ = [
     "compile",
     "explain",
     "ops",
+    "profiling",
     "testing",
     "verify",
 ]

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import torch
 
-from sparseblock import backends
+from sparseblock import backends, profiling
 from sparseblock.errors import SparseBlockError
 
 
@@ -88,7 +88,8 @@ def _run(grad, saved, index, count, call, sizes) -> list[torch.Tensor]:
     arguments = SimpleNamespace(
         **op.plain, **dict(zip(op.saved, saved, strict=True)), index=index, count=count, names=op.names, shapes=shapes
     )
-    grads = _gradients(op.backend).backward(op.name, arguments, grad, set(op.needs))
+    with profiling.span(f"{op.name} backward", grad.shape, len(index)):
+        grads = _gradients(op.backend).backward(op.name, arguments, grad, set(op.needs))
     results: list[torch.Tensor] = []
     for key in op.needs:  # each in memory of its own, as an op must return them
         result = _in_order(grads[key].sum_to_size(shapes[key]))  # a second input may count for many pixels

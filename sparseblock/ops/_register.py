@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from sparseblock import backends
+from sparseblock import backends, profiling
 from sparseblock.ops import _autograd
 
 _LIBRARY = torch.library.Library("sparseblock", "DEF")
@@ -21,15 +21,18 @@ def register(schema: str) -> torch._ops.OpOverload:
     name = _LIBRARY.define(schema)
     overload = getattr(torch.ops.sparseblock, name).default
     names = [argument.name for argument in overload._schema.arguments]
-    _LIBRARY.impl(name, functools.partial(_run, name, names.index("out")), "CompositeExplicitAutograd")
+    places = names.index("index"), names.index("out")
+    _LIBRARY.impl(name, functools.partial(_run, name, *places), "CompositeExplicitAutograd")
     _LIBRARY.impl(name, functools.partial(_differentiate, overload, name, names), "Autograd")
     torch.library.register_fake(f"sparseblock::{name}", _fake, lib=_LIBRARY)
     return overload
 
 
-def _run(name: str, out_position: int, *arguments: object) -> None:
+def _run(name: str, index_position: int, out_position: int, *arguments: object) -> None:
     out = arguments[out_position]
-    backends.implementation(backends.selected(out.device), name)(*arguments)
+    run = backends.implementation(backends.selected(out.device), name)
+    with profiling.span(name, out.shape, len(arguments[index_position])):
+        run(*arguments)
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)
 

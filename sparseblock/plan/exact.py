@@ -20,7 +20,7 @@ from sparseblock.plan.gates import Gate, check_gates
 from sparseblock.plan.ir import Conv2d, Graph
 from sparseblock.plan.macs import axis_macs
 from sparseblock.plan.placement import TILE
-from sparseblock.plan.plan import Plan, timed, title
+from sparseblock.plan.plan import Plan, timed
 from sparseblock.plan.torch_call import TorchCall
 
 FRAME = "frame"  # the frame's key among tolerances
@@ -154,7 +154,7 @@ class ExactPlan(Plan):
         per_row, per_col = self._axis_macs[name]
         return int((per_row[index[:, 1].long()] * per_col[index[:, 2].long()]).sum())
 
-    def _run(
+    def _run_frame(
         self,
         maps: list[Any],
         blocks: Any,
@@ -195,7 +195,7 @@ class ExactPlan(Plan):
         first = self._changes.number(segment.nodes[0].output)
         segment.run_changes(state.planes, spreads, state.changes, state.whole, threads, state.dropped[first:], seconds)
         if times is not None:
-            times += [(title(node), spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
+            times += [(node.title, spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
 
 
 def _by_value(graph: Graph, tolerance: Tolerance) -> dict[str, float]:

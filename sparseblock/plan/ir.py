@@ -243,6 +243,11 @@ class Node:
         return isinstance(self.op, (Concat, Slice))
 
     @property
+    def title(self) -> str:
+        """Its module and what it computes."""
+        return f"{self.origin or self.output}: {self.label}"
+
+    @property
     def label(self) -> str:
         """What it computes, in words: "conv2d+add+affine+relu"."""
         match self.op:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from sparseblock import profiling
 from sparseblock.backends import selected
 from sparseblock.backends.cpu import native
 from sparseblock.blocks import BlockSet, check_list
@@ -237,7 +238,11 @@ class Plan:
                 total += block_macs(node, self.graph, placement.block, self.grid.rows, self.grid.cols)
         return total
 
-    def _run(
+    def _run(self, *frame: Any) -> Any:
+        with profiling.span("frame"):
+            return self._run_frame(*frame)
+
+    def _run_frame(
         self,
         maps: list[Any],
         blocks: Any,
@@ -256,7 +261,6 @@ class Plan:
             for name, frame in frames.items():
                 state.bind(name, frame)
             threads = torch.get_num_threads()
-            lists = native.lists_of((active.index, active.count))
             for segment in self._segments:
                 if isinstance(segment, TorchCall):
                     timed(lambda segment=segment: segment.run(state, held, range(state.streams)), segment.node, times)
@@ -269,9 +273,9 @@ class Plan:
                     tiles = open_tiles(gates[node.origin], node, placement, x, active, state)
                     segment.run_tiles(state.planes, tiles, threads, seconds)
                 else:
-                    segment.run(state.planes, lists, threads, seconds)
+                    segment.run(state.planes, active, threads, seconds)
                 if times is not None:
-                    times += [(title(node), spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
+                    times += [(node.title, spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
         state.frames[:] = [seen + 1 for seen in state.frames]
         leaves = [self._output(leaf, state, held) for leaf in self.graph.outputs]
         return pytree.tree_unflatten(leaves, self._signature.result)
@@ -372,13 +376,10 @@ def _piece_bytes(spec: PlaneSpec, pieces: dict[str, tuple[int, int]]) -> int:
 
 def timed(call: Callable[[], None], node: Node, times: list[tuple[str, float]] | None) -> None:
     start = time.perf_counter()
-    call()
+    with profiling.span(node.title):
+        call()
     if times is not None:
-        times.append((title(node), time.perf_counter() - start))
-
-
-def title(node: Node) -> str:
-    return f"{node.origin or node.output}: {node.label}"
+        times.append((node.title, time.perf_counter() - start))
 
 
 def _remark(node: Node) -> str:

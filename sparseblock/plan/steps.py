@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+from collections.abc import Iterator
 
 import torch
 
+from sparseblock import profiling
 from sparseblock.backends.cpu import native, packed_weight
 from sparseblock.blocks import BlockSet
 from sparseblock.cache import PlaneSpec
@@ -46,6 +49,7 @@ class Steps:
         chains: tuple[Chain, ...],
     ) -> None:
         self.nodes = tuple(nodes)
+        self._shapes = [graph.values[node.output].shape for node in nodes]
         self.weight_bytes = 0
         self._alive: list[object] = []  # packed weights and vectors that the steps point to
         numbers = {spec.name: number for number, spec in enumerate(specs)}
@@ -57,24 +61,22 @@ class Steps:
             if chain.pieces.keys() <= steps.keys():
                 self._join(chain, steps, {spec.name: spec.scratch for spec in specs})
 
-    def run(
-        self,
-        planes: object,
-        lists: object,
-        threads: int,
-        seconds: object | None = None,
-    ) -> None:
-        """Runs every step on the table `planes` and its list of `lists`; `seconds`, an array of doubles, receives the
+    def run(self, planes: object, active: BlockSet, threads: int, seconds: object | None = None) -> None:
+        """Runs every step on the table `planes` and the blocks `active`; `seconds`, an array of doubles, receives the
         time of each.
         """
-        native.lib().sb_run(self._steps, len(self._steps), planes, lists, threads, seconds)
+        lists = native.lists_of((active.index, active.count))
+        for first, end in self._calls(len(active.index)):
+            steps, times = _part(self._steps, first, end), _part(seconds, first, end)
+            native.lib().sb_run(steps, end - first, planes, lists, threads, times)
 
     def run_tiles(self, planes: object, tiles: BlockSet, threads: int, seconds: object | None = None) -> None:
         """Runs the one step that there is on `tiles`, whatever the size of a block."""
         step = native.Step.from_buffer_copy(self._steps[0])
         step.block_h, step.block_w = tiles.block
         lists = native.lists_of((tiles.index, tiles.count))
-        native.lib().sb_run(step, 1, planes, lists, threads, seconds)
+        for _ in self._calls(len(tiles.index)):
+            native.lib().sb_run(step, 1, planes, lists, threads, seconds)
 
     def run_changes(
         self,
@@ -89,10 +91,25 @@ class Steps:
         """Runs every step on the tiles that its entry of `spreads` finds, in as many streams as `whole` has, and on all
         where that is set. `dropped` receives a float per step.
         """
-        native.lib().sb_run_changes(
-            self._steps, spreads, len(self._steps), planes, changes, len(whole), whole.data_ptr(), threads,
-            dropped.data_ptr(), seconds,
-        )  # fmt: skip
+        for first, end in self._calls(None):
+            native.lib().sb_run_changes(
+                _part(self._steps, first, end), _part(spreads, first, end), end - first, planes, changes, len(whole),
+                whole.data_ptr(), threads, dropped[first:].data_ptr(), _part(seconds, first, end),
+            )  # fmt: skip
+
+    def _calls(self, capacity: int | None) -> Iterator[tuple[int, int]]:
+        """First and end of the steps that one native call runs: all, or, where a tool listens, a step or a chain, while
+        its range is open.
+        """
+        if not profiling.listening():
+            yield 0, len(self.nodes)
+            return
+        end = 0
+        while end < len(self.nodes):
+            first, end = end, end + max(1, self._steps[end].chain)
+            name = " > ".join(node.title for node in self.nodes[first:end])
+            with profiling.span(name, self._shapes[end - 1], capacity):
+                yield first, end
 
     def _step(
         self,
@@ -185,3 +202,10 @@ class Steps:
         )
         self._alive.append(native_epilogue)
         return native_epilogue
+
+
+def _part(array: ctypes.Array | None, first: int, end: int) -> ctypes.Array | None:
+    """Elements of a ctypes array, in its memory."""
+    if array is None:
+        return None
+    return (array._type_ * (end - first)).from_buffer(array, first * ctypes.sizeof(array._type_))
