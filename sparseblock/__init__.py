@@ -17,6 +17,7 @@ __all__ = [
     "BlockGrid",
     "BlockSet",
     "CompiledState",
+    "DevicePlan",
     "ExactPlan",
     "FeatureCache",
     "Plan",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 # Loaded on first use: the planner brings in torch.export, testing needs hypothesis.
-_PLANNER = ("CompiledState", "ExactPlan", "Plan", "active", "compile", "explain", "verify")
+_PLANNER = ("CompiledState", "DevicePlan", "ExactPlan", "Plan", "active", "compile", "explain", "verify")
 _LAZY = dict.fromkeys(_PLANNER, "sparseblock.plan") | {"testing": None}
 
 

@@ -71,6 +71,7 @@ class FeatureCache:
     Attributes:
         specs: what the cache was made of, in order; a plane's number in `planes` is its place here.
         streams: number of videos.
+        device: where the planes are.
         frames: frames seen by each stream since its start or reset.
         planes: the table of planes for the native `sb_run`, one per spec.
         gates: what the gates of a plan remember, by layer.
@@ -84,8 +85,8 @@ class FeatureCache:
 
     state_keys: ClassVar = ("frames", "planes", "gates")  # of `state_dict`
 
-    def __init__(self, specs: Sequence[PlaneSpec], streams: int = 1) -> None:
-        """Allocates every plane, zeroed.
+    def __init__(self, specs: Sequence[PlaneSpec], streams: int = 1, device: torch.device | str = "cpu") -> None:
+        """Allocates every plane, zeroed, on `device`.
 
         Raises:
             SparseBlockError: `streams` is no positive integer, a name appears twice, a size is not positive, a slice
@@ -95,6 +96,7 @@ class FeatureCache:
             raise SparseBlockError(f"FeatureCache: streams is {streams!r}; it must be a positive integer")
         self.specs = tuple(specs)
         self.streams = streams
+        self.device = torch.device(device)
         self.planes = (native.Plane * len(self.specs))()
         self._storage: dict[str, torch.Tensor] = {}  # [n, h + 2*border, w + 2*border, c] of planes with own memory
         self._views: dict[str, torch.Tensor] = {}  # [n, c, h, w]
@@ -104,7 +106,7 @@ class FeatureCache:
         borders: dict[str, int] = {}
         shared = streams * shared_bytes(self.specs)
         needed = shared + streams * sum(spec.nbytes for spec in self.specs)
-        self._shared = _zeros(shared, streams, needed)
+        self._shared = self._zeros(shared, needed)
         for number, spec in enumerate(self.specs):
             self._check(spec, number)
             if spec.external:
@@ -116,7 +118,7 @@ class FeatureCache:
             if spec.parent is None:
                 b = borders[spec.name] = spec.border
                 if spec.shared is None:
-                    memory = _zeros(streams * spec.size, streams, needed)
+                    memory = self._zeros(streams * spec.size, needed)
                 else:
                     memory = self._shared[streams * spec.shared : streams * (spec.shared + spec.size)]
                 plane = memory.view(spec.dtype).view(streams, spec.h + 2 * b, spec.w + 2 * b, spec.c)
@@ -129,6 +131,16 @@ class FeatureCache:
             self._views[spec.name] = view
             self.planes[number] = native.plane_of(view, borders[spec.name])
         self.frames = [0] * streams  # after the planes, which say how much memory is short
+
+    def _zeros(self, size: int, needed: int) -> torch.Tensor:
+        """`size` bytes of zeros."""
+        try:
+            return torch.zeros(size, dtype=torch.uint8, device=self.device)
+        except (RuntimeError, MemoryError):
+            raise SparseBlockError(
+                f"FeatureCache: planes for {self.streams} streams take {needed} bytes, more memory than there is on "
+                f"{self.device}; use fewer streams or smaller frames"
+            ) from None
 
     def _check(self, spec: PlaneSpec, number: int) -> None:
         if self._numbers[spec.name] != number:
@@ -254,14 +266,17 @@ class FeatureCache:
         """This state, where it is on `device` already.
 
         Raises:
-            SparseBlockError: it is another device than the cpu, on which no plan runs.
+            SparseBlockError: it is on another, where its plan does not run.
         """
-        if torch.device(device).type != "cpu":
-            raise SparseBlockError(f"FeatureCache: to {device}, where no plan runs; states live on the cpu")
+        if torch.device(device).type != self.device.type:
+            raise SparseBlockError(
+                f"FeatureCache: to {device}, but its plan runs on {self.device}; compile the model for {device} and "
+                "load this state's state_dict() into a state of that plan"
+            )
         return self
 
     def _empty(self) -> FeatureCache:
-        return FeatureCache(self.specs, self.streams)
+        return FeatureCache(self.specs, self.streams, self.device)
 
 
 def check_state(what: str, state: Any, keys: Sequence[str], streams: int) -> None:
@@ -279,14 +294,3 @@ def check_state(what: str, state: Any, keys: Sequence[str], streams: int) -> Non
             f"{what}: state is of {len(frames)} streams, but this one has {streams}; "
             f"make it with new_state({len(frames)})"
         )
-
-
-def _zeros(size: int, streams: int, needed: int) -> torch.Tensor:
-    """`size` bytes of zeros."""
-    try:
-        return torch.zeros(size, dtype=torch.uint8)
-    except (RuntimeError, MemoryError):
-        raise SparseBlockError(
-            f"FeatureCache: planes for {streams} streams take {needed} bytes, more memory than there is; "
-            "use fewer streams or smaller frames"
-        ) from None

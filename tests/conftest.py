@@ -62,12 +62,19 @@ def cuda_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     return torch.device("cpu")
 
 
+@pytest.fixture
+def gpu() -> torch.device:
+    """For what only a GPU can show."""
+    return torch.device("cuda")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without the folder, tests that need it are not part of the run, which says so."""
-    if DATA is not None:
-        return
-    need = [item for item in items if "data" in getattr(item, "fixturenames", ())]
-    if need:
-        items[:] = [item for item in items if item not in need]
-        config.hook.pytest_deselected(items=need)
-        config.get_terminal_writer().line(f"\n{len(need)} tests need SPARSEBLOCK_DATA, which is not set: left out")
+    """Tests that need what is not here are not part of the run, which says so."""
+    missing = {} if DATA is not None else {"data": "SPARSEBLOCK_DATA, which is not set"}
+    missing |= {} if torch.cuda.is_available() else {"gpu": "a GPU, and there is none"}
+    for fixture, what in missing.items():
+        need = [item for item in items if fixture in getattr(item, "fixturenames", ())]
+        if need:
+            items[:] = [item for item in items if item not in need]
+            config.hook.pytest_deselected(items=need)
+            config.get_terminal_writer().line(f"\n{len(need)} tests need {what}: left out")

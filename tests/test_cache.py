@@ -111,8 +111,8 @@ def test_a_reset_forgets_one_stream_or_all():
         ),
         (
             lambda: FeatureCache([PlaneSpec("a", 2, 9, 7)], streams=10**12),
-            "FeatureCache: planes for 1000000000000 streams take 504000000000000 bytes, more memory than there is; "
-            "use fewer streams or smaller frames",
+            "FeatureCache: planes for 1000000000000 streams take 504000000000000 bytes, more memory than there is on "
+            "cpu; use fewer streams or smaller frames",
         ),
         (
             lambda: FeatureCache([PlaneSpec(name, 1, 1, 1) for name in "abcd"])["nope"],

@@ -112,6 +112,7 @@ def test_the_public_names():
         "BlockGrid",
         "BlockSet",
         "CompiledState",
+        "DevicePlan",
         "ExactPlan",
         "FeatureCache",
         "Plan",

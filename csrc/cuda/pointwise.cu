@@ -1,5 +1,6 @@
 /* out = epilogue(x): activations, sums, products, affine maps and copies; a thread takes 16 bytes of channels, or one where planes
- * do not lie at multiples of 16 bytes (`vector` 0) or a channel counts for all. */
+ * do not lie at multiples of 16 bytes (`vector` 0) or a channel counts for all. A frame may be float32 where maps are halves: then
+ * there is no second input. */
 #include "epilogue.h"
 #include "maps.h"
 
@@ -11,13 +12,14 @@ SB_DEVICE Vector<T, N> read(const sb_plane &plane, int64_t n, int64_t y, int64_t
     return load_vector<N>(pixel<T>(plane, n, y, x) + c * plane.stride_c);
 }
 
-template <class T, int N>
+template <class T, int N, class In = T>
 SB_DEVICE void run(const sb_epilogue &epilogue, const sb_plane &in, const sb_plane &residual, bool combined, const sb_blocks &blocks,
                    const sb_plane &out) {
     for_each<N>(blocks, out, [&](int64_t n, int64_t y, int64_t x, int64_t c) {
-        const Vector<T, N> values = read<N, T>(in, n, y, x, c);
-        Vector<T, N> second = values, result;
-        if (combined) second = read<N, T>(residual, n, y, x, c);
+        const Vector<In, N> values = read<N, In>(in, n, y, x, c);
+        Vector<In, N> second = values;
+        Vector<T, N> result;
+        if (combined) second = read<N, In>(residual, n, y, x, c);
         for (int i = 0; i < N; ++i)
             result[i] = from_float<T>(finish(to_float(values[i]), combined, to_float(second[i]), epilogue, c + i));
         store_vector(pixel<T>(out, n, y, x) + c, result);
@@ -29,6 +31,7 @@ SB_DEVICE void run(const sb_epilogue &epilogue, const sb_plane &in, const sb_pla
 /* `combined`: whether there is a residual; else its plane is not read. */
 SB_ENTRY(sb_epilogue epilogue, sb_plane x, sb_plane residual, int32_t combined, sb_blocks blocks, sb_plane out, int32_t vector) {
     using namespace sb;
-    if (vector) SB_NAME::run<SB_T, 16 / sizeof(SB_T)>(epilogue, x, residual, combined, blocks, out);
+    if (x.dtype != out.dtype) SB_NAME::run<SB_T, 1, float>(epilogue, x, residual, combined, blocks, out);
+    else if (vector) SB_NAME::run<SB_T, 16 / sizeof(SB_T)>(epilogue, x, residual, combined, blocks, out);
     else SB_NAME::run<SB_T, 1>(epilogue, x, residual, combined, blocks, out);
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sparseblock.plan.choice import Candidate, Choice
 from sparseblock.plan.compile import compile
+from sparseblock.plan.device_plan import DevicePlan
 from sparseblock.plan.dynamo import CompiledState, active
 from sparseblock.plan.exact import ExactPlan
 from sparseblock.plan.explain import explain
@@ -20,6 +21,7 @@ __all__ = [
     "Candidate",
     "Choice",
     "CompiledState",
+    "DevicePlan",
     "ExactPlan",
     "Gate",
     "GatedLayer",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
+from sparseblock.backends import selected
 from sparseblock.backends.cpu import native
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Uncapturable
+from sparseblock.plan.device_plan import DevicePlan
 from sparseblock.plan.exact import ExactPlan, Tolerance
 from sparseblock.plan.find import compile_parts
 from sparseblock.plan.gates import mark_gated
@@ -102,6 +106,9 @@ def compile(
             "parts, with Python between them; parts are torch.float32, of the grid, without gates, and take None or "
             "one algorithm for all"
         )
+    backend, device = _target(model, example_frame)
+    if backend != "cpu":
+        return _compile_for(backend, device, model, example_frame, block_size, parts, dtype, algorithms, mode, gates)
     if parts is not None or is_image_list(example_frame):
         return compile_parts(model, example_frame, block_size, parts, "", algorithms)
     try:
@@ -123,3 +130,41 @@ def compile(
         # The same name: folded weights are not to be kept beside those they come from.
         graph = run_passes(mark_gated(graph, gates), grid)
         return Plan(graph, signature, grid, dtype, algorithms)
+
+
+def _target(model: nn.Module, example: Any) -> tuple[str, torch.device]:
+    """The backend that is to run the plan and where it computes: where the example is, and the model too."""
+    devices = {x.device for x in pytree.tree_leaves(example) if isinstance(x, torch.Tensor)}
+    devices |= {x.device for x in [*model.parameters(), *model.buffers()]} if isinstance(model, nn.Module) else set()
+    if len(devices) > 1:
+        raise SparseBlockError(
+            f"compile: model and example are on {', '.join(sorted(map(str, devices)))}; both must be on one device"
+        )
+    device = devices.pop() if devices else torch.device("cpu")
+    return selected(device), device
+
+
+def _compile_for(
+    backend: str,
+    device: torch.device,
+    model: nn.Module,
+    example: Any,
+    block_size: int,
+    parts: Sequence[str] | None,
+    dtype: torch.dtype,
+    algorithms: Any,
+    mode: str,
+    gates: Sequence[str],
+) -> DevicePlan:
+    if mode != "grid" or parts is not None or is_image_list(example) or algorithms not in (None, "direct"):
+        raise SparseBlockError(
+            f"compile: mode is {mode!r}, parts {parts!r} and algorithms {algorithms!r} for the {backend} backend; it "
+            'runs whole models, in mode "grid", by direct convolutions; compile others for the cpu'
+        )
+    if device.type != "cpu":  # captured and folded where every operator of torch is there
+        model = copy.deepcopy(model).cpu()
+        example = pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, example)
+    graph, signature = trace(model, example)
+    grid = BlockGrid(*frame_size(graph), block_size)
+    with torch.no_grad():
+        return DevicePlan(run_passes(mark_gated(graph, gates), grid), signature, grid, dtype, backend, device)

@@ -104,6 +104,8 @@ def open_tiles(
             f"plan: gate of {name!r} gives {given}; it must be bool {list(mask.shape)} [n, rows, cols], "
             f"for tiles of {tile} px"
         )
-    opened = mask & (decided | torch.tensor(first)[:, None, None])
+    if any(first):
+        decided = decided | torch.tensor(first, device=mask.device)[:, None, None]
+    opened = mask & decided
     state.open[name] = opened
     return BlockSet.from_mask(opened, tile)

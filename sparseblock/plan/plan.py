@@ -19,8 +19,8 @@ from sparseblock.cache import FeatureCache, PlaneSpec, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
-from sparseblock.plan.chains import find_chains
-from sparseblock.plan.choice import Choice, choose
+from sparseblock.plan.chains import Chain, find_chains
+from sparseblock.plan.choice import choose
 from sparseblock.plan.gates import Gate, check_gates, open_tiles
 from sparseblock.plan.ir import Conv2d, Graph, Node, Ref, Torch
 from sparseblock.plan.macs import block_macs, node_macs
@@ -44,7 +44,12 @@ class Plan:
         graph: the network as it runs, for tools. Weights of convolutions that run natively are on torch's meta device:
             the kernels have packed them, and the plan keeps no second copy.
         dtype: what feature maps are stored in, and outputs come in.
+        device: where frames, lists of blocks and states are.
+        backend: what computes, which must be in force when the plan runs.
     """
+
+    backend = "cpu"
+    device = torch.device("cpu")
 
     def __init__(
         self,
@@ -67,7 +72,7 @@ class Plan:
             raise SparseBlockError(f"compile: gates has {dense[0]!r}, which runs dense: {reason}")
         self._choices = choose(graph, self._placements, algorithms)
         self.algorithms = {name: choice.algorithm for name, choice in self._choices.items()}
-        self._chains = find_chains(graph, blocks, self._placements, self.algorithms, dtype)
+        self._chains = self._find_chains(graph, blocks)
         self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, blocks, self._placements, dtype, self._chains)
         self._with_plane = {spec.name for spec in self._specs}
         self._segments = self._build_segments()
@@ -183,7 +188,7 @@ class Plan:
                     op=node.label,
                     placement=placement.kind,
                     reason=placement.reason or _remark(node),
-                    kernel=_kernel(node, self._isa.decode(), self._choices.get(node.output)),
+                    kernel=self._kernel(node),
                     choice=self._choices.get(node.output),
                     shape=value.shape[1:] if value.is_map else None,
                     macs=self._node_macs[node.output],
@@ -198,7 +203,7 @@ class Plan:
             nodes=tuple(nodes),
             macs=self.macs,
             dense_macs=self.dense_macs,
-            weight_bytes=sum(segment.weight_bytes for segment in self._segments if isinstance(segment, Steps)),
+            weight_bytes=sum(part.weight_bytes for part in self._segments if not isinstance(part, TorchCall)),
             plane_bytes=sum(spec.nbytes for spec in self._specs),
             shared_bytes=shared_bytes(self._specs),
             scratch_bytes=max(
@@ -207,9 +212,21 @@ class Plan:
             ),
         )
 
+    def _kernel(self, node: Node) -> str:
+        """What computes it, for its report."""
+        if node.is_view:
+            return ""
+        if isinstance(node.op, Torch):
+            return "torch"
+        algorithm = self.algorithms.get(node.output, "direct")
+        return " ".join(["cpu", self._isa.decode(), *([] if algorithm == "direct" else [algorithm])])
+
     def _blocks_of_maps(self) -> BlockGrid | None:
         """The grid that all maps share, if they do."""
         return self.grid
+
+    def _find_chains(self, graph: Graph, blocks: BlockGrid | None) -> tuple[Chain, ...]:
+        return find_chains(graph, blocks, self._placements, self.algorithms, self.dtype)
 
     def _build_segments(self) -> tuple[Steps | TorchCall, ...]:
         """Nodes that move data, native ones together in runs as long as can be."""
@@ -290,10 +307,10 @@ class Plan:
         return value.to(self.dtype) if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
 
     def _check_state(self, state: Any) -> None:
-        if selected(torch.device("cpu")) != "cpu":
+        in_force = selected(self.device)
+        if in_force != self.backend:
             raise SparseBlockError(
-                "plan: another backend than cpu is forced, which a plan does not run on; "
-                "use sparseblock.plan.reference.Reference to run it on torch alone"
+                f"plan: compiled for the {self.backend} backend, but {in_force} is in force; compile it again there"
             )
         if not isinstance(state, FeatureCache) or state.specs is not self._specs:
             raise SparseBlockError("plan: state is not of this plan; make it with plan.new_state()")
@@ -309,9 +326,9 @@ class Plan:
         what = "frame" if len(self.graph.inputs) == 1 else name
         if isinstance(frame, torch.Tensor) and frame.layout != torch.strided:
             raise SparseBlockError(f"plan: {what} is {frame.layout}; it must be a dense tensor: frame.to_dense()")
-        if not isinstance(frame, torch.Tensor) or frame.dtype != torch.float32 or frame.device.type != "cpu":
+        if not isinstance(frame, torch.Tensor) or frame.dtype != torch.float32 or frame.device != self.device:
             given = f"{frame.dtype} on {frame.device}" if isinstance(frame, torch.Tensor) else type(frame).__name__
-            raise SparseBlockError(f"plan: {what} is {given}; it must be float32 on the cpu")
+            raise SparseBlockError(f"plan: {what} is {given}; it must be float32 on {self.device}")
         if tuple(frame.shape) != expected:
             raise SparseBlockError(
                 f"plan: {what} is {list(frame.shape)}; this plan and state take {list(expected)} [n, c, h, w]: "
@@ -323,12 +340,12 @@ class Plan:
         size = self.grid.block_size
         if blocks is None:
             if n not in self._all_blocks:
-                self._all_blocks[n] = BlockSet.all(n, rows, cols, size)
+                self._all_blocks[n] = BlockSet.all(n, rows, cols, size, self.device)
             return self._all_blocks[n]
         if isinstance(blocks, torch.Tensor) and blocks.dtype == torch.bool and tuple(blocks.shape) == expected:
-            mask, active = blocks, BlockSet.from_mask(blocks.cpu(), size)
+            mask, active = blocks, BlockSet.from_mask(blocks.to(self.device, non_blocking=True), size)
         elif isinstance(blocks, BlockSet) and blocks.grid == expected:
-            check_list("plan", blocks, "the frame", torch.device("cpu"))
+            check_list("plan", blocks, "the frame", self.device)
             if blocks.block != (size, size):
                 raise SparseBlockError(
                     f"plan: blocks are of {'x'.join(map(str, blocks.block))} px but this plan's are of {size}x{size}; "
@@ -386,14 +403,6 @@ def _remark(node: Node) -> str:
     if node.gated:
         return "takes a gate"
     return "written in place by its inputs' nodes" if node.label == "concat" else ""
-
-
-def _kernel(node: Node, isa: str, choice: Choice | None) -> str:
-    if node.is_view:
-        return ""
-    if isinstance(node.op, Torch):
-        return "torch"
-    return f"cpu {isa}" if choice is None or choice.algorithm == "direct" else f"cpu {isa} {choice.algorithm}"
 
 
 def _describe(blocks: Any) -> str:

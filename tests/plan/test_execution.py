@@ -232,8 +232,8 @@ def refused(frame, blocks, message, streams=1):
 def test_refuses_frames_that_do_not_fit():
     refused(torch.randn(1, 3, 36, 45), None, "frame is [1, 3, 36, 45]; this plan and state take [1, 3, 36, 44]")
     refused(torch.randn(2, 3, 36, 44), None, "frame is [2, 3, 36, 44]; this plan and state take [1, 3, 36, 44]")
-    refused(torch.randn(1, 3, 36, 44).double(), None, "frame is torch.float64 on cpu; it must be float32 on the cpu")
-    refused("frame", None, "frame is str; it must be float32 on the cpu")
+    refused(torch.randn(1, 3, 36, 44).double(), None, "frame is torch.float64 on cpu; it must be float32 on cpu")
+    refused("frame", None, "frame is str; it must be float32 on cpu")
     refused(
         torch.randn(1, 3, 36, 44).to_sparse(),
         None,
@@ -301,8 +301,8 @@ def test_refuses_streams_of_an_output_without_batch_axis():
         plan.new_state(streams=2)
 
 
-def test_refuses_a_forced_reference_backend(monkeypatch):
+def test_refuses_another_backend_than_it_was_compiled_for(monkeypatch):
     case, plan, state = compiled()
     monkeypatch.setenv("SPARSEBLOCK_BACKEND", "reference")
-    with pytest.raises(SparseBlockError, match="another backend than cpu is forced"):
+    with pytest.raises(SparseBlockError, match="compiled for the cpu backend, but reference is in force"):
         plan(case.frames(), None, state)

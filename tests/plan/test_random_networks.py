@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -20,19 +21,24 @@ from sparseblock.plan.reference import Reference
 
 
 def check(
-    case: Case, streams: int, masks: list[torch.Tensor], deep: bool = False, dtype: torch.dtype = torch.float32
+    case: Case,
+    streams: int,
+    masks: list[torch.Tensor],
+    deep: bool = False,
+    dtype: torch.dtype = torch.float32,
+    make_plan: Callable[..., Plan] = Plan,
 ) -> None:
     """A whole first frame and then one frame per mask [n, rows, cols], against the dense network and the reference."""
     graph, out_spec = trace(case.network, case.frames())
     grid = BlockGrid(*case.frame[1:], case.block)
-    plan = Plan(run_passes(graph, grid), out_spec, grid, dtype)
+    plan = make_plan(run_passes(graph, grid), out_spec, grid, dtype)
     dense = copy.deepcopy(case.network).double()
     state = plan.new_state(streams)
     references = [Reference(graph, grid) if deep else ErrorBound(graph, grid, dtype) for _ in range(streams)]
     everything = torch.ones(streams, grid.rows, grid.cols, dtype=torch.bool)
     for seen, mask in enumerate([everything, *masks]):
         frame = case.frames(streams)
-        leaves = pytree.tree_leaves(plan(frame, mask, state))
+        leaves = [leaf.cpu() for leaf in pytree.tree_leaves(plan(frame.to(plan.device), mask, state))]
         for stream, reference in enumerate(references):
             image = frame[stream : stream + 1]
             expected = reference(image, mask[stream])

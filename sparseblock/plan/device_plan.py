@@ -1,0 +1,179 @@
+"""DevicePlan: a network that runs op by op on a backend, on a GPU as one CUDA graph for every density."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from sparseblock import profiling
+from sparseblock.blocks import BlockSet
+from sparseblock.cache import FeatureCache, PlaneSpec
+from sparseblock.errors import SparseBlockError
+from sparseblock.grid import BlockGrid
+from sparseblock.plan.capture import Signature
+from sparseblock.plan.gates import Gate, check_gates, open_tiles
+from sparseblock.plan.ir import Graph, Node, Torch
+from sparseblock.plan.op_calls import OpCall, on_device
+from sparseblock.plan.plan import Plan
+from sparseblock.plan.torch_call import Locals, TorchCall
+
+Outputs = list[Any]  # the leaves of what the network returns
+
+
+class DevicePlan(Plan):
+    """A network whose every layer is a call of a backend's op.
+
+    No frame but a stream's first makes the host wait for the device: lists of blocks and their counts stay there. On a
+    GPU a state's second frame is recorded as a CUDA graph, which later frames replay whatever is active. Frames
+    with gates, which are Python, and frames while a profiler listens, run op by op.
+
+    Made by `sparseblock.compile` for a model on a GPU, or under `sparseblock.backend(name)`; called as any plan.
+    Convolutions are direct.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        signature: Signature,
+        grid: BlockGrid,
+        dtype: torch.dtype,
+        backend: str,
+        device: torch.device,
+    ) -> None:
+        self.backend = backend
+        self.device = device
+        super().__init__(on_device(graph, device), signature, grid, dtype, algorithms="direct")
+
+    def new_state(self, streams: int = 1) -> DeviceCache:
+        """As `Plan.new_state`, on the plan's device."""
+        self._check_streams(streams)
+        return DeviceCache(self._specs, streams, self.device)
+
+    def _find_chains(self, graph: Graph, blocks: BlockGrid | None) -> tuple[()]:
+        """Each layer is a kernel of its own."""
+        return ()
+
+    def _build_segments(self) -> tuple[OpCall | TorchCall, ...]:
+        return tuple(
+            TorchCall(node, self._with_plane)
+            if isinstance(node.op, Torch)
+            else OpCall(node, self.graph, self._placements[node.output], self.backend)
+            for node in self.graph.nodes
+            if not node.is_view
+        )
+
+    def _kernel(self, node: Node) -> str:
+        return "" if node.is_view else "torch" if isinstance(node.op, Torch) else self.backend
+
+    def _run_frame(
+        self,
+        maps: list[Any],
+        blocks: Any,
+        state: Any,
+        times: list[tuple[str, float]] | None,
+        gates: Mapping[str, Gate | BlockSet],
+    ) -> Any:
+        self._check_state(state)
+        frames = dict(zip(self.graph.inputs, maps, strict=True))
+        for name, frame in frames.items():
+            self._check_frame(name, frame, state)
+        check_gates(gates, self._gated)
+        active = self._active(blocks, state)
+        seen_by_all = min(state.frames) > 0
+        if self.device.type != "cuda" or gates or times is not None or profiling.listening() or not seen_by_all:
+            leaves = self._compute(frames, active, state, times, gates)
+        else:
+            if state.recording is None:
+                state.recording = Recording(lambda *given: self._compute(*given, state, None, {}), frames, active)
+            leaves = state.recording.replay(frames, active)
+        state.frames[:] = [seen + 1 for seen in state.frames]
+        return pytree.tree_unflatten(leaves, self._signature.result)
+
+    def _compute(
+        self,
+        frames: Mapping[str, torch.Tensor],
+        active: BlockSet,
+        state: DeviceCache,
+        times: list[tuple[str, float]] | None,
+        gates: Mapping[str, Gate | BlockSet],
+    ) -> Outputs:
+        """One frame, op by op."""
+        held: Locals = [{} for _ in range(state.streams)]
+
+        def maps(name: str) -> torch.Tensor:
+            return frames[name] if name in frames else state[name]
+
+        def run(segment: OpCall | TorchCall) -> None:
+            node = segment.node
+            if isinstance(segment, TorchCall):
+                segment.run(state, held, range(state.streams))
+            elif node.gated and node.origin in gates:
+                placement = self._placements[node.output]
+                x = maps(node.inputs[0])
+                tiles = open_tiles(gates[node.origin], node, placement, x, active, state)
+                segment.run_tiles(maps, tiles)
+            else:
+                segment.run(maps, active, state.whole)
+            if times is not None and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+        for segment in self._segments:
+            shape = self.graph.values[segment.node.output].shape
+            with profiling.span(segment.node.title, shape, len(active.index)):
+                start = time.perf_counter()
+                run(segment)
+            if times is not None:
+                times.append((segment.node.title, time.perf_counter() - start))
+        return [self._output(leaf, state, held) for leaf in self.graph.outputs]
+
+
+class DeviceCache(FeatureCache):
+    """A `FeatureCache` on a plan's device.
+
+    Attributes:
+        whole: one block for every stream, on the device.
+        recording: of a frame, once one is recorded; it reads and writes this cache's memory.
+    """
+
+    def __init__(self, specs: tuple[PlaneSpec, ...], streams: int, device: torch.device) -> None:
+        super().__init__(specs, streams, device)
+        self.whole = BlockSet.all(streams, 1, 1, block=1, device=device)
+        self.recording: Recording | None = None
+
+    def _empty(self) -> DeviceCache:
+        return DeviceCache(self.specs, self.streams, self.device)
+
+
+class Recording:
+    """A frame as a CUDA graph: what a call gives is copied to where the graph reads it.
+
+    The list of blocks has room for all of them and its count is read by the kernels, so one recording serves every
+    density. Kernels must have run before: compiling and loading cannot be recorded.
+    """
+
+    def __init__(self, compute: Callable[..., Outputs], frames: Mapping[str, torch.Tensor], active: BlockSet) -> None:
+        n, rows, cols = active.grid
+        self._frames = {name: frame.clone() for name, frame in frames.items()}
+        self._active = BlockSet.all(n, rows, cols, active.block, active.index.device)
+        self._graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(self._graph):
+                self._outputs: Outputs = compute(self._frames, self._active)
+        except RuntimeError as error:
+            raise SparseBlockError(
+                f"plan: a frame cannot be recorded as a CUDA graph ({error}); an operator that runs on torch, which "
+                "plan.report() names, waits for the device"
+            ) from error
+
+    def replay(self, frames: Mapping[str, torch.Tensor], active: BlockSet) -> Outputs:
+        """Runs the frame. What it returns is overwritten by the next."""
+        for name, frame in frames.items():
+            self._frames[name].copy_(frame)
+        self._active.index[: len(active.index)].copy_(active.index)
+        self._active.count.copy_(active.count)
+        self._graph.replay()
+        return self._outputs

@@ -1,0 +1,142 @@
+"""Plans that run op by op on a backend: on CPU tensors, with the reference's ops and with the emulated CUDA kernels."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import MINIATURES, Case, cases, miniature
+from test_random_networks import check, random_masks
+from torch import nn
+
+import sparseblock
+from sparseblock.errors import SparseBlockError
+from sparseblock.plan.device_plan import DevicePlan
+
+FRAME = (1, 3, 36, 44)
+
+
+def on(backend: str):
+    return functools.partial(DevicePlan, backend=backend, device=torch.device("cpu"))
+
+
+@settings(max_examples=40)
+@given(cases(), st.integers(1, 2), st.integers(0, 2**16))
+def test_random_network(case, streams, seed):
+    with sparseblock.backend("cpu"):
+        check(case, streams, random_masks(case, streams, seed), make_plan=on("cpu"))
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_miniature(name):
+    case = miniature(name)
+    with sparseblock.backend("cpu"):
+        check(case, 2, random_masks(case, 2, seed=1), deep=True, make_plan=on("cpu"))
+
+
+class NoSums(nn.Module):
+    """Layers of every kind but convolutions and statistics, and one that torch runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.rand(1, 8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.pixel_unshuffle(nn.functional.pad(x, (2, 2, 2, 2), "reflect"), 2)
+        x = torch.cat([x, nn.functional.max_pool2d(x, 3, 1, 1)], 1)[:, :8]
+        x = torch.sigmoid(x) * self.scale + x.flip(3)
+        return nn.functional.avg_pool2d(nn.functional.silu(x), 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_on_the_cuda_kernels(cuda_device, dtype):
+    case = Case(NoSums().eval(), (3, 36, 44), 16)
+    make = functools.partial(DevicePlan, backend="cuda", device=cuda_device)
+    with sparseblock.backend("cuda"):
+        check(case, 2, random_masks(case, 2, seed=1), deep=True, dtype=dtype, make_plan=make)
+
+
+def test_compile_makes_it_where_another_backend_is_forced():
+    model, frame = nn.Conv2d(3, 4, 3, padding=1).eval(), torch.rand(FRAME)
+    with sparseblock.backend("reference"):
+        plan = sparseblock.compile(model, frame, block_size=16)
+        with torch.no_grad():
+            torch.testing.assert_close(plan(frame, None, plan.new_state()), model(frame))
+    assert {node.kernel for node in plan.report().nodes} == {"reference"}
+    with pytest.raises(SparseBlockError, match="compiled for the reference backend, but cpu is in force"):
+        plan(frame, None, plan.new_state())
+
+
+def test_a_gate_leaves_tiles_out():
+    class LeftHalf:
+        tile = 4
+
+        def __call__(self, layer):
+            return (torch.arange(layer.active.shape[2]) < 5).expand_as(layer.active)
+
+    model, frames = nn.Conv2d(3, 4, 3, padding=1).eval(), torch.rand(2, *FRAME)
+    with sparseblock.backend("reference"):
+        plan = sparseblock.compile(model, frames[0], block_size=16, gates=[""])
+        state = plan.new_state()
+        outs = [plan(frame, None, state, gates={"": LeftHalf()}).clone() for frame in frames]
+    with torch.no_grad():
+        dense = [model(frame) for frame in frames]
+    torch.testing.assert_close(outs[0], dense[0])
+    torch.testing.assert_close(outs[1][..., :20], dense[1][..., :20])
+    assert torch.equal(outs[1][..., 20:], outs[0][..., 20:])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mode": "exact"}, "mode is 'exact', .* for the reference backend; it runs whole models"),
+        ({"parts": ["0"]}, "parts \\['0'\\] .* for the reference backend"),
+        ({"algorithms": "winograd_2x2"}, "algorithms 'winograd_2x2' for the reference backend"),
+    ],
+)
+def test_what_only_the_cpu_backend_runs_is_refused(given, message):
+    with sparseblock.backend("reference"), pytest.raises(SparseBlockError, match=message):
+        sparseblock.compile(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), torch.rand(FRAME), block_size=16, **given)
+
+
+def test_a_maximum_over_padding_with_a_value_is_refused():
+    model = nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(3, 2)).eval()
+    with sparseblock.backend("reference"), pytest.raises(SparseBlockError, match="takes 0 for what lies outside"):
+        sparseblock.compile(model, torch.rand(FRAME), block_size=16)
+
+
+def test_a_state_goes_on_where_another_was():
+    model, frames = nn.Conv2d(3, 4, 3, padding=1).eval(), torch.rand(2, *FRAME)
+    mask = torch.zeros(1, 3, 3, dtype=torch.bool)
+    mask[0, 1, 1] = True
+    with sparseblock.backend("reference"):
+        plan = sparseblock.compile(model, frames[0], block_size=16)
+        state = plan.new_state()
+        plan(frames[0], None, state)
+        fork = state.fork()
+        assert torch.equal(plan(frames[1], mask, state), plan(frames[1], mask, fork))
+
+
+def test_one_cuda_graph_serves_every_density_and_no_frame_waits(gpu):
+    frames, model = torch.rand(6, *FRAME, device=gpu), NoSums().eval().to(gpu)
+    plan = sparseblock.compile(model, frames[0], block_size=16)
+    replayed, by_op = plan.new_state(), plan.new_state()
+    masks = [torch.rand(1, 3, 3, device=gpu) < density for density in (1, 0.3, 0, 0.6, 1, 0.1)]
+    for frame, mask in zip(frames, masks, strict=True):
+        plan.profile(frame, mask, by_op)
+    plan(frames[0], None, replayed)
+    plan(frames[1], masks[1], replayed)
+    recording = replayed.recording
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        for frame, mask in zip(frames[2:], masks[2:], strict=True):
+            out = plan(frame, mask, replayed)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert replayed.recording is recording
+    for name, plane in by_op.state_dict()["planes"].items():
+        assert torch.equal(plane, replayed[name]), name
+    assert torch.equal(out, plan.output_planes(by_op)[0])
