@@ -40,23 +40,35 @@ struct Region {
     }
 };
 
-/* Calls f(n, y, x, c) for every N channels from c on of every pixel of the active blocks: adjacent threads take adjacent channels,
- * and a group ITEMS of them for each of its threads at a time, so that blocks of any size keep every group busy. */
+/* Calls begin(i) for maps i of `count`, of [height, width, channels], and what it returns, (y, x, c), for every N channels from c
+ * on of their pixels: adjacent threads take adjacent channels, and a group ITEMS of them for each of its threads at a time, so that
+ * maps of any size keep every group busy. */
 template <int N, class F>
-SB_DEVICE void for_each(const sb_blocks &blocks, const sb_plane &out, const F &f) {
+SB_DEVICE void for_each_of(int64_t count, int64_t height, int64_t width, int64_t channels, const F &begin) {
     constexpr int ITEMS = 4;
-    const Regions regions(blocks, out);
-    const int64_t vectors = out.c / N, row = regions.width() * vectors, all = regions.height() * row;
-    const int64_t pieces = ceil_div(all, thread_count() * ITEMS), work = regions.count() * pieces;
+    const int64_t vectors = channels / N, row = width * vectors, all = height * row;
+    const int64_t pieces = ceil_div(all, thread_count() * ITEMS), work = count * pieces;
     for (int64_t i = group_index(); i < work; i += group_count()) {
-        const Region region(regions, i / pieces);
+        const auto take = begin(i / pieces);
         const int64_t first = i % pieces * (thread_count() * ITEMS) + thread_index();
         for (int k = 0; k < ITEMS; ++k) {
-            const int64_t item = first + k * thread_count();
-            const int64_t y = region.y0 + item / row, along = item % row, x = region.x0 + along / vectors;
-            if (item < all && y < region.y1 && x < region.x1) f(region.n, y, x, along % vectors * N);
+            const int64_t item = first + k * thread_count(), along = item % row;
+            if (item < all) take(item / row, along / vectors, along % vectors * N);
         }
     }
+}
+
+/* Calls f(n, y, x, c) for every N channels from c on of every pixel of the active blocks. */
+template <int N, class F>
+SB_DEVICE void for_each(const sb_blocks &blocks, const sb_plane &out, const F &f) {
+    const Regions regions(blocks, out);
+    for_each_of<N>(regions.count(), regions.height(), regions.width(), out.c, [&](int64_t i) {
+        const Region region(regions, i);
+        return [&f, region](int64_t down, int64_t along, int64_t c) {
+            const int64_t y = region.y0 + down, x = region.x0 + along;
+            if (y < region.y1 && x < region.x1) f(region.n, y, x, c);
+        };
+    });
 }
 
 } // namespace sb

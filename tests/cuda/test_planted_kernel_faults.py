@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from sparseblock import BlockSet, backend
+from sparseblock import BlockSet, backend, ops
 from sparseblock.backends.cuda import launch
 from sparseblock.backends.cuda.kernels import kernels
 from sparseblock.testing import cases, check_contract
@@ -24,6 +25,9 @@ KERNEL = {
     "pad.h": "pad_f32",
     "pointwise.cu": "pointwise_f32",
     "epilogue.h": "pointwise_f32",
+    "interpolate.cu": "interpolate_f32",
+    "gather.cu": "gather_f32",
+    "scatter.cu": "scatter_f32",
 }
 # (file, what stands there, what is put there instead)
 FAULTS = {
@@ -36,7 +40,7 @@ FAULTS = {
     "leaves_the_last_block": ("maps.h", "*blocks.count : out.n", "*blocks.count - 1 : out.n"),
     "takes_the_first_image": ("maps.h", "n = index[0];", "n = 0;"),
     "writes_whole_blocks": ("maps.h", "y < region.y1 && ", ""),
-    "leaves_channels": ("maps.h", "vectors = out.c / N", "vectors = (out.c - 1) / N"),
+    "leaves_channels": ("maps.h", "vectors = channels / N", "vectors = (channels - 1) / N"),
     "shuffles_columns_first": ("shuffle.cu", "y % factor * factor + x % factor", "x % factor * factor + y % factor"),
     "unshuffles_columns_first": ("shuffle.cu", "c % area / factor", "c % factor"),
     "shuffles_back": (
@@ -53,8 +57,31 @@ FAULTS = {
     "forgets_the_shift": ("epilogue.h", "e.shift ? e.shift[c] : 0.0f", "0.0f"),
     "loses_nan_in_relu": ("epilogue.h", "low > v ? low : v", "v > low ? v : low"),
     "takes_another_activation": ("epilogue.h", "v * hard_sigmoid(v)", "sigmoid(v, v)"),
+    "takes_another_pixel": ("interpolate.cu", "minimum((int64_t)position, size - 1)", "(int64_t)(position + 0.5f)"),
+    "ignores_half_a_pixel": ("interpolate.cu", "scale * ((float)place + 0.5f) - 0.5f", "scale * (float)place"),
+    "takes_the_near_row_twice": ("interpolate.cu", "pixel<T>(in, n, y.far, x.near)", "pixel<T>(in, n, y.near, x.near)"),
+    "blends_rows_by_the_columns_weight": (
+        "interpolate.cu",
+        "blend(top, bottom, y.far_weight)",
+        "blend(top, bottom, x.far_weight)",
+    ),
+    "gathers_without_the_halo": ("gather.cu", "blocks.block_w - halo", "blocks.block_w"),
+    "gathers_past_the_frame": ("gather.cu", "y >= 0 && y < in.h && ", "y >= 0 && "),
+    "gathers_before_the_frame": ("gather.cu", "x >= 0 && x < in.w", "x < in.w"),
+    "gathers_the_first_image": ("gather.cu", "n = index[0]", "n = 0 * index[0]"),
+    "scatters_past_the_frame": ("scatter.cu", "y < out.h && ", ""),
+    "scatters_past_the_count": ("scatter.cu", "*blocks.count", "*blocks.count + 1"),
     "takes_one_piece_a_block": ("maps.h", "pieces = ceil_div(all, thread_count() * ITEMS)", "pieces = 1"),
 }
+
+
+def blurred(*, x, blocks, out, **_):
+    """avg_pool2d of 3x3 pixels, by dense code on packed blocks."""
+    capacity, (height, width) = len(blocks.index), blocks.block
+    layout = {"dtype": x.dtype, "device": x.device, "memory_format": torch.channels_last}
+    packed = torch.empty(capacity, x.shape[1], height + 2, width + 2, **layout)
+    means = F.avg_pool2d(ops.gather(x, blocks, packed, halo=1), 3, 1)
+    return ops.scatter(means.contiguous(memory_format=torch.channels_last), blocks, out)
 
 
 def samples():
@@ -77,6 +104,9 @@ def samples():
         (cases.pixel_unshuffle(x[:, :, :20].clone(), downscale_factor=2), (4, 5)),
         (cases.channel_shuffle(x, groups=4), (4, 5)),
         (cases.pad(x, padding=((1, 2), (3, 4)), value=1.5), (4, 5)),
+        (cases.interpolate(x, size=(33, 40), mode="nearest"), (4, 5)),
+        (cases.interpolate(x, size=(33, 40), mode="bilinear"), (4, 5)),
+        (replace(cases.avg_pool2d(x, **window), call=blurred), (4, 5)),
         (cases.pad(x, padding=((1, 2), (3, 4)), mode="reflect"), (4, 5)),
     ):
         n, _, height, width = case.out_shape

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
-from sparseblock import backend, backends, ops
-from sparseblock.testing import check_contract, check_in_place, check_independence, on_device, strategies
+from sparseblock import backends, ops
+from sparseblock.testing import check_contract, check_in_place, check_independence, strategies
 
 OPS = sorted(strategies.CASES)
 IN_PLACE = [
@@ -22,7 +22,7 @@ IN_PLACE = [
     ("conv2d", "residual"),
     ("conv_transpose2d", "residual"),
 ]
-EXAMPLES = {"cpu": 100, "cuda": 30}  # emulated threads take their time
+BACKENDS = ("cpu", "cuda")
 
 
 def on_every_backend(*parameters):
@@ -30,35 +30,24 @@ def on_every_backend(*parameters):
     return [
         pytest.param(*(given if isinstance(given, tuple) else (given,)), name, id=f"{given}-{name}")
         for given in parameters
-        for name in EXAMPLES
+        for name in BACKENDS
         if backends.has(name, given[0] if isinstance(given, tuple) else given)
     ]
 
 
 @pytest.fixture
-def computing(request, name):
-    """Makes a case run on the backend `name`."""
-    if name == "cpu":
-        yield lambda case: case
-        return
-    device = request.getfixturevalue(f"{name}_device")
-    with backend(name):
-        yield lambda case: replace(case, call=on_device(case.call, device))
+def computing(there):
+    """Makes a case run on the backend of the test."""
+    return lambda case: replace(case, call=there(case.call))
 
 
 def test_every_op_has_a_strategy():
     assert sorted([*OPS, "cat_slices", "gather", "scatter"]) == sorted(ops.__all__)
 
 
-def examples(name):
-    """As many as are given to backend `name`; a search for more stays one."""
-    most = settings().max_examples
-    return settings(max_examples=most * EXAMPLES[name] // 100)
-
-
 @pytest.mark.parametrize(("op", "name"), on_every_backend(*OPS))
-def test_active_blocks_are_dense_and_the_rest_keeps_its_bits(op, name, computing):
-    @examples(name)
+def test_active_blocks_are_dense_and_the_rest_keeps_its_bits(op, name, computing, examples):
+    @examples
     @given(strategies.CASES[op](), strategies.guards())
     def check(case, guard):
         check_contract(computing(case), guard)
@@ -67,8 +56,8 @@ def test_active_blocks_are_dense_and_the_rest_keeps_its_bits(op, name, computing
 
 
 @pytest.mark.parametrize(("op", "name"), on_every_backend(*OPS))
-def test_a_block_depends_on_nothing_but_its_input(op, name, computing):
-    @examples(name)
+def test_a_block_depends_on_nothing_but_its_input(op, name, computing, examples):
+    @examples
     @given(strategies.CASES[op]())
     def check(case):
         check_independence(computing(case))
@@ -77,8 +66,8 @@ def test_a_block_depends_on_nothing_but_its_input(op, name, computing):
 
 
 @pytest.mark.parametrize(("op", "map", "name"), on_every_backend(*IN_PLACE))
-def test_in_place(op, map, name, computing):
-    @examples(name)
+def test_in_place(op, map, name, computing, examples):
+    @examples
     @given(strategies.CASES[op]().filter(lambda case: map in case.maps and case.maps[map].shape == case.out_shape))
     def check(case):
         check_in_place(computing(case), map)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -57,25 +58,36 @@ def room(case: Packed) -> torch.Tensor:
     return guarded(values, Guard(0, 0))
 
 
-@given(packed(st.integers(0, 3)), strategies.guards())
-def test_gather_copies_active_blocks_with_their_halo(case, guard):
-    out, x = room(case), guarded(poisoned(case.x, case.readable()), guard)
-    kept, count = out.buffer.clone(), int(case.blocks.count)
-    assert ops.gather(x.tensor, case.blocks, out.tensor, halo=case.halo) is out.tensor
-    for block, expected in zip(out.tensor[:count], case.expected(), strict=True):
-        assert_identical(block, expected)
-    assert_identical(out.buffer[1 + count :], kept[1 + count :])
-    assert_identical(out.buffer[:1], kept[:1])
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_gather_copies_active_blocks_with_their_halo(name, there, examples):
+    @examples
+    @given(packed(st.integers(0, 3)), strategies.guards())
+    def check(case, guard):
+        out, x = room(case), guarded(poisoned(case.x, case.readable()), guard)
+        kept, count = out.buffer.clone(), int(case.blocks.count)
+        assert there(ops.gather)(x=x.tensor, blocks=case.blocks, out=out.tensor, halo=case.halo) is out.tensor
+        for block, expected in zip(out.tensor[:count], case.expected(), strict=True):
+            assert_identical(block, expected)
+        assert_identical(out.buffer[1 + count :], kept[1 + count :])
+        assert_identical(out.buffer[:1], kept[:1])
+
+    check()
 
 
-@given(packed(st.just(0)), strategies.guards())
-def test_scatter_is_the_inverse_of_gather_and_clips(case, guard):
-    blocks = ops.gather(case.x.contiguous(memory_format=torch.channels_last), case.blocks, room(case).tensor)
-    out = guarded(torch.full_like(case.x, 7.0), guard)
-    kept, writable = out.buffer.clone(), guarded(case.readable().expand(case.x.shape), guard, fill=False).buffer
-    assert ops.scatter(blocks, case.blocks, out.tensor) is out.tensor
-    assert_identical(out.tensor, case.x, where=case.readable())
-    assert_identical(out.buffer, kept, where=~writable)
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_scatter_is_the_inverse_of_gather_and_clips(name, there, examples):
+    @examples
+    @given(packed(st.just(0)), strategies.guards())
+    def check(case, guard):
+        x = case.x.contiguous(memory_format=torch.channels_last)
+        blocks = there(ops.gather)(x=x, blocks=case.blocks, out=room(case).tensor)
+        out = guarded(torch.full_like(case.x, 7.0), guard)
+        kept, writable = out.buffer.clone(), guarded(case.readable().expand(case.x.shape), guard, fill=False).buffer
+        assert there(ops.scatter)(packed=blocks, blocks=case.blocks, out=out.tensor) is out.tensor
+        assert_identical(out.tensor, case.x, where=case.readable())
+        assert_identical(out.buffer, kept, where=~writable)
+
+    check()
 
 
 @given(packed(st.integers(0, 2)))

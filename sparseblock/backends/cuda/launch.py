@@ -19,7 +19,7 @@ from sparseblock.backends.cuda.kernels import SUFFIXES, kernels
 from sparseblock.errors import SparseBlockError
 
 _EMULATED_MULTIPROCESSORS = 3  # few, so that groups take work more than once
-_ITEMS = 4  # of for_each
+_ITEMS = 4  # of for_each_of
 _DEFAULT_SHARED = 48 << 10  # bytes that a kernel may have without asking
 
 
@@ -90,16 +90,22 @@ def elementwise(
     Its parameters are `arguments`, then the blocks, the plane of `out`, and `vector`: whether all planes let it take 16
     bytes of channels at once.
     """
-    plane = native.plane_of(out)
-    channels = vector_of(plane, *(given for given in arguments if isinstance(given, native.Plane)))
-    height, width = (min(side, size) for side, size in zip(block, out.shape[2:], strict=True))
-    pieces = -(-height * width * (out.shape[1] // channels) // (kernels()[kernel].threads * _ITEMS))
-    launch(
-        kernel,
-        work=index.shape[0] * pieces,
-        arguments=[*arguments, native.blocks_of(index, count, block), plane, ctypes.c_int32(channels > 1)],
-        device=out.device,
-    )
+    sides = [min(side, size) for side, size in zip(block, out.shape[2:], strict=True)]
+    arguments = [*arguments, native.blocks_of(index, count, block), native.plane_of(out)]
+    of_maps(kernel, arguments, index.shape[0], sides, out.device)
+
+
+def of_maps(
+    kernel: str, arguments: Sequence[ctypes.Structure], maps: int, sides: Sequence[int], device: torch.device
+) -> None:
+    """Runs a kernel that goes through at most `maps` maps of `sides` pixels by `for_each_of` of csrc/cuda/maps.h.
+
+    Its parameters are `arguments`, the last plane of which has the channels of these maps, then `vector`.
+    """
+    planes = [given for given in arguments if isinstance(given, native.Plane)]
+    channels = vector_of(*planes)
+    pieces = -(-sides[0] * sides[1] * (planes[-1].c // channels) // (kernels()[kernel].threads * _ITEMS))
+    launch(kernel, work=maps * pieces, arguments=[*arguments, ctypes.c_int32(channels > 1)], device=device)
 
 
 def vector_of(*planes: native.Plane) -> int:
@@ -107,7 +113,7 @@ def vector_of(*planes: native.Plane) -> int:
     size = 4 if planes[0].dtype == native.F32 else 2
     for plane in planes:
         strides = (plane.stride_n if plane.n > 1 else 0, plane.stride_y if plane.h > 1 else 0, plane.stride_x)
-        if plane.data % 16 or plane.stride_c != 1 or any(length * size % 16 for length in (plane.c, *strides)):
+        if (plane.data or 0) % 16 or plane.stride_c != 1 or any(length * size % 16 for length in (plane.c, *strides)):
             return 1
     return 16 // size
 

@@ -1,0 +1,28 @@
+/* packed[i] = the i-th active block of x with `halo` more pixels on every side, zeros outside of the frame. Moves bits, 16 bytes of
+ * channels, or one where planes do not lie at multiples of 16 bytes (`vector` 0). */
+#include "maps.h"
+
+namespace sb::SB_NAME {
+
+template <class T, int N>
+SB_DEVICE void move(const sb_plane &in, int64_t halo, const sb_blocks &blocks, const sb_plane &packed) {
+    for_each_of<N>(*blocks.count, packed.h, packed.w, packed.c, [&](int64_t i) {
+        const int32_t *index = blocks.index + 3 * i;
+        const int64_t n = index[0], top = (int64_t)index[1] * blocks.block_h - halo, left = (int64_t)index[2] * blocks.block_w - halo;
+        return [&in, &packed, i, n, top, left](int64_t down, int64_t along, int64_t c) {
+            const int64_t y = top + down, x = left + along;
+            Vector<T, N> moved = {};
+            if (y >= 0 && y < in.h && x >= 0 && x < in.w) moved = load_vector<N>(pixel<T>(in, n, y, x) + c);
+            store_vector(pixel<T>(packed, i, down, along) + c, moved);
+        };
+    });
+}
+
+} // namespace sb::SB_NAME
+
+/* `packed`: [capacity, block_h + 2 halo, block_w + 2 halo, c]. */
+SB_ENTRY(sb_plane x, int32_t halo, sb_blocks blocks, sb_plane packed, int32_t vector) {
+    using namespace sb;
+    if (vector) SB_NAME::move<SB_T, 16 / sizeof(SB_T)>(x, halo, blocks, packed);
+    else SB_NAME::move<SB_T, 1>(x, halo, blocks, packed);
+}
