@@ -105,6 +105,7 @@ SB_DEVICE float erf(float v) { return ::erff(v); }
 SB_DEVICE float erfc(float v) { return ::erfcf(v); }
 SB_DEVICE float normal_distribution(float v) { return ::normcdff(v); } /* P(X <= v) */
 SB_DEVICE float sqrt(float v) { return __fsqrt_rn(v); }
+SB_DEVICE double sqrt(double v) { return __dsqrt_rn(v); }
 SB_DEVICE float floor(float v) { return ::floorf(v); }
 SB_DEVICE float infinity() { return __int_as_float(0x7f800000); }
 

@@ -28,6 +28,11 @@ KERNEL = {
     "interpolate.cu": "interpolate_f32",
     "gather.cu": "gather_f32",
     "scatter.cu": "scatter_f32",
+    "block_moments.cu": "block_moments_f32",
+    "global_avg_pool2d.cu": "global_avg_pool2d_f32",
+    "group_norm.cu": "group_norm_f32",
+    "group_norm_statistics.cu": "group_norm_statistics",
+    "moments.h": "group_norm_statistics",
 }
 # (file, what stands there, what is put there instead)
 FAULTS = {
@@ -71,6 +76,22 @@ FAULTS = {
     "gathers_the_first_image": ("gather.cu", "n = index[0]", "n = 0 * index[0]"),
     "scatters_past_the_frame": ("scatter.cu", "y < out.h && ", ""),
     "scatters_past_the_count": ("scatter.cu", "*blocks.count", "*blocks.count + 1"),
+    "leaves_a_warp": ("moments.h", "warp < WARPS;", "warp < WARPS - 1;"),
+    "leaves_lanes": ("moments.h", "mask = WARP / 2", "mask = 1"),
+    "counts_whole_cells": ("moments.h", "minimum(block, size - i * block)", "block"),
+    "reads_sums_too_early": ("moments.h", "sums[thread_index()] = sum;\n    barrier();", "sums[thread_index()] = sum;"),
+    "writes_sums_too_early": ("moments.h", "barrier(); /* what", "/* what"),
+    "forgets_to_square": ("block_moments.cu", "return d * d;", "return d;"),
+    "leaves_the_last_channels": ("block_moments.cu", "ceil_div(in.c, WARP)", "maximum(in.c / WARP, 1)"),
+    "takes_square_cells": ("block_moments.cu", "x * moments.block_w)", "x * moments.block_h)"),
+    "weighs_cells_alike": ("global_avg_pool2d.cu", "cell_pixels(moments, y, x) * ", ""),
+    "averages_the_first_image": ("global_avg_pool2d.cu", "pixel<float>(cells, region.n,", "pixel<float>(cells, 0,"),
+    "forgets_epsilon": ("group_norm_statistics.cu", "variance + norm.eps", "variance"),
+    "forgets_how_means_differ": ("group_norm_statistics.cu", "deviations[c] + d * d * pixels", "deviations[c]"),
+    "takes_the_first_group": ("group_norm_statistics.cu", "i % norm.groups * width", "0 * i"),
+    "forgets_the_mean": ("group_norm_statistics.cu", " - mean * scale[c])", ")"),
+    "takes_the_first_images_scale": ("group_norm.cu", "2 * n * out.c + c", "0 * n * out.c + c"),
+    "takes_the_first_channels_slopes": ("group_norm.cu", "epilogue, c + i)", "epilogue, i)"),
     "takes_one_piece_a_block": ("maps.h", "pieces = ceil_div(all, thread_count() * ITEMS)", "pieces = 1"),
 }
 
@@ -91,6 +112,9 @@ def samples():
     broken[0, 0, 4, 4] = float("nan")
     wide = torch.randn(1, 40, 36, 40, generator=torch.Generator().manual_seed(1))
     window = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+    sides = {"size": (21, 26), "cell": (4, 5)}
+    cells, deep = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(3)), torch.cat([x] * 5, 1)
+    norm = {"num_groups": 2, "cell": (4, 5), "eps": 0.5, "activation": "prelu", "slope": torch.arange(8.0)}
     for case, block in (
         (cases.max_pool2d(x, **window), (4, 5)),
         (cases.max_pool2d(broken, **window), (4, 5)),
@@ -107,6 +131,9 @@ def samples():
         (cases.interpolate(x, size=(33, 40), mode="nearest"), (4, 5)),
         (cases.interpolate(x, size=(33, 40), mode="bilinear"), (4, 5)),
         (replace(cases.avg_pool2d(x, **window), call=blurred), (4, 5)),
+        (cases.block_moments(deep, cell=(4, 5), order=2), (2, 1)),
+        (cases.global_avg_pool2d(cells, **sides), (1, 1)),
+        (cases.group_norm(x, torch.cat([cells, cells.square()], 1), torch.arange(8.0), torch.ones(8), **norm), (4, 5)),
         (cases.pad(x, padding=((1, 2), (3, 4)), mode="reflect"), (4, 5)),
     ):
         n, _, height, width = case.out_shape

@@ -202,6 +202,7 @@ SB_DEVICE float erf(float v) { return ::erff(v); }
 SB_DEVICE float erfc(float v) { return ::erfcf(v); }
 SB_DEVICE float normal_distribution(float v) { return (float)(0.5 * ::erfc(-0.70710678118654752 * v)); }
 SB_DEVICE float sqrt(float v) { return ::sqrtf(v); }
+SB_DEVICE double sqrt(double v) { return ::sqrt(v); }
 SB_DEVICE float floor(float v) { return ::floorf(v); }
 SB_DEVICE float infinity() { return __builtin_inff(); }
 

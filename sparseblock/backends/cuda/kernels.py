@@ -11,6 +11,7 @@ import torch
 import sparseblock
 from sparseblock.errors import SparseBlockError
 
+WARP = 32  # threads
 SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}  # of the kernels of each stored type
 
 

@@ -1,0 +1,45 @@
+/* Sums over cells and over maps of cells, in double precision and one order (csrc/cpu/moments.h). */
+#pragma once
+
+#include "maps.h"
+
+namespace sb {
+
+constexpr int WARPS = SB_THREADS / WARP;
+constexpr int SUM_BYTES = SB_THREADS * sizeof(double); /* shared memory of group_sum */
+
+/* The sum of value(y, x) over rows x cols for every lane, which stands for a channel; all warps receive it. They take places in
+ * turn, and their sums are added in their order. The whole group calls it. */
+template <class F>
+SB_DEVICE double group_sum(int64_t rows, int64_t cols, const F &value) {
+    double *sums = (double *)shared_memory(), sum = 0.0;
+    int64_t y = warp_index() / cols, x = warp_index() % cols;
+    while (y < rows) {
+        sum += value(y, x);
+        x += WARPS;
+        if (x >= cols) {
+            y += x / cols;
+            x %= cols;
+        }
+    }
+    barrier(); /* what was summed before has been read */
+    sums[thread_index()] = sum;
+    barrier();
+    double total = 0.0;
+    for (int warp = 0; warp < WARPS; ++warp) total += sums[warp * WARP + lane_index()];
+    return total;
+}
+
+/* The sum over the lanes of a warp, in all of them. */
+SB_DEVICE double lane_sum(double v) {
+    for (int mask = WARP / 2; mask; mask /= 2) v += shuffle_xor(v, mask);
+    return v;
+}
+
+/* Pixels of the cell in column or row i. */
+SB_DEVICE int64_t cell_side(int64_t i, int64_t block, int64_t size) { return minimum(block, size - i * block); }
+SB_DEVICE double cell_pixels(const sb_moments &moments, int64_t y, int64_t x) {
+    return (double)(cell_side(y, moments.block_h, moments.height) * cell_side(x, moments.block_w, moments.width));
+}
+
+} // namespace sb
