@@ -1,4 +1,4 @@
-"""Small dense functions that run beside a network on every frame, differentiable, in a few native calls.
+"""Small dense functions that run beside a network on every frame, each in one native call.
 
 A policy that decides which blocks to run has maps of a few thousand pixels: there, what an operator of torch costs to
 call is many times what it costs to compute.
@@ -6,13 +6,13 @@ call is many times what it costs to compute.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from sparseblock import backends
 from sparseblock.errors import SparseBlockError
-from sparseblock.grid import conv_extent
 
 
 def area_mean(x: torch.Tensor, window: int, rows: int, cols: int) -> tuple[torch.Tensor, bool]:
@@ -48,129 +48,160 @@ def area_mean(x: torch.Tensor, window: int, rows: int, cols: int) -> tuple[torch
     return out, backends.implementation(backend, "area_mean")(x.detach(), window, out)
 
 
-def stack(maps: Sequence[torch.Tensor], rows: int, cols: int) -> torch.Tensor:
-    """torch.cat of maps of several resolutions, each enlarged to rows x cols by nearest neighbour.
-
-    Args:
-        maps: float32 (float64 too on the reference backend), each [n, c_i, y_i, x_i] of any strides, where y_i divides
-            rows and x_i divides cols. Not differentiable.
-        rows, cols: of the result.
-
-    Returns:
-        [n, sum of c_i, rows, cols], channels-last.
-
-    Raises:
-        SparseBlockError: there are no maps, they do not divide the result, differ in n, or are of another dtype.
-
-    Example:
-        >>> sparseblock.dense.stack([torch.rand(1, 3, 8, 12), torch.rand(1, 2, 4, 3)], 8, 12).shape
-        torch.Size([1, 5, 8, 12])
-    """
-    if not maps:
-        raise SparseBlockError("stack: there are no maps; give at least one")
-    first = maps[0]
-    backend = backends.selected(first.device)
-    for x in maps:
-        _check_dtype("stack", backend, first, x)
-        if x.dim() != 4 or not x.numel() or len(x) != len(first) or rows % x.shape[2] or cols % x.shape[3]:
-            raise SparseBlockError(
-                f"stack: a map is {list(x.shape)} and the result {rows}x{cols}; "
-                f"every map must be [{len(first)}, c, y, x], not empty, where y and x divide the result"
-            )
-    size = (len(first), sum(x.shape[1] for x in maps), rows, cols)
-    out = torch.empty(size, dtype=first.dtype, device=first.device, memory_format=torch.channels_last)
-    backends.implementation(backend, "stack")([x.detach() for x in maps], out)
-    return out
-
-
-def conv_relu_chain(
-    x: torch.Tensor,
-    weights: Sequence[torch.Tensor],
-    biases: Sequence[torch.Tensor],
+def policy_inputs(
+    frame: torch.Tensor,
+    executed: torch.Tensor,
+    features: torch.Tensor,
+    active: torch.Tensor,
+    age: torch.Tensor,
     *,
-    stride: int = 1,
-    padding: int = 0,
-) -> torch.Tensor:
-    """relu(conv2d(... relu(conv2d(x, weights[0], biases[0])) ..., weights[-1], biases[-1])), of one stride and padding.
+    level: float | None,
+    momentum: float,
+    logarithms: bool,
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """What a policy network reads before it decides which of rows x cols blocks run.
 
-    Differentiable, once, with respect to x, weights and biases.
+    With d = mean over the channels of |frame - executed|, level' = momentum * level + (1 - momentum) * mean(d) (or
+    mean(d) where there is no level yet), s(x) = log(x + 0.1) / 2 and r = d / (level' + 0.001):
+
+        pixels  = frame, executed, s(r), p - 0.5 (or features - 0.5), active - 0.5, each enlarged to the frame's size
+        summary = active - 0.5, s(block mean of r), log(1 + age) / 2 - 0.5, s(10 * block mean of the entropy of p)
+
+    where p = exp(features) with `logarithms`, and without them the entropy is left out. The entropy is divided by the
+    logarithm of the number of features. Not differentiable.
 
     Args:
-        x: [n, c, h, w], channels-last.
-        weights: each [k, c, r, s], c being the k of the one before.
-        biases: each [k].
-        stride, padding: pixels.
+        frame, executed: float32 (float64 too on the reference backend) [1, c, rows * s, cols * s]: a small picture, and
+            what it was where each block last ran.
+        features: same dtype, [1, k, rows * m, cols * m] of any strides, where m divides s: of the last output.
+        active: bool [rows, cols]: the blocks that ran in the last frame.
+        age: int64 [rows, cols]: frames since each ran.
+        level: a running mean of d; None where there is none.
+        momentum: of `level`; 1 keeps it.
+        logarithms: whether features are log-probabilities over k classes, at least two.
 
     Returns:
-        [n, k, oh, ow] of the last convolution, channels-last.
+        (pixels [rows * s, cols * s, 2 c + 1 + k + 1]; summary [3 or 4, rows, cols]; the new level).
 
     Raises:
-        SparseBlockError: shapes or dtypes (float32; float64 too on the reference backend) do not fit, x is not
-            channels-last, or a kernel is larger than its padded input.
+        SparseBlockError: sizes or dtypes do not fit.
 
     Example:
-        >>> x = torch.randn(1, 3, 30, 40).contiguous(memory_format=torch.channels_last)
-        >>> weights, biases = [torch.randn(8, 3, 4, 4), torch.randn(16, 8, 4, 4)], [torch.zeros(8), torch.zeros(16)]
-        >>> sparseblock.dense.conv_relu_chain(x, weights, biases, stride=2, padding=1).shape
-        torch.Size([1, 16, 7, 10])
+        >>> frame, executed, features = torch.rand(2, 1, 3, 16, 24), torch.rand(1, 3, 16, 24), torch.rand(1, 5, 4, 6)
+        >>> active, age = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.int64)
+        >>> pixels, summary, level = sparseblock.dense.policy_inputs(
+        ...     frame[0], frame[1], features, active, age, level=None, momentum=0.99, logarithms=False
+        ... )
+        >>> pixels.shape, summary.shape
+        (torch.Size([16, 24, 13]), torch.Size([3, 2, 3]))
     """
-    backend = backends.selected(x.device)
-    _check(backend, x, weights, biases, stride, padding)
-    parameters = [*weights, *biases]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters)):
-        return _ConvReluChain.apply(backend, stride, padding, x, *parameters)
-    return backends.implementation(backend, "conv_relu_chain")(x, weights, biases, stride, padding)[-1]
-
-
-class _ConvReluChain(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, backend, stride, padding, x, *parameters):
-        weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
-        maps = backends.implementation(backend, "conv_relu_chain")(x, weights, biases, stride, padding)
-        ctx.save_for_backward(x, *weights, *maps)
-        ctx.backend, ctx.stride, ctx.padding = backend, stride, padding
-        return maps[-1]
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        x, *saved = ctx.saved_tensors
-        weights, maps = saved[: len(saved) // 2], saved[len(saved) // 2 :]
-        grad_x, grad_weights, grad_biases = backends.implementation(ctx.backend, "conv_relu_chain_backward")(
-            grad, x, weights, maps, ctx.stride, ctx.padding, ctx.needs_input_grad[3]
-        )
-        return None, None, None, grad_x, *grad_weights, *grad_biases
-
-
-def _check(backend, x, weights, biases, stride, padding) -> None:
-    op = "conv_relu_chain"
-    if x.dim() != 4 or (x.shape[1] > 1 and x.stride(1) != 1):
+    op, (rows, cols) = "policy_inputs", active.shape
+    backend = backends.selected(frame.device)
+    for x in (frame, executed, features):
+        _check_dtype(op, backend, frame, x)
+    sides = [] if features.dim() != 4 or frame.dim() != 4 else [features.shape[2] // rows, features.shape[3] // cols]
+    side = frame.shape[-1] // cols
+    fits = (
+        frame.shape == executed.shape == (1, frame.shape[1], rows * side, cols * side)
+        and age.shape == active.shape and (active.dtype, age.dtype) == (torch.bool, torch.int64)
+        and len(sides) == 2 and min(sides) >= 1 and side % sides[0] == 0 and sides[0] == sides[1]
+        and features.shape == (1, features.shape[1], rows * sides[0], cols * sides[1])
+        and features.shape[1] > logarithms
+    )  # fmt: skip
+    if not fits:
         raise SparseBlockError(
-            f"{op}: x is {list(x.shape)} with strides {list(x.stride())}; it must be [n, c, h, w] and channels-last: "
-            "x.contiguous(memory_format=torch.channels_last)"
+            f"{op}: frame is {list(frame.shape)}, executed {list(executed.shape)}, features {list(features.shape)}, "
+            f"active {active.dtype} {list(active.shape)} and age {age.dtype} {list(age.shape)}; frames must be "
+            "[1, c, rows * s, cols * s], features [1, k, rows * m, cols * m] where m divides s (k at least 2 for "
+            "logarithms), active bool and age int64 [rows, cols]"
         )
-    if not weights or len(weights) != len(biases):
+    pixels = frame.new_empty(*frame.shape[2:], 2 * frame.shape[1] + 1 + features.shape[1] + 1)
+    summary = frame.new_empty(3 + logarithms, rows, cols)
+    given = (x.detach() for x in (frame, executed, features))
+    level = backends.implementation(backend, op)(
+        *given, active, age, math.nan if level is None else level, momentum, logarithms, pixels, summary
+    )
+    return pixels, summary, level
+
+
+POLICY_KERNEL, POLICY_LAYERS = 4, 3
+"""Pixels along the side of a kernel of the policy network, and its convolutions."""
+
+
+def policy_logits(
+    parameters: torch.Tensor, pixels: torch.Tensor, summary: torch.Tensor, widths: Sequence[int], bound: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A policy network: one number a block, within (-bound, bound).
+
+    x = relu(conv2d(x)) three times, with kernels of 4x4, stride 2 and padding 1, brings the 8x8 pixels of a block down
+    to one of widths[-1] channels; then bound * tanh((value . x + weight . summary + bias) / bound).
+
+    Args:
+        parameters: float32 (float64 too on the reference backend), flat: of each convolution weight [k, c, 4, 4] and
+            bias [k], then value [widths[-1]], weight [s] and bias [1].
+        pixels: [rows * 8, cols * 8, c], contiguous.
+        summary: [s, rows, cols], contiguous.
+        widths: channels k of the three convolutions.
+
+    Returns:
+        (logits [rows, cols]; what `policy_logits_backward` wants to know besides).
+
+    Raises:
+        SparseBlockError: sizes or dtypes do not fit.
+    """
+    backend = _check_policy("policy_logits", parameters, pixels, summary, widths)
+    return backends.implementation(backend, "policy_logits")(parameters.detach(), pixels, summary, widths, bound)
+
+
+def policy_logits_backward(
+    grad: torch.Tensor,
+    parameters: torch.Tensor,
+    pixels: torch.Tensor,
+    summary: torch.Tensor,
+    logits: torch.Tensor,
+    maps: torch.Tensor,
+    widths: Sequence[int],
+    bound: float,
+) -> torch.Tensor:
+    """The gradient with respect to the parameters of `policy_logits`, flat, of one with respect to its logits.
+
+    Args:
+        grad: [rows, cols].
+        logits, maps: what `policy_logits` gave for these parameters and inputs.
+
+    Raises:
+        SparseBlockError: sizes or dtypes do not fit.
+    """
+    backend = _check_policy("policy_logits_backward", parameters, pixels, summary, widths)
+    if not grad.shape == logits.shape == summary.shape[1:] or grad.dtype != parameters.dtype:
         raise SparseBlockError(
-            f"{op}: {len(weights)} weights and {len(biases)} biases; there must be one of each a layer"
+            f"policy_logits_backward: grad is {grad.dtype} {list(grad.shape)} and logits are {list(logits.shape)}; "
+            f"both must be {parameters.dtype} {list(summary.shape[1:])}"
         )
-    channels, sides = x.shape[1], x.shape[2:]
-    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        if weight.dim() != 4 or weight.shape[1] != channels or bias.shape != weight.shape[:1]:
-            raise SparseBlockError(
-                f"{op}: layer {layer} has weight {list(weight.shape)} and bias {list(bias.shape)}; they must be "
-                f"[k, {channels}, r, s] and [k]"
-            )
-        channels = weight.shape[0]
-        sides = [
-            conv_extent(side, kernel, stride, padding, 1) for side, kernel in zip(sides, weight.shape[2:], strict=True)
-        ]
-        if min(sides) < 1:
-            raise SparseBlockError(
-                f"{op}: layer {layer} has a kernel of {weight.shape[2]}x{weight.shape[3]}, which does not fit into its "
-                f"input with padding {padding}; pad more or pass a larger x"
-            )
-    for tensor in (x, *weights, *biases):
-        _check_dtype(op, backend, x, tensor)
+    return backends.implementation(backend, "policy_logits_backward")(
+        grad, parameters.detach(), pixels, summary, logits, maps, widths, bound
+    )
+
+
+def _check_policy(op, parameters, pixels, summary, widths) -> str:
+    """The backend that computes a policy network of these sizes."""
+    backend = backends.selected(parameters.device)
+    for x in (parameters, pixels, summary):
+        _check_dtype(op, backend, parameters, x)
+    side, size, c = 2**POLICY_LAYERS, 0, pixels.shape[-1]
+    for k in widths:
+        size, c = size + k * (c * POLICY_KERNEL**2 + 1), k
+    size += c + len(summary) + 1
+    grid = tuple(side * blocks for blocks in summary.shape[1:])
+    shapes = pixels.dim() == summary.dim() == 3 and tuple(pixels.shape[:2]) == grid
+    whole = all(x.is_contiguous() for x in (parameters, pixels, summary))
+    if len(widths) != POLICY_LAYERS or not shapes or not whole or parameters.shape != (size,):
+        raise SparseBlockError(
+            f"{op}: parameters are {list(parameters.shape)}, pixels {list(pixels.shape)}, summary "
+            f"{list(summary.shape)} and widths {list(widths)}; pixels must be [rows * {side}, cols * {side}, c], "
+            f"summary [s, rows, cols], widths {POLICY_LAYERS} and parameters [{size}] for them, all contiguous"
+        )
+    return backend
 
 
 def _check_dtype(op: str, backend: str, first: torch.Tensor, tensor: torch.Tensor) -> None:

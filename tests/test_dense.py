@@ -71,23 +71,74 @@ def test_a_number_that_is_not_finite_shows_wherever_it_is(shape, window, random,
     assert wrong.sum() == 1 and wrong[place[0], place[1], place[2] // window, place[3] // window]
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), LAYOUTS), min_size=1, max_size=4),
-    st.integers(1, 2), st.integers(1, 3), st.integers(1, 3),
-)  # fmt: skip
-def test_stack_copies(kinds, n, rows, cols):
-    maps = [
-        _strided(torch.randn(n, c, rows * 6 // {1: 1, 2: 2, 3: 3}[y], cols * 6 // {1: 1, 2: 2, 3: 3}[x]), layout)
-        for c, y, x, layout in kinds
-    ]
-    stacked = dense.stack(maps, rows * 6, cols * 6)
-    assert stacked.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(stacked.double(), _reference(dense.stack, maps, rows * 6, cols * 6))
+EPS = torch.finfo(torch.float32).eps
 
 
 @st.composite
-def chains(draw):
-    """x, weights, biases, options of a chain whose kernels fit, and a gradient.
+def inputs(draw):
+    """Arguments of policy_inputs."""
+    rows, cols, samples, side = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 4)), 8
+    samples = 1 << draw(st.integers(0, 3))
+    generator = draw(strategies.generators())
+
+    def normal(c, size):
+        return torch.randn(1, c, rows * size, cols * size, generator=generator)
+
+    c, k, logarithms = draw(st.integers(1, 4)), draw(st.integers(2, 20)), draw(st.booleans())
+    features = normal(k, samples)
+    features = _strided(features.log_softmax(1) if logarithms else features, draw(LAYOUTS))
+    active = torch.rand(rows, cols, generator=generator) < 0.5
+    age = torch.randint(0, 100, (rows, cols), generator=generator)
+    level = draw(st.sampled_from([None, 0.5]))
+    options = {"level": level, "momentum": draw(st.sampled_from([0.9, 1.0])), "logarithms": logarithms}
+    return normal(c, side), normal(c, side), features, active, age, options
+
+
+def _check_inputs(case) -> None:
+    *tensors, active, age, options = case
+    pixels, summary, level = dense.policy_inputs(*tensors, active, age, **options)
+    with sparseblock.backend("reference"):
+        expected = dense.policy_inputs(*(x.double() for x in tensors), active, age, **options)
+    # A logarithm or exponential of a sum over the channels, the classes and a block, at the most: each term is rounded,
+    # log(x + 0.1) / 2 has a slope of at most 5 and an entropy one of at most 1 for each of its terms.
+    terms = tensors[0].shape[1] + tensors[2].shape[1] + 64 + 16
+    for actual, value in zip((pixels, summary), expected, strict=False):
+        torch.testing.assert_close(actual.double(), value, rtol=0, atol=terms * EPS * (1 + value.abs().max().item()))
+    assert abs(level - expected[2]) <= terms * EPS * expected[2]
+    copied = torch.cat(tensors[:2], 1)[0].permute(1, 2, 0)
+    assert torch.equal(pixels[..., : copied.shape[2]], copied)
+
+
+@given(inputs())
+def test_policy_inputs(case):
+    _check_inputs(case)
+
+
+@pytest.mark.parametrize("number", [3, 4, 7])  # active, age, logarithms
+def test_a_fault_in_what_the_policy_reads_is_caught(monkeypatch, number):
+    right = backends.implementation("cpu", "policy_inputs")
+
+    def wrong(*given):
+        other = {3: lambda x: ~x, 4: lambda x: x + 1, 7: lambda x: not x}[number](given[number])
+        return right(*given[:number], other, *given[number + 1 :])
+
+    def implementation(name, op):
+        return wrong if name == "cpu" else importlib.import_module(f"sparseblock.backends.{name}.{op}").policy_inputs
+
+    monkeypatch.setattr(backends, "implementation", implementation)
+    features = torch.randn(1, 5, 4, 6).log_softmax(1)
+    frames = torch.randn(2, 1, 3, 16, 24)
+    options = {"level": None, "momentum": 0.9, "logarithms": True}
+    with pytest.raises(AssertionError):
+        _check_inputs((*frames, features, torch.rand(2, 3) < 0.5, torch.randint(0, 9, (2, 3)), options))
+
+
+WIDE = 2.0**30  # a bound so far away that the hyperbolic tangent's slope is 1
+
+
+@st.composite
+def policies(draw, bound: float = WIDE):
+    """(parameters, pixels, summary, widths, bound) and a gradient.
 
     Whole numbers, so small that every float32 sum is exact: no rounding decides on which side of a ReLU a value lies.
     """
@@ -96,78 +147,84 @@ def chains(draw):
     def whole(*shape):
         return torch.randint(-1, 2, shape, generator=generator).float()
 
-    stride, padding = draw(st.integers(1, 3)), draw(st.integers(0, 2))
-    channels, sides = draw(st.integers(1, 12)), [draw(st.integers(4, 16)), draw(st.integers(4, 16))]
-    x = channels_last(whole(draw(st.integers(1, 2)), channels, *sides))
-    weights, biases = [], []
-    for _ in range(draw(st.integers(1, 3))):
-        kernel = [draw(st.integers(1, min(4, side + 2 * padding))) for side in sides]
-        weights.append(whole(draw(st.integers(1, 12)), channels, *kernel))
-        biases.append(whole(len(weights[-1])))
-        channels = len(weights[-1])
-        sides = [(side + 2 * padding - size) // stride + 1 for side, size in zip(sides, kernel, strict=True)]
-    return x, weights, biases, {"stride": stride, "padding": padding}, whole(len(x), channels, *sides)
+    rows, cols, c, summaries = (draw(st.integers(1, 4)) for _ in range(4))
+    widths = [draw(st.integers(1, 9)) for _ in range(3)]
+    size = sum(k * (c_in * 16 + 1) for k, c_in in zip(widths, [c, *widths], strict=False)) + widths[2] + summaries + 1
+    arguments = whole(size), whole(rows * 8, cols * 8, c), whole(summaries, rows, cols), widths, bound
+    return arguments, whole(rows, cols)
 
 
-def _formula(x, weights, biases, stride, padding):
-    for weight, bias in zip(weights, biases, strict=True):
-        x = F.relu(F.conv2d(x, weight, bias, stride, padding))
-    return x
+def _policy_formula(parameters, pixels, summary, widths, bound):
+    x, used = pixels.permute(2, 0, 1)[None], 0
+
+    def take(*shape):
+        nonlocal used
+        used += torch.Size(shape).numel()
+        return parameters[used - torch.Size(shape).numel() : used].view(shape)
+
+    for k in widths:
+        weight = take(k, x.shape[1], 4, 4)
+        x = F.relu(F.conv2d(x, weight, take(k), 2, 1))
+    maps = torch.cat([x[0], summary])
+    return bound * torch.tanh((F.conv2d(maps[None], take(1, len(maps), 1, 1), take(1))[0, 0]) / bound)
 
 
-def _check_chain(function, case, x_needs_grad: bool, backend: str = "cpu") -> None:
-    x, weights, biases, options, grad = case
-    results = []
-    for run, dtype in ((function, torch.float32 if backend == "cpu" else torch.float64), (_formula, torch.float64)):
-        leaves = [tensor.to(dtype).requires_grad_() for tensor in (*weights, *biases)]
-        start = x.to(dtype).requires_grad_(x_needs_grad)
-        with sparseblock.backend(backend):
-            out = run(start, leaves[: len(weights)], leaves[len(weights) :], **options)
-            wanted = [*leaves, start] if x_needs_grad else leaves
-            results.append([out, *torch.autograd.grad(out, wanted, grad.to(dtype))])
-    for actual, expected in zip(*results, strict=True):
-        assert_matches(actual, expected, 0.0)
+def _check_policy(case, backend: str = "cpu") -> None:
+    (parameters, pixels, summary, widths, bound), grad = case
+    leaf = parameters.double().requires_grad_()
+    expected = _policy_formula(leaf, pixels.double(), summary.double(), widths, bound)
+    dtype = torch.float32 if backend == "cpu" else torch.float64
+    given, grad = [x.to(dtype) for x in (parameters, pixels, summary)], grad.to(dtype)
+    with sparseblock.backend(backend):
+        logits, maps = dense.policy_logits(*given, widths, bound)
+        gradient = dense.policy_logits_backward(grad, *given, logits, maps, widths, bound)
+    torch.testing.assert_close(logits.double(), expected.detach(), rtol=2 * EPS, atol=0)  # of the tangent alone
+    exact = torch.autograd.grad(expected, leaf, grad.double())[0]
+    assert_matches(gradient.round().float(), exact.round().float(), 0.0)  # whole, but for a slope in float64
 
 
-@given(chains(), st.booleans(), st.sampled_from(["cpu", "reference"]))
-def test_a_chain_and_its_gradients_are_the_formulas(case, x_needs_grad, backend):
-    _check_chain(dense.conv_relu_chain, case, x_needs_grad, backend)
+@given(policies(), st.sampled_from(["cpu", "reference"]))
+def test_policy_logits_and_gradients_are_the_formulas(case, backend):
+    _check_policy(case, backend)
 
 
-@pytest.mark.parametrize("plant", ["no ReLU in the backward pass", "another stride in the backward pass"])
-def test_planted_faults_are_caught(monkeypatch, plant):
-    right = backends.implementation("cpu", "conv_relu_chain_backward")
-
-    def wrong(grad, x, weights, maps, stride, padding, x_needs_grad):
-        if plant.startswith("no ReLU"):
-            maps = [*maps[:-1], torch.ones_like(maps[-1])]
-            return right(grad, x, weights, maps, stride, padding, x_needs_grad)
-        return right(grad, x, weights, maps, 1, padding, x_needs_grad)
-
-    monkeypatch.setattr(backends, "implementation", lambda name, op: wrong if op.endswith("backward") else chain)
-    chain = importlib.import_module("sparseblock.backends.cpu.conv_relu_chain").conv_relu_chain
+def _sizes():
     generator = torch.Generator().manual_seed(0)
-    x, weight, bias = (
-        torch.randint(-1, 2, size, generator=generator).float() for size in ((1, 3, 8, 8), (4, 3, 4, 4), (4,))
+    parameters = torch.randint(
+        -1, 2, (2 * (3 * 16 + 1) + 2 * (2 * 16 + 1) + 2 * (2 * 16 + 1) + 5,), generator=generator
     )
-    case = channels_last(x), [weight], [bias], {"stride": 2, "padding": 1}, torch.ones(1, 4, 4, 4)
+    maps = torch.randint(-1, 2, (16, 16, 3), generator=generator), torch.ones(2, 2, 2)
+    return (parameters.float(), maps[0].float(), maps[1], [2, 2, 2], WIDE), torch.ones(2, 2)
+
+
+@pytest.mark.parametrize("plant", ["no ReLU in the backward pass", "the gradient of another summary"])
+def test_planted_faults_are_caught(monkeypatch, plant):
+    right = {op: backends.implementation("cpu", op) for op in ("policy_logits", "policy_logits_backward")}
+
+    def wrong(grad, parameters, pixels, summary, logits, maps, widths, bound):
+        if plant.startswith("no ReLU"):
+            maps = maps.abs() + 1
+        else:
+            summary = summary.flip(0) + 1
+        return right["policy_logits_backward"](grad, parameters, pixels, summary, logits, maps, widths, bound)
+
+    _check_policy(_sizes())
+    table = {**right, "policy_logits_backward": wrong}
+    monkeypatch.setattr(backends, "implementation", lambda name, op: table[op])
     with pytest.raises(AssertionError, match="elements differ"):
-        _check_chain(dense.conv_relu_chain, case, False)
+        _check_policy(_sizes())
 
 
-def test_gradients_do_not_depend_on_the_number_of_threads():
-    x = channels_last(torch.randn(2, 9, 30, 30))
-    before, grads = torch.get_num_threads(), []
-    weight, bias = torch.randn(20, 9, 3, 3, requires_grad=True), torch.zeros(20, requires_grad=True)
-    grad = torch.randn(2, 20, 30, 30)
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            out = dense.conv_relu_chain(x, [weight], [bias], padding=1)
-            grads.append(torch.autograd.grad(out, [weight, bias], grad))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for other in grads[1:] for a, b in zip(grads[0], other, strict=True))
+def test_logits_are_bounded_and_so_is_their_gradient():
+    (parameters, pixels, summary, widths, _), grad = _sizes()
+    leaf = parameters.double().requires_grad_()
+    expected = _policy_formula(leaf, pixels.double(), summary.double(), widths, 2.0)
+    logits, maps = dense.policy_logits(parameters, pixels, summary, widths, 2.0)
+    gradient = dense.policy_logits_backward(grad, parameters, pixels, summary, logits, maps, widths, 2.0)
+    # A tangent within 2 eps, its square, a product and a sum of whole numbers times that over the pixels.
+    torch.testing.assert_close(logits, expected.detach().float(), rtol=4 * EPS, atol=0)
+    exact = torch.autograd.grad(expected, leaf, grad.double())[0].float()
+    torch.testing.assert_close(gradient, exact, rtol=0, atol=(8 + 256) * EPS * max(1.0, exact.abs().max().item()))
 
 
 @pytest.mark.parametrize(
@@ -175,17 +232,35 @@ def test_gradients_do_not_depend_on_the_number_of_threads():
     [
         (lambda x: dense.area_mean(x, 2, 3, 4), "area_mean: x is [1, 3, 8, 8], the window 2 and the result 3x4"),
         (lambda x: dense.area_mean(x.double(), 2, 4, 4), "area_mean: tensors are torch.float64"),
-        (lambda x: dense.stack([], 4, 4), "stack: there are no maps"),
-        (lambda x: dense.stack([x], 12, 8), "stack: a map is [1, 3, 8, 8] and the result 12x8"),
-        (lambda x: dense.conv_relu_chain(x.contiguous(), [], []), "conv_relu_chain: x is [1, 3, 8, 8] with strides"),
-        (lambda x: dense.conv_relu_chain(x, [], []), "conv_relu_chain: 0 weights and 0 biases"),
         (
-            lambda x: dense.conv_relu_chain(x, [torch.rand(2, 4, 3, 3)], [torch.rand(2)]),
-            "conv_relu_chain: layer 0 has weight [2, 4, 3, 3] and bias [2]; they must be [k, 3, r, s] and [k]",
+            lambda x: dense.policy_inputs(
+                x,
+                x,
+                x[:, :, :3],
+                torch.ones(1, 1, dtype=torch.bool),
+                torch.zeros(1, 1, dtype=torch.int64),
+                level=None,
+                momentum=0.9,
+                logarithms=False,
+            ),
+            "policy_inputs: frame is [1, 3, 8, 8], executed [1, 3, 8, 8], features [1, 3, 3, 8], active",
         ),
         (
-            lambda x: dense.conv_relu_chain(x, [torch.rand(2, 3, 9, 9)], [torch.rand(2)]),
-            "conv_relu_chain: layer 0 has a kernel of 9x9, which does not fit",
+            lambda x: dense.policy_logits(torch.rand(9), x[0], torch.rand(2, 1, 1), [1, 1, 1], 2.0),
+            "policy_logits: parameters are [9], pixels [3, 8, 8], summary [2, 1, 1] and widths [1, 1, 1]; pixels must",
+        ),
+        (
+            lambda x: dense.policy_logits_backward(
+                torch.rand(2, 1),
+                torch.rand(87),
+                x[0].permute(1, 2, 0),
+                torch.rand(2, 1, 1),
+                torch.rand(1, 1),
+                torch.rand(1),
+                [1, 1, 1],
+                2.0,
+            ),
+            "policy_logits_backward: grad is torch.float32 [2, 1] and logits are [1, 1]; both must be",
         ),
     ],
 )
@@ -195,7 +270,7 @@ def test_bad_input_is_one_clear_error(call, message):
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize("name", ["area_mean", "stack", "conv_relu_chain"])
+@pytest.mark.parametrize("name", ["area_mean", "policy_inputs"])
 def test_the_example_in_the_docstring_runs(name):
     tests = doctest.DocTestFinder().find(getattr(dense, name), name, globs={"torch": torch, "sparseblock": sparseblock})
     assert any(test.examples for test in tests)

@@ -132,15 +132,14 @@ class Task:
     Attributes:
         name: as BlockCopy's `task`.
         features: output samples [1, k, y, x] to what is remembered of them from frame to frame, [1, k', y, x].
-        centred: features to the map that the policy network reads, [1, k', y, x], about [-0.5, 0.5].
-        uncertainty: features to [y, x] in [0, 1], or None where the output does not say.
+        logarithms: whether features are log-probabilities, which say how certain the output is; else they are about
+            [0, 1].
         gain: (features before, features after, grid) to the information gain [rows, cols].
     """
 
     name: str
     features: Callable[[torch.Tensor], torch.Tensor]
-    centred: Callable[[torch.Tensor], torch.Tensor]
-    uncertainty: Callable[[torch.Tensor], torch.Tensor] | None
+    logarithms: bool
     gain: Callable[[torch.Tensor, torch.Tensor, tuple[int, int]], torch.Tensor]
 
 
@@ -150,16 +149,11 @@ def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(1)
 
 
-def _entropy(log_probabilities: torch.Tensor) -> torch.Tensor:
-    k = log_probabilities.shape[1]
-    return -(log_probabilities.exp() * log_probabilities).sum(1)[0] / math.log(k)
-
-
 _TASKS = {
     task.name: task
     for task in (
-        Task("segmentation", _log_probabilities, lambda x: x.exp() - 0.5, _entropy, segmentation_gain),
-        Task("restoration", lambda x: x, lambda x: x - 0.5, None, restoration_gain),
+        Task("segmentation", _log_probabilities, True, segmentation_gain),
+        Task("restoration", lambda x: x, False, restoration_gain),
     )
 }
 

@@ -37,16 +37,12 @@ class BlockCopyPolicy(Policy):
             self.trainer = self._make_trainer(frame, output)
 
     def decide(self, context: Context) -> torch.Tensor:
-        change = context.change.mean().item()
-        if self._change_level is None:
-            self._change_level = change
         self.begin(context.frame, context.output)
-        if not self.frozen:
-            self._change_level = CHANGE_MOMENTUM * self._change_level + (1 - CHANGE_MOMENTUM) * change
-        pixels, summary = inputs(context, self.task, self._change_level)
+        momentum = 1.0 if self.frozen else CHANGE_MOMENTUM
+        pixels, summary, self._change_level = inputs(context, self.task, self._change_level, momentum)
         self._logits = self.trainer.logits(pixels, summary, learn=not self.frozen)
         self.macs = self.trainer.network.macs(*context.grid)
-        probability = self._logits.detach().sigmoid()
+        probability = self._logits.sigmoid()
         return torch.rand(context.grid, generator=self.generator).to(probability.device) < probability
 
     def observe(self, outcome: Outcome) -> None:
@@ -54,14 +50,14 @@ class BlockCopyPolicy(Policy):
             self.macs *= 3  # the backward pass: once more for the inputs' gradients, once for the weights'
 
     def _make_trainer(self, frame: torch.Tensor, output: torch.Tensor) -> Trainer:
-        channels = (frame.shape[1], self.task.centred(output).shape[1], summaries(self.task))
+        channels = (frame.shape[1], output.shape[1], summaries(self.task))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network = PolicyNetwork(*channels).to(frame.device)
+            network = PolicyNetwork(*channels)
         trainer = Trainer(network, self.target, self.training)
         if self._saved is not None:
             saved = self._saved["trainer"]
-            for name, value in network.state_dict().items():
+            for name, value in network.named.items():
                 if name not in saved["network"] or saved["network"][name].shape != value.shape:
                     found = list(saved["network"][name].shape) if name in saved["network"] else "missing"
                     raise SparseBlockError(
@@ -96,7 +92,7 @@ class BlockCopyPolicy(Policy):
 
         Whether it is also the measure of this network and task shows on the first frame.
         """
-        inner, summary = (state["network"][f"{name}.weight"].shape[1] for name in ("body.0", "summary"))
+        inner, summary = state["network"]["body.0.weight"].shape[1], len(state["network"]["summary.weight"])
         with torch.random.fork_rng(devices=[]):
             trainer = Trainer(PolicyNetwork(0, inner - 2, summary), self.target, self.training)
         trainer.load_state_dict(state)

@@ -5,93 +5,110 @@ After Verelst and Tuytelaars, ICCV 2021, section 3.1; what differs and why: docs
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
 from blockcopy.information_gain import Task
 from blockcopy.policy import Context
-from blockcopy.view import PIXELS, block_mean
-from sparseblock.dense import conv_relu_chain, stack
+from blockcopy.view import PIXELS
+from sparseblock import dense
 
 WIDTHS = (8, 16, 32)
 LOGIT_BOUND = 24.0
 """Logits lie in (-24, 24), so the level that answers them, and with it the miss of the target, is bounded."""
 
 
-class PolicyNetwork(nn.Module):
+class PolicyNetwork:
     """Logits [rows, cols] of the blocks. Two parts are added.
 
-    `body` sees 8x8 policy pixels a block: three 4x4 convolutions of stride 2 bring each block down to one pixel
-    (windows of 3x3 would lie off the block's centre), a 1x1 convolution to one value. `summary` is linear in a few
-    numbers a block that say directly how much the block may have changed. Both start at zero: p = 0.5 for every
-    block.
+    The body sees 8x8 policy pixels a block: three 4x4 convolutions of stride 2 bring each block down to one pixel
+    (windows of 3x3 would lie off the block's centre), a 1x1 convolution to one value. The summary part is linear in a
+    few numbers a block that say directly how much the block may have changed. Both start at zero: p = 0.5 for every
+    block. `sparseblock.dense.policy_logits` has the formula.
 
     Args:
         frame_channels: c of the frame.
         output_channels: k' of the remembered output (see Task.features).
-        summaries: numbers a block in `summary`.
+        summaries: numbers a block in the summary.
+
+    Attributes:
+        parameters: all of them, float32 and flat.
+        body, summary: the two parts of them, as views.
+        named: every one by its name and in its shape, as views.
     """
 
     def __init__(self, frame_channels: int, output_channels: int, summaries: int) -> None:
-        super().__init__()
-        widths = (2 * frame_channels + 1 + output_channels + 1, *WIDTHS)
-        self.body = nn.ModuleList(nn.Conv2d(c, k, 4, stride=2, padding=1) for c, k in zip(widths, WIDTHS, strict=False))
-        self.value = nn.Conv2d(WIDTHS[-1], 1, 1, bias=False)
-        self.summary = nn.Conv2d(summaries, 1, 1)
-        for parameter in (self.value.weight, self.summary.weight, self.summary.bias):
-            nn.init.zeros_(parameter)
+        channels = (2 * frame_channels + 1 + output_channels + 1, *WIDTHS)
+        convs = [nn.Conv2d(c, k, 4) for c, k in zip(channels, WIDTHS, strict=False)]  # for their initial values
+        initial: dict[str, torch.Tensor] = {}
+        for layer, conv in enumerate(convs):
+            initial |= {f"body.{layer}.weight": conv.weight.detach(), f"body.{layer}.bias": conv.bias.detach()}
+        initial |= {"value.weight": torch.zeros(WIDTHS[-1])}
+        linear = {"summary.weight": torch.zeros(summaries), "summary.bias": torch.zeros(1)}
+        sizes = [value.numel() for value in (initial | linear).values()]
+        self.parameters = torch.cat([value.flatten() for value in (initial | linear).values()])
+        self.body, self.summary = self.parameters.split((sum(sizes[:-2]), sum(sizes[-2:])))
+        views = zip((initial | linear).items(), self.parameters.split(sizes), strict=True)
+        self.named = {name: view.view(value.shape) for (name, value), view in views}
 
-    def forward(self, pixels: torch.Tensor, summary: torch.Tensor) -> torch.Tensor:
-        """Logits [rows, cols] of what `inputs` makes: pixels [1, c, rows * 8, cols * 8], summary [1, s, rows, cols]."""
-        weights, biases = [conv.weight for conv in self.body], [conv.bias for conv in self.body]
-        body = conv_relu_chain(pixels, weights, biases, stride=2, padding=1)
-        logits = _mix(self.value.weight, body) + _mix(self.summary.weight, summary) + self.summary.bias
-        return LOGIT_BOUND * torch.tanh(logits / LOGIT_BOUND)
+    def __call__(self, pixels: torch.Tensor, summary: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(logits [rows, cols] of what `inputs` makes; what `gradient` wants to know besides)."""
+        return dense.policy_logits(self.parameters, pixels, summary, WIDTHS, LOGIT_BOUND)
+
+    def gradient(self, grad: torch.Tensor, pixels: torch.Tensor, summary: torch.Tensor, *seen: torch.Tensor) -> None:
+        """Sets `.grad` of `body` and `summary`, given that of the logits, [rows, cols], and what the call gave."""
+        of_all = dense.policy_logits_backward(grad, self.parameters, pixels, summary, *seen, WIDTHS, LOGIT_BOUND)
+        self.body.grad, self.summary.grad = of_all.split((len(self.body), len(self.summary)))
 
     def macs(self, rows: int, cols: int) -> int:
         """Multiply-adds of one forward pass over rows x cols blocks."""
         side, total = PIXELS, 0
-        for conv in self.body:
+        for layer in range(len(WIDTHS)):
             side //= 2
-            total += side * side * conv.weight.numel()
-        return rows * cols * (total + self.value.weight.numel() + self.summary.weight.numel())
+            total += side * side * self.named[f"body.{layer}.weight"].numel()
+        return rows * cols * (total + math.prod(self.named["value.weight"].shape) + len(self.summary) - 1)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in self.named.items()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes the parameters of another network of the same sizes.
+
+        Raises:
+            ValueError: they are others.
+        """
+        for name, value in self.named.items():
+            if state[name].shape != value.shape:
+                raise ValueError(f"{name}: {list(state[name].shape)} for {list(value.shape)}")
+        for name, value in self.named.items():
+            value.copy_(state[name])
 
 
 def summaries(task: Task) -> int:
     """How many numbers a block `inputs` puts into the summary."""
-    return 3 if task.uncertainty is None else 4
+    return 3 + task.logarithms
 
 
-@torch.no_grad()
-def inputs(context: Context, task: Task, change_level: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the network reads: (pixels, summary). No gradient flows into it.
+def inputs(
+    context: Context, task: Task, level: float | None, momentum: float
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """What the network reads: (pixels, summary, level).
 
     Args:
         context: what is known before the decision.
         task: how the previous output is read.
-        change_level: the running mean of |frame - last executed|, by which changes are scaled.
+        level: the running mean of |frame - last executed|, by which changes are scaled; None where there is none yet.
+        momentum: of the level.
     """
-    change = context.change / (change_level + 1e-3)
-    active = context.active.float() - 0.5
-    maps = [
+    return dense.policy_inputs(
         context.frame,
         context.executed,
-        _log_scaled(change)[None, None],
-        task.centred(context.output),
-        active[None, None],
-    ]
-    pixels = stack(maps, *context.frame.shape[2:])
-    summary = [active, _log_scaled(block_mean(change, context.grid)), torch.log1p(context.age.float()) / 2 - 0.5]
-    if task.uncertainty is not None:
-        summary.append(_log_scaled(10 * block_mean(task.uncertainty(context.output), context.grid)))
-    return pixels, torch.stack(summary)[None]
-
-
-def _mix(weight: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """1x1 convolution to one channel: weight [1, k, 1, 1], maps [1, k, y, x] to [y, x]."""
-    return torch.mv(maps[0].flatten(1).t(), weight.flatten()).view(maps.shape[2:])
-
-
-def _log_scaled(x: torch.Tensor) -> torch.Tensor:
-    """About -1 where x is 0, 0 where it is 1, 1 where it is 10."""
-    return torch.log(x + 0.1) / 2
+        context.output,
+        context.active,
+        context.age,
+        level=level,
+        momentum=momentum,
+        logarithms=task.logarithms,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 
 MOMENTUM = 0.9
 """m of the moving average M_t (BlockCopy, section 3.2), and of the other running means here."""
@@ -19,10 +18,11 @@ def cost_reward(share: float, target: float) -> float:
     return -(share - target) * abs(share - target)
 
 
-def policy_loss(
+def policy_gradient(
     logits: torch.Tensor, executed: torch.Tensor, reward: torch.Tensor, chosen: torch.Tensor
 ) -> torch.Tensor:
-    """mean_b[ -log pi(a_b) * (R_b if executed else -R_b) ] over the blocks that the policy decided on.
+    """The gradient with respect to the logits of mean_b[ -log pi(a_b) * (R_b if executed else -R_b) ] over the blocks
+    that the policy decided on (BlockCopy, section 3.2): with p = sigmoid(logit), that of log pi(a) is a - p.
 
     Args:
         logits: float [rows, cols]; the policy executes block b with probability sigmoid(logit_b).
@@ -30,8 +30,8 @@ def policy_loss(
         reward: R_b, float [rows, cols].
         chosen: bool [rows, cols]: False where the action was not the policy's (a block past its maximum age).
     """
-    log_pi = -F.softplus(torch.where(executed, -logits, logits))
-    return -(log_pi * torch.where(executed, reward, -reward) * chosen).mean()
+    of_log_pi = executed.float() - logits.sigmoid()
+    return -of_log_pi * torch.where(executed, reward, -reward) * chosen / logits.numel()
 
 
 class MovingShare:

@@ -9,7 +9,7 @@ import torch
 
 from blockcopy.policy import Outcome
 from blockcopy.policy_network import PolicyNetwork
-from blockcopy.reward import Centre, GainScale, MovingShare, TargetControl, cost_reward, policy_loss
+from blockcopy.reward import Centre, GainScale, MovingShare, TargetControl, cost_reward, policy_gradient
 from sparseblock import SparseBlockError
 
 REWARDS = ("balanced", "paper")
@@ -59,10 +59,11 @@ class Trainer:
         self.centre = Centre()
         self.gains = GainScale()
         self.frames = 0
+        self._seen: tuple[torch.Tensor, ...] = ()  # of the frame that trains: what the network read and gave
         self.optimizer = torch.optim.RMSprop(
             [
-                {"params": [*network.body.parameters(), *network.value.parameters()]},
-                {"params": list(network.summary.parameters()), "lr": training.summary_lr},
+                {"params": [network.body]},
+                {"params": [network.summary], "lr": training.summary_lr},
             ],
             lr=training.lr,
             weight_decay=training.weight_decay,
@@ -80,15 +81,16 @@ class Trainer:
     def logits(self, pixels: torch.Tensor, summary: torch.Tensor, learn: bool) -> torch.Tensor:
         """The network's logits, centred, plus the level that keeps the target: [rows, cols].
 
-        With `learn` the centre takes this frame in, and where the frame trains there is a graph.
+        With `learn` the centre takes this frame in, and where the frame trains, what the gradient needs is kept.
         """
-        with torch.set_grad_enabled(learn and self.due):
-            logits = self.network(pixels, summary)
-            if not self.balanced:
-                return logits
-            if learn or self.centre.value is None:
-                self.centre.update(logits.detach())
-            return logits + (self.control.level - self.centre.value)
+        logits, maps = self.network(pixels, summary)
+        if learn and self.due:
+            self._seen = (pixels, summary, logits, maps)
+        if not self.balanced:
+            return logits
+        if learn or self.centre.value is None:
+            self.centre.update(logits)
+        return logits + (self.control.level - self.centre.value)
 
     def observe(self, logits: torch.Tensor, outcome: Outcome) -> bool:
         """Takes in the outcome of a frame; updates the network where the frame was due. Returns whether it did."""
@@ -102,11 +104,8 @@ class Trainer:
         return due
 
     def _update(self, logits: torch.Tensor, outcome: Outcome) -> None:
-        reward = self.reward(outcome.gain(), logits.detach().sigmoid(), outcome)
-        with torch.enable_grad():
-            loss = policy_loss(logits, outcome.executed, reward, ~outcome.forced)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        reward = self.reward(outcome.gain(), logits.sigmoid(), outcome)
+        self.network.gradient(policy_gradient(logits, outcome.executed, reward, ~outcome.forced), *self._seen)
         self.optimizer.step()
 
     def reward(self, gain: torch.Tensor, probability: torch.Tensor, outcome: Outcome) -> torch.Tensor:

@@ -19,7 +19,7 @@ from blockcopy.freshness import SceneCut, age_limits
 from blockcopy.information_gain import task_named
 from blockcopy.policy import Context, Outcome
 from blockcopy.trainer import Training
-from blockcopy.view import PIXELS, PolicyView, Standardise, enlarge
+from blockcopy.view import PolicyView, Standardise, where_blocks
 from sparseblock import BlockGrid, SparseBlockError
 
 FIRST_FRAME = "first frame"
@@ -325,7 +325,7 @@ class BlockCopy:
     def _remember(self, small: torch.Tensor, mask: torch.Tensor) -> None:
         """Brings up to date what the next decision looks back on."""
         first = self._frame == 0
-        self._executed = small if first else torch.where(enlarge(mask, PIXELS), small, self._executed)
+        self._executed = small if first else where_blocks(mask, small, self._executed)
         self._age = torch.zeros(mask.shape, dtype=torch.int64) if first else (self._age + 1).masked_fill(mask, 0)
         self.active = mask
         if not self.policy.frozen or self._standardise.mean is None:

@@ -131,6 +131,13 @@ def enlarge(x: torch.Tensor, times: int) -> torch.Tensor:
     return x if times == 1 else x.repeat_interleave(times, -2).repeat_interleave(times, -1)
 
 
+def where_blocks(mask: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """x in the blocks of `mask`, bool [rows, cols], and y in the others: maps [1, c, rows * s, cols * s]."""
+    rows, cols = mask.shape
+    by_block = (x.shape[1], rows, x.shape[2] // rows, cols, x.shape[3] // cols)
+    return torch.where(mask[:, None, :, None], x.reshape(by_block), y.reshape(by_block)).view(x.shape)
+
+
 def spread(count: int) -> torch.Tensor:
     """float64 [count] in [0, 1): multiples of the golden ratio, modulo 1. Evenly spread, with neighbours far apart."""
     return torch.arange(count, dtype=torch.float64) * ((math.sqrt(5) - 1) / 2) % 1

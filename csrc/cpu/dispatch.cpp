@@ -45,6 +45,7 @@ struct Kernels {
     decltype(&sb::SB_ANY::conv2d_weight_grad_run) conv2d_weight_grad_run;
     decltype(&sb::SB_ANY::pool2d_input_grad_run) pool2d_input_grad_run;
     decltype(&sb::SB_ANY::interpolate_input_grad_run) interpolate_input_grad_run;
+    decltype(&sb::SB_ANY::policy_inputs) policy_inputs;
 };
 
 #if defined(__x86_64__)
@@ -78,7 +79,8 @@ bool has_generic() { return true; }
      sb::isa::within,                                                                              \
      sb::isa::conv2d_weight_grad_run,                                                              \
      sb::isa::pool2d_input_grad_run,                                                               \
-     sb::isa::interpolate_input_grad_run},
+     sb::isa::interpolate_input_grad_run,                                                          \
+     sb::isa::policy_inputs},
 const Kernels table[] = {SB_FOR_EACH_ISA(SB_ROW)};
 constexpr int table_size = sizeof(table) / sizeof(table[0]);
 
@@ -207,4 +209,8 @@ void sb_pool2d_input_grad_run(const sb_pool2d *pool, const sb_plane *x, const sb
 void sb_interpolate_input_grad_run(const sb_interpolate *resize, const sb_plane *grad_out, const sb_blocks *blocks,
                                    const sb_plane *grad_x, int threads) {
     current().interpolate_input_grad_run(*resize, *grad_out, blocks, *grad_x, threads);
+}
+
+void sb_policy_inputs_run(const sb_policy_inputs *inputs, const sb_plane *features, float *pixels, float *summary, float *level) {
+    current().policy_inputs(*inputs, *features, pixels, summary, level);
 }

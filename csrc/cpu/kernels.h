@@ -40,7 +40,8 @@
     void pool2d_input_grad_run(const sb_pool2d &pool, const sb_plane &x, const sb_plane &grad_out, const sb_blocks *blocks, \
                                const sb_plane &grad_x, int threads);                                                        \
     void interpolate_input_grad_run(const sb_interpolate &resize, const sb_plane &grad_out, const sb_blocks *blocks,        \
-                                    const sb_plane &grad_x, int threads);
+                                    const sb_plane &grad_x, int threads);                                                   \
+    void policy_inputs(const sb_policy_inputs &inputs, const sb_plane &features, float *pixels, float *summary, float *level);
 
 namespace sb {
 /* Of the instruction set in force: whether |a - b| < tolerance, or a and b have the same bits, in all n elements. `largest`

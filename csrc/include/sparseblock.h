@@ -216,12 +216,37 @@ SB_API void sb_interpolate_input_grad_run(const sb_interpolate *resize, const sb
  * [capacity, block_h + 2*halo, block_w + 2*halo, c], contiguous, of the plane's dtype. scatter writes packed blocks (halo 0) into out. */
 SB_API void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, void *packed, int threads);
 SB_API void sb_scatter_run(const void *packed, const sb_blocks *blocks, const sb_plane *out, int threads);
-/* Small maps. Area averages of x over windows of window x window pixels, clipped to the frame, to out [n][c][rows][cols]; past
- * the frame the nearest average is repeated. Returns whether all of them are finite. And: maps of h x w pixels that divide
- * out's, nearest neighbour, one after another into the channels of out. x and maps of any strides,
- * all SB_F32. */
+/* Small maps beside a network, on one thread. Area averages of x over windows of window x window pixels, clipped to the frame, to out [n][c][rows][cols]; past
+ * the frame the nearest average is repeated. Returns whether all of them are finite. x of any strides, SB_F32. */
 SB_API int sb_area_mean_run(const sb_plane *x, int window, float *out, int rows, int cols);
-SB_API void sb_stack_run(const sb_plane *maps, int n_maps, const sb_plane *out);
+
+/* What a policy network reads of rows x cols blocks, each of side x side pixels of a small picture. */
+typedef struct sb_policy_inputs {
+    const float *frame, *executed; /* [channels][rows * side][cols * side]: the picture now, and as each block last ran */
+    const uint8_t *active;         /* [rows][cols]: the blocks that ran in the last frame */
+    const int64_t *age;            /* [rows][cols]: frames since */
+    int32_t channels, rows, cols, side;
+    int32_t logarithms; /* features are log-probabilities, read as p - 0.5 and as their uncertainty; else as x - 0.5 */
+    float momentum;     /* of the running mean `level` of |frame - executed|, NaN where there is none yet; 1 keeps it */
+} sb_policy_inputs;
+/* features [k][rows * m][cols * m], where m divides side: of the network's last output. Into pixels [rows * side][cols * side][2 *
+ * channels + 1 + k + 1], summary [3, or with logarithms 4][rows][cols], and level. */
+SB_API void sb_policy_inputs_run(const sb_policy_inputs *inputs, const sb_plane *features, float *pixels, float *summary, float *level);
+
+/* A policy network: convolutions of 4x4 pixels, stride 2 and padding 1, each with ReLU, that bring the pixels of a block down to
+ * one, and a linear function of that and of the summary, within (-bound, bound) by a hyperbolic tangent. Parameters, one after
+ * another: of each convolution weight [k][c][4][4] and bias [k], then weights of the last map and of the summary, and a bias. */
+#define SB_POLICY_LAYERS 3
+typedef struct sb_policy {
+    int32_t rows, cols, side; /* side = 2^SB_POLICY_LAYERS */
+    int32_t channels, summaries, widths[SB_POLICY_LAYERS];
+    float bound;
+} sb_policy;
+/* maps: of every convolution [h][w][k], one after another. logits [rows][cols]. Gradients overwrite grad_parameters. */
+SB_API void sb_policy_logits_run(const sb_policy *policy, const float *parameters, const float *pixels, const float *summary,
+                                 float *maps, float *logits);
+SB_API void sb_policy_logits_grad_run(const sb_policy *policy, const float *parameters, const float *pixels, const float *summary,
+                                      const float *maps, const float *logits, const float *grad_logits, float *grad_parameters);
 /* mask [n, rows, cols] of bytes -> index in (n, y, x) order and the count. */
 SB_API void sb_blocks_from_mask(const uint8_t *mask, int n, int rows, int cols, int32_t *index, int32_t *count);
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from blockcopy.policy import Outcome
 from blockcopy.policy_network import PolicyNetwork
-from blockcopy.reward import LEVEL_LIMIT, GainScale, MovingShare, TargetControl, cost_reward, policy_loss
+from blockcopy.reward import LEVEL_LIMIT, GainScale, MovingShare, TargetControl, cost_reward, policy_gradient
 from blockcopy.trainer import Trainer, Training
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -31,21 +31,21 @@ def test_moving_share():
     assert all(math.isclose(value, want) for value, want in zip(values, expected, strict=True))
 
 
-def test_loss_is_the_formula():
-    logits = torch.tensor([[0.3, -1.2, 2.0]])
+def test_the_gradient_is_that_of_the_loss():
+    logits = torch.tensor([[0.3, -1.2, 2.0]], requires_grad=True)
     executed = torch.tensor([[True, False, True]])
     reward = torch.tensor([[0.7, 0.2, -0.4]])
     p = logits.sigmoid()[0]
-    expected = (-p[0].log() * 0.7 - (1 - p[1]).log() * -0.2 - p[2].log() * -0.4) / 3
-    torch.testing.assert_close(policy_loss(logits, executed, reward, ~NONE), expected)
+    loss = (-p[0].log() * 0.7 - (1 - p[1]).log() * -0.2 - p[2].log() * -0.4) / 3
+    loss.backward()
+    torch.testing.assert_close(policy_gradient(logits.detach(), executed, reward, ~NONE), logits.grad)
 
 
 def test_blocks_that_the_policy_did_not_choose_teach_nothing():
-    logits = torch.zeros(1, 3, requires_grad=True)
     executed = torch.tensor([[True, True, False]])
-    policy_loss(logits, executed, torch.ones(1, 3), torch.tensor([[True, False, True]])).backward()
-    assert logits.grad[0, 1] == 0
-    assert logits.grad[0, 0] != 0 and logits.grad[0, 2] != 0
+    grad = policy_gradient(torch.zeros(1, 3), executed, torch.ones(1, 3), torch.tensor([[True, False, True]]))
+    assert grad[0, 1] == 0
+    assert grad[0, 0] != 0 and grad[0, 2] != 0
 
 
 def test_paper_reward_is_gain_plus_weighted_cost():
@@ -74,14 +74,13 @@ def _trainer(reward: str) -> Trainer:
 
 def test_the_balanced_gradient_on_the_common_level_is_zero():
     torch.manual_seed(0)
-    logits = torch.randn(4, 5, requires_grad=True)
-    executed = torch.rand(4, 5) < logits.detach().sigmoid()
+    logits = torch.randn(4, 5)
+    executed = torch.rand(4, 5) < logits.sigmoid()
     trainer = _trainer("balanced")
     gain = torch.rand(4, 5) * executed
     none = torch.zeros_like(executed)
-    reward = trainer.reward(gain, logits.detach().sigmoid(), Outcome(executed, none, lambda: gain))
-    policy_loss(logits, executed, reward, ~none).backward()
-    torch.testing.assert_close(logits.grad.sum(), torch.zeros(()))
+    reward = trainer.reward(gain, logits.sigmoid(), Outcome(executed, none, lambda: gain))
+    torch.testing.assert_close(policy_gradient(logits, executed, reward, ~none).sum(), torch.zeros(()))
 
 
 @given(st.floats(0.05, 0.95), st.lists(st.floats(0, 1), min_size=1, max_size=200))

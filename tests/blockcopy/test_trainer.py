@@ -53,8 +53,8 @@ def test_the_papers_reward_learns_too():
     "by, frames, training", [("change", 240, {}), ("appearance", 1200, {"lr": 1e-3, "summary_lr": 1e-3})]
 )
 def test_a_reward_of_the_wrong_sign_is_caught(monkeypatch, by, frames, training):
-    right = trainer_module.policy_loss
-    monkeypatch.setattr(trainer_module, "policy_loss", lambda logits, a, reward, c: right(logits, a, -reward, c))
+    right = trainer_module.policy_gradient
+    monkeypatch.setattr(trainer_module, "policy_gradient", lambda logits, a, reward, c: right(logits, a, -reward, c))
     with pytest.raises(AssertionError, match="caught"):
         _check_learns(by, frames, 0, **training)
 

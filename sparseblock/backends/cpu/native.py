@@ -84,6 +84,37 @@ class Blocks(Structure):
     ]
 
 
+class PolicyInputs(Structure):
+    """sb_policy_inputs: what a policy network's inputs are made of."""
+
+    _fields_ = [
+        ("frame", c_void_p),
+        ("executed", c_void_p),
+        ("active", c_void_p),
+        ("age", c_void_p),
+        ("channels", c_int32),
+        ("rows", c_int32),
+        ("cols", c_int32),
+        ("side", c_int32),
+        ("logarithms", c_int32),
+        ("momentum", c_float),
+    ]
+
+
+class Policy(Structure):
+    """sb_policy: the sizes of a policy network."""
+
+    _fields_ = [
+        ("rows", c_int32),
+        ("cols", c_int32),
+        ("side", c_int32),
+        ("channels", c_int32),
+        ("summaries", c_int32),
+        ("widths", c_int32 * 3),
+        ("bound", c_float),
+    ]
+
+
 class List(Structure):
     """sb_list: active blocks without their size."""
 
@@ -309,7 +340,12 @@ _FUNCTIONS = {
     "sb_gather_run": (None, [POINTER(Plane), POINTER(Blocks), c_int, c_void_p, c_int]),
     "sb_scatter_run": (None, [c_void_p, POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_area_mean_run": (c_int, [POINTER(Plane), c_int, c_void_p, c_int, c_int]),
-    "sb_stack_run": (None, [POINTER(Plane), c_int, POINTER(Plane)]),
+    "sb_policy_inputs_run": (
+        None,
+        [POINTER(PolicyInputs), POINTER(Plane), c_void_p, c_void_p, POINTER(c_float)],
+    ),
+    "sb_policy_logits_run": (None, [POINTER(Policy), *[c_void_p] * 5]),
+    "sb_policy_logits_grad_run": (None, [POINTER(Policy), *[c_void_p] * 7]),
     "sb_blocks_from_mask": (None, [c_void_p, c_int, c_int, c_int, c_void_p, c_void_p]),
     "sb_run": (
         None,
@@ -378,6 +414,12 @@ def blocks_of(index: torch.Tensor, count: torch.Tensor, block: Sequence[int]) ->
 def lists_of(*lists: tuple[torch.Tensor, torch.Tensor]) -> ctypes.Array[List]:
     """The array of lists with these (index, count), which must outlive it."""
     return (List * len(lists))(*(List(index.data_ptr(), count.data_ptr()) for index, count in lists))
+
+
+def policy_of(pixels: torch.Tensor, summary: torch.Tensor, widths: Sequence[int], bound: float) -> Policy:
+    """The policy network that reads these inputs."""
+    summaries, rows, cols = summary.shape
+    return Policy(rows, cols, pixels.shape[0] // rows, pixels.shape[2], summaries, (c_int32 * 3)(*widths), bound)
 
 
 def epilogue_of(

@@ -1,4 +1,4 @@
-/* Small maps beside a network: a frame shrunk by area, and maps of several resolutions stacked into one. One thread. */
+/* A frame shrunk by area. One thread. */
 #include <string.h>
 
 #include "scratch.h"
@@ -58,23 +58,4 @@ int sb_area_mean_run(const sb_plane *x, int window, float *out, int rows, int co
         }
     }
     return finite;
-}
-
-void sb_stack_run(const sb_plane *maps, int n_maps, const sb_plane *out) {
-    int64_t channel = 0;
-    for (int i = 0; i < n_maps; channel += maps[i++].c) {
-        const sb_plane &map = maps[i];
-        const int64_t times_y = out->h / map.h, times_x = out->w / map.w;
-        for (int64_t n = 0; n < out->n; ++n) {
-            for (int64_t y = 0; y < out->h; ++y) {
-                float *to = (float *)out->data + n * out->stride_n + y * out->stride_y + channel;
-                const float *row = (const float *)map.data + n * map.stride_n + y / times_y * map.stride_y;
-                for (int64_t x = 0; x < map.w; ++x) {
-                    const float *from = row + x * map.stride_x;
-                    for (int64_t again = 0; again < times_x; ++again, to += out->stride_x)
-                        for (int64_t k = 0; k < map.c; ++k) to[k] = from[k * map.stride_c];
-                }
-            }
-        }
-    }
 }
