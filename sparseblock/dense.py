@@ -48,6 +48,94 @@ def area_mean(x: torch.Tensor, window: int, rows: int, cols: int) -> tuple[torch
     return out, backends.implementation(backend, "area_mean")(x.detach(), window, out)
 
 
+def channel_moments(x: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Mean and variance (without Bessel's correction) of every channel.
+
+    Args:
+        x: float32 (float64 too on the reference backend) [1, c, h, w]. Not differentiable.
+
+    Returns:
+        (means [c], variances [c]), as numbers: on a GPU this waits for the device.
+
+    Raises:
+        SparseBlockError: x is no such map.
+
+    Example:
+        >>> sparseblock.dense.channel_moments(torch.tensor([[[[1.0, 3.0]]]]))
+        ([2.0], [1.0])
+    """
+    backend = _check_picture("channel_moments", x, x)
+    return backends.implementation(backend, "channel_moments")(x.detach())
+
+
+def picture_distance(a: torch.Tensor, b: torch.Tensor, most: float) -> float:
+    """The mean over the pixels of min(|a - b|^2 / e, most), where e is the mean over the pixels of |a|^2 + |b|^2.
+
+    From both pictures each channel's mean is taken off before. 0 for the same picture or another exposure of it, about
+    1 for unrelated ones; and what changes much in a few pixels only is `most` times their share.
+
+    Args:
+        a, b: float32 (float64 too on the reference backend) [1, c, h, w]. Not differentiable.
+        most: what a pixel counts for at most.
+
+    Returns:
+        A number, 0 where both pictures are flat: on a GPU this waits for the device.
+
+    Raises:
+        SparseBlockError: a and b are no two such maps of one size.
+
+    Example:
+        >>> a = torch.tensor([[[[0.0, 0.0, 0.0, 4.0]]]])
+        >>> sparseblock.dense.picture_distance(a, a.flip(3), most=2.0)
+        1.0
+    """
+    backend = _check_picture("picture_distance", a, b)
+    return backends.implementation(backend, "picture_distance")(a.detach(), b.detach(), most)
+
+
+def _check_picture(op: str, a: torch.Tensor, b: torch.Tensor) -> str:
+    """The backend that computes on pictures of one size."""
+    backend = backends.selected(a.device)
+    _check_dtype(op, backend, a, b)
+    if a.dim() != 4 or len(a) != 1 or not a.numel() or a.shape != b.shape:
+        given = f"{list(a.shape)}" if a is b else f"{list(a.shape)} and {list(b.shape)}"
+        raise SparseBlockError(f"{op}: given is {given}; it takes pictures [1, c, h, w] of one size, not empty")
+    return backend
+
+
+def sample(x: torch.Tensor, ys: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
+    """The pixels of x at the rows `ys` and columns `xs`: a copy.
+
+    Args:
+        x: float32 (float64 too on the reference backend) [1, c, h, w] of any strides. Not differentiable.
+        ys, xs: int64 [rows] and [cols], contiguous, on x's device, at least 0 and below h and w, which is not checked.
+
+    Returns:
+        [1, c, rows, cols], channels-last.
+
+    Raises:
+        SparseBlockError: x is no such map, or ys or xs no such list.
+
+    Example:
+        >>> x = torch.arange(12.0).view(1, 1, 3, 4)
+        >>> sparseblock.dense.sample(x, torch.tensor([0, 2]), torch.tensor([1, 3]))[0, 0].tolist()
+        [[1.0, 3.0], [9.0, 11.0]]
+    """
+    backend = backends.selected(x.device)
+    _check_dtype("sample", backend, x, x)
+    kind = (1, torch.int64, x.device, True)
+    lists = all((i.dim(), i.dtype, i.device, i.is_contiguous()) == kind for i in (ys, xs))
+    if x.dim() != 4 or len(x) != 1 or not x.numel() or not lists:
+        raise SparseBlockError(
+            f"sample: x is {list(x.shape)}, ys {ys.dtype} {list(ys.shape)} and xs {xs.dtype} {list(xs.shape)}; x must "
+            "be [1, c, h, w], not empty, ys and xs int64 [rows] and [cols], contiguous and where x is"
+        )
+    size = (1, x.shape[1], len(ys), len(xs))
+    out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    backends.implementation(backend, "sample")(x.detach(), ys, xs, out)
+    return out
+
+
 def policy_inputs(
     frame: torch.Tensor,
     executed: torch.Tensor,
@@ -55,14 +143,17 @@ def policy_inputs(
     active: torch.Tensor,
     age: torch.Tensor,
     *,
+    mean: Sequence[float],
+    deviation: Sequence[float],
     level: float | None,
     momentum: float,
     logarithms: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """What a policy network reads before it decides which of rows x cols blocks run.
 
-    With d = mean over the channels of |frame - executed|, level' = momentum * level + (1 - momentum) * mean(d) (or
-    mean(d) where there is no level yet), s(x) = log(x + 0.1) / 2 and r = d / (level' + 0.001):
+    Frame and executed are read as (x - mean) / deviation. With d = mean over the channels of |frame - executed|,
+    level' = momentum * level + (1 - momentum) * mean(d) (or mean(d) where there is no level yet), s(x) =
+    log(x + 0.1) / 2 and r = d / (level' + 0.001):
 
         pixels  = frame, executed, s(r), p - 0.5 (or features - 0.5), active - 0.5, each enlarged to the frame's size
         summary = active - 0.5, s(block mean of r), log(1 + age) / 2 - 0.5, s(10 * block mean of the entropy of p)
@@ -76,6 +167,7 @@ def policy_inputs(
         features: same dtype, [1, k, rows * m, cols * m] of any strides, where m divides s: of the last output.
         active: bool [rows, cols]: the blocks that ran in the last frame.
         age: int64 [rows, cols]: frames since each ran.
+        mean, deviation: [c]: by which both pictures are standardised.
         level: a running mean of d; None where there is none.
         momentum: of `level`; 1 keeps it.
         logarithms: whether features are log-probabilities over k classes, at least two.
@@ -87,10 +179,11 @@ def policy_inputs(
         SparseBlockError: sizes or dtypes do not fit.
 
     Example:
-        >>> frame, executed, features = torch.rand(2, 1, 3, 16, 24), torch.rand(1, 3, 16, 24), torch.rand(1, 5, 4, 6)
+        >>> frame, executed, features = torch.rand(1, 3, 16, 24), torch.rand(1, 3, 16, 24), torch.rand(1, 5, 4, 6)
         >>> active, age = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.int64)
         >>> pixels, summary, level = sparseblock.dense.policy_inputs(
-        ...     frame[0], frame[1], features, active, age, level=None, momentum=0.99, logarithms=False
+        ...     frame, executed, features, active, age, mean=[0.5] * 3, deviation=[0.3] * 3,
+        ...     level=None, momentum=0.99, logarithms=False,
         ... )
         >>> pixels.shape, summary.shape
         (torch.Size([16, 24, 13]), torch.Size([3, 2, 3]))
@@ -106,20 +199,31 @@ def policy_inputs(
         and age.shape == active.shape and (active.dtype, age.dtype) == (torch.bool, torch.int64)
         and len(sides) == 2 and min(sides) >= 1 and side % sides[0] == 0 and sides[0] == sides[1]
         and features.shape == (1, features.shape[1], rows * sides[0], cols * sides[1])
-        and features.shape[1] > logarithms
+        and features.shape[1] > logarithms and len(mean) == len(deviation) == frame.shape[1]
     )  # fmt: skip
     if not fits:
         raise SparseBlockError(
             f"{op}: frame is {list(frame.shape)}, executed {list(executed.shape)}, features {list(features.shape)}, "
             f"active {active.dtype} {list(active.shape)} and age {age.dtype} {list(age.shape)}; frames must be "
             "[1, c, rows * s, cols * s], features [1, k, rows * m, cols * m] where m divides s (k at least 2 for "
-            "logarithms), active bool and age int64 [rows, cols]"
+            "logarithms), active bool and age int64 [rows, cols], mean and deviation one number a channel"
         )
     pixels = frame.new_empty(*frame.shape[2:], 2 * frame.shape[1] + 1 + features.shape[1] + 1)
     summary = frame.new_empty(3 + logarithms, rows, cols)
-    given = (x.detach() for x in (frame, executed, features))
+    frame, executed, features = (x.detach() for x in (frame, executed, features))
     level = backends.implementation(backend, op)(
-        *given, active, age, math.nan if level is None else level, momentum, logarithms, pixels, summary
+        frame,
+        executed,
+        mean,
+        deviation,
+        features,
+        active,
+        age,
+        math.nan if level is None else level,
+        momentum,
+        logarithms,
+        pixels,
+        summary,
     )
     return pixels, summary, level
 

@@ -74,6 +74,36 @@ def test_a_number_that_is_not_finite_shows_wherever_it_is(shape, window, random,
 EPS = torch.finfo(torch.float32).eps
 
 
+@given(st.integers(1, 4), SIDES, SIDES)
+def test_channel_moments(c, h, w):
+    x = torch.randn(1, c, h, w)
+    moments = dense.channel_moments(x)
+    with sparseblock.backend("reference"):
+        expected = dense.channel_moments(x.double())
+    for actual, value in zip(moments, expected, strict=True):  # sums are taken in double: the result is rounded
+        assert actual == pytest.approx(value, rel=EPS, abs=EPS**2)
+
+
+@given(st.integers(1, 4), SIDES, SIDES, st.sampled_from([0.5, 2.0]), st.floats(-2, 2))
+def test_picture_distance(c, h, w, most, exposure):
+    a, b = torch.randn(2, 1, c, h, w)
+    b = b + exposure
+    distance = dense.picture_distance(a, b, most)
+    with sparseblock.backend("reference"):
+        expected = dense.picture_distance(a.double(), b.double(), most)
+    # A pixel's |a - b|^2 is a sum over the channels of squares of rounded differences, in units of their mean.
+    assert distance == pytest.approx(expected, rel=0, abs=(c + 8) * EPS * (1 + abs(exposure)) * 8 * h * w * c)
+    assert dense.picture_distance(a, a, most) == 0
+
+
+@given(st.integers(1, 20), SIDES, SIDES, st.randoms(use_true_random=False), LAYOUTS)
+def test_samples_are_copies(c, h, w, random, layout):
+    x = torch.randn(1, c, h, w)
+    ys, xs = ([random.randrange(size) for _ in range(random.randrange(1, 30))] for size in (h, w))
+    samples = dense.sample(_strided(x, layout), torch.tensor(ys), torch.tensor(xs))
+    assert torch.equal(samples, x[:, :, ys][..., xs])
+
+
 @st.composite
 def inputs(draw):
     """Arguments of policy_inputs."""
@@ -90,7 +120,8 @@ def inputs(draw):
     active = torch.rand(rows, cols, generator=generator) < 0.5
     age = torch.randint(0, 100, (rows, cols), generator=generator)
     level = draw(st.sampled_from([None, 0.5]))
-    options = {"level": level, "momentum": draw(st.sampled_from([0.9, 1.0])), "logarithms": logarithms}
+    scale = {"mean": [0.25] * c, "deviation": [0.5, 2.0, 1.0, 4.0][:c]}
+    options = {"level": level, "momentum": draw(st.sampled_from([0.9, 1.0])), "logarithms": logarithms, **scale}
     return normal(c, side), normal(c, side), features, active, age, options
 
 
@@ -105,8 +136,6 @@ def _check_inputs(case) -> None:
     for actual, value in zip((pixels, summary), expected, strict=False):
         torch.testing.assert_close(actual.double(), value, rtol=0, atol=terms * EPS * (1 + value.abs().max().item()))
     assert abs(level - expected[2]) <= terms * EPS * expected[2]
-    copied = torch.cat(tensors[:2], 1)[0].permute(1, 2, 0)
-    assert torch.equal(pixels[..., : copied.shape[2]], copied)
 
 
 @given(inputs())
@@ -114,12 +143,12 @@ def test_policy_inputs(case):
     _check_inputs(case)
 
 
-@pytest.mark.parametrize("number", [3, 4, 7])  # active, age, logarithms
+@pytest.mark.parametrize("number", [5, 6, 9])  # active, age, logarithms
 def test_a_fault_in_what_the_policy_reads_is_caught(monkeypatch, number):
     right = backends.implementation("cpu", "policy_inputs")
 
     def wrong(*given):
-        other = {3: lambda x: ~x, 4: lambda x: x + 1, 7: lambda x: not x}[number](given[number])
+        other = {5: lambda x: ~x, 6: lambda x: x + 1, 9: lambda x: not x}[number](given[number])
         return right(*given[:number], other, *given[number + 1 :])
 
     def implementation(name, op):
@@ -128,7 +157,8 @@ def test_a_fault_in_what_the_policy_reads_is_caught(monkeypatch, number):
     monkeypatch.setattr(backends, "implementation", implementation)
     features = torch.randn(1, 5, 4, 6).log_softmax(1)
     frames = torch.randn(2, 1, 3, 16, 24)
-    options = {"level": None, "momentum": 0.9, "logarithms": True}
+    scale = {"mean": [0.0] * 3, "deviation": [1.0] * 3}
+    options = {"level": None, "momentum": 0.9, "logarithms": True, **scale}
     with pytest.raises(AssertionError):
         _check_inputs((*frames, features, torch.rand(2, 3) < 0.5, torch.randint(0, 9, (2, 3)), options))
 
@@ -232,6 +262,12 @@ def test_logits_are_bounded_and_so_is_their_gradient():
     [
         (lambda x: dense.area_mean(x, 2, 3, 4), "area_mean: x is [1, 3, 8, 8], the window 2 and the result 3x4"),
         (lambda x: dense.area_mean(x.double(), 2, 4, 4), "area_mean: tensors are torch.float64"),
+        (lambda x: dense.channel_moments(x[0]), "channel_moments: given is [3, 8, 8]; it takes pictures [1, c, h, w]"),
+        (lambda x: dense.picture_distance(x, x[:, :2], 2), "picture_distance: given is [1, 3, 8, 8] and [1, 2, 8, 8]"),
+        (
+            lambda x: dense.sample(x, torch.tensor([1]), torch.tensor([1.0])),
+            "sample: x is [1, 3, 8, 8], ys torch.int64",
+        ),
         (
             lambda x: dense.policy_inputs(
                 x,
@@ -239,6 +275,8 @@ def test_logits_are_bounded_and_so_is_their_gradient():
                 x[:, :, :3],
                 torch.ones(1, 1, dtype=torch.bool),
                 torch.zeros(1, 1, dtype=torch.int64),
+                mean=[0.0] * 3,
+                deviation=[1.0] * 3,
                 level=None,
                 momentum=0.9,
                 logarithms=False,
@@ -270,7 +308,7 @@ def test_bad_input_is_one_clear_error(call, message):
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize("name", ["area_mean", "policy_inputs"])
+@pytest.mark.parametrize("name", ["area_mean", "channel_moments", "picture_distance", "policy_inputs", "sample"])
 def test_the_example_in_the_docstring_runs(name):
     tests = doctest.DocTestFinder().find(getattr(dense, name), name, globs={"torch": torch, "sparseblock": sparseblock})
     assert any(test.examples for test in tests)

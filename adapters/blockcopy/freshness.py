@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 
 from blockcopy.view import spread
+from sparseblock.dense import picture_distance
 
 CUT_JUMP = 4.0
 """A cut is so many times the running level of the distance between frames."""
+
+PIXEL_LIMIT = 2.0
+"""What a pixel counts for at most in the distance of two pictures."""
 
 LEVEL_MOMENTUM = 0.9
 
@@ -15,10 +19,11 @@ LEVEL_MOMENTUM = 0.9
 class SceneCut:
     """Says where a frame shows another scene than the one before.
 
-    The distance between two frames is |a - b|^2 / (|a|^2 + |b|^2) of their small pictures less each channel's mean: 0
-    for the same picture, about 1 for unrelated ones, and small under a change of exposure, which is no cut. A cut is
-    a distance above the threshold that is also CUT_JUMP times the running level of distances, so that a wild camera
-    is not one cut after another. A cut sets the level: what follows it within a few frames is the same cut.
+    The distance between two frames is `sparseblock.dense.picture_distance` of their small pictures: 0 for the same
+    picture, about 1 for unrelated ones, and small under a change of exposure, which is no cut, and where little of the
+    picture changes, however much: a car that drives into an empty street is none. A cut is a distance above the
+    threshold that is also CUT_JUMP times the running level of distances, so that a wild camera is not one cut after
+    another. A cut sets the level: what follows it within a few frames is the same cut.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -27,24 +32,17 @@ class SceneCut:
 
     def __call__(self, small: torch.Tensor) -> bool:
         """Whether `small`, float [1, c, y, x], starts another scene than the frame of the last call."""
-        picture = small - small.mean((-2, -1), keepdim=True)
-        energy = _norm(picture) ** 2
-        previous, self._previous = self._previous, (picture, energy)
+        previous, self._previous = self._previous, small
         if previous is None:
             return False
-        total = energy + previous[1]
-        distance = _norm(picture - previous[0]) ** 2 / total if total > 0 else 0.0
+        distance = picture_distance(small, previous, PIXEL_LIMIT)
         cut = distance > self.threshold and distance > CUT_JUMP * self._level
         self._level = distance if cut else LEVEL_MOMENTUM * self._level + (1 - LEVEL_MOMENTUM) * distance
         return cut
 
     def reset(self) -> None:
-        self._previous: tuple[torch.Tensor, float] | None = None  # the picture and |picture|^2
+        self._previous: torch.Tensor | None = None
         self._level = 0.0
-
-
-def _norm(picture: torch.Tensor) -> float:
-    return torch.linalg.vector_norm(picture).item()
 
 
 def age_limits(rows: int, cols: int, max_age: int) -> torch.Tensor:

@@ -8,9 +8,10 @@ import torch
 
 from blockcopy.information_gain import Task
 from blockcopy.policy import Context, Outcome, Policy
+from blockcopy.policy_file import number
 from blockcopy.policy_network import PolicyNetwork, inputs, summaries
 from blockcopy.reward import TargetControl
-from blockcopy.trainer import Trainer, Training, number
+from blockcopy.trainer import Trainer, Training
 from blockcopy.view import block_mean, spread
 from sparseblock import SparseBlockError
 

@@ -15,12 +15,13 @@ class Context:
     """What is known of a stream before a frame's blocks are chosen.
 
     Attributes:
-        frame: the frame, small and standardised, float32 [1, c, rows * 8, cols * 8] (see PolicyView.frame).
+        frame: the frame, small, float32 [1, c, rows * 8, cols * 8] (see PolicyView.frame).
         executed: each block's pixels of `frame` when it was last executed; same shape.
         output: features of the network's previous output, [1, k, rows * s, cols * s] (see Task.features); None for
             policies that do not ask for them.
         active: bool [rows, cols], the blocks of the previous frame.
         age: int64 [rows, cols], frames since the block was executed: 0 when the previous frame did.
+        mean, deviation: [c], by which frames are standardised (see Standardise).
     """
 
     frame: torch.Tensor
@@ -28,6 +29,8 @@ class Context:
     output: torch.Tensor | None
     active: torch.Tensor
     age: torch.Tensor
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -36,8 +39,8 @@ class Context:
 
     @functools.cached_property
     def change(self) -> torch.Tensor:
-        """Mean over the channels of |frame - executed|, [rows * 8, cols * 8]."""
-        return (self.frame - self.executed).abs().mean(1)[0]
+        """Mean over the channels of |frame - executed|, both standardised, [rows * 8, cols * 8]."""
+        return ((self.frame - self.executed).abs()[0] / torch.tensor(self.deviation)[:, None, None]).mean(0)
 
 
 @dataclass(frozen=True)

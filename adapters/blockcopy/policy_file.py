@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -45,3 +46,14 @@ def read(path: Path) -> dict:
     if not isinstance(state, dict) or not {"name", "policy", "standardise"} <= state.keys():
         raise SparseBlockError(f"BlockCopy: {path} holds no policy; give a file that BlockCopy.save wrote")
     return state
+
+
+def number(value: object, name: str) -> float:
+    """`value`, read from a file.
+
+    Raises:
+        TypeError: it is no finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+        raise TypeError(f"{name} is {value!r}, not a number")
+    return value

@@ -35,7 +35,7 @@ class PolicyNetwork:
 
     Attributes:
         parameters: all of them, float32 and flat.
-        body, summary: the two parts of them, as views.
+        summary: those of the linear part, as a view.
         named: every one by its name and in its shape, as views.
     """
 
@@ -49,7 +49,7 @@ class PolicyNetwork:
         linear = {"summary.weight": torch.zeros(summaries), "summary.bias": torch.zeros(1)}
         sizes = [value.numel() for value in (initial | linear).values()]
         self.parameters = torch.cat([value.flatten() for value in (initial | linear).values()])
-        self.body, self.summary = self.parameters.split((sum(sizes[:-2]), sum(sizes[-2:])))
+        self.summary = self.parameters[sum(sizes[:-2]) :]
         views = zip((initial | linear).items(), self.parameters.split(sizes), strict=True)
         self.named = {name: view.view(value.shape) for (name, value), view in views}
 
@@ -57,10 +57,11 @@ class PolicyNetwork:
         """(logits [rows, cols] of what `inputs` makes; what `gradient` wants to know besides)."""
         return dense.policy_logits(self.parameters, pixels, summary, WIDTHS, LOGIT_BOUND)
 
-    def gradient(self, grad: torch.Tensor, pixels: torch.Tensor, summary: torch.Tensor, *seen: torch.Tensor) -> None:
-        """Sets `.grad` of `body` and `summary`, given that of the logits, [rows, cols], and what the call gave."""
-        of_all = dense.policy_logits_backward(grad, self.parameters, pixels, summary, *seen, WIDTHS, LOGIT_BOUND)
-        self.body.grad, self.summary.grad = of_all.split((len(self.body), len(self.summary)))
+    def gradient(
+        self, grad: torch.Tensor, pixels: torch.Tensor, summary: torch.Tensor, *seen: torch.Tensor
+    ) -> torch.Tensor:
+        """That of the parameters, flat, given that of the logits, [rows, cols], and what the call gave."""
+        return dense.policy_logits_backward(grad, self.parameters, pixels, summary, *seen, WIDTHS, LOGIT_BOUND)
 
     def macs(self, rows: int, cols: int) -> int:
         """Multiply-adds of one forward pass over rows x cols blocks."""
@@ -108,6 +109,8 @@ def inputs(
         context.output,
         context.active,
         context.age,
+        mean=context.mean,
+        deviation=context.deviation,
         level=level,
         momentum=momentum,
         logarithms=task.logarithms,

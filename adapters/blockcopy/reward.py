@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import torch
 
@@ -69,7 +70,7 @@ class Centre:
         self.value: float | None = None
 
     def update(self, logits: torch.Tensor) -> None:
-        mean = logits.mean().item()
+        mean = statistics.fmean(logits.flatten().tolist())
         self.value = mean if self.value is None else MOMENTUM * self.value + (1 - MOMENTUM) * mean
 
 
@@ -91,14 +92,18 @@ class GainScale:
         return self._sum / self._weight if self._weight else 0.0
 
     def update(self, gain: torch.Tensor, probability: torch.Tensor) -> None:
-        """Takes in the gains and probabilities, both float [n], of the blocks that the policy chose to execute."""
-        if not len(gain):
+        """Takes in the gains and probabilities, both float [n], of the blocks that the policy chose to execute.
+
+        In plain numbers: there are few, and an operator of torch would take longer than the sum.
+        """
+        gains, weights = gain.tolist(), [1 - p for p in probability.tolist()]
+        if not gains:
             return
-        mean = gain.mean().item()
+        mean = statistics.fmean(gains)
         self.scale = MOMENTUM * self.scale + (1 - MOMENTUM) * mean if self._weight else mean
-        weight = 1 - probability
-        self._sum = MOMENTUM * self._sum + (weight * self.scaled(gain)).sum().item()
-        self._weight = MOMENTUM * self._weight + weight.sum().item()
+        weighted = sum(weight * g for weight, g in zip(weights, gains, strict=True)) / (self.scale or 1.0)
+        self._sum = MOMENTUM * self._sum + (weighted if self.scale > 0 else 0.0)
+        self._weight = MOMENTUM * self._weight + sum(weights)
 
     def scaled(self, gain: torch.Tensor) -> torch.Tensor:
         """Gain in units of the running mean; all zero as long as nothing was ever gained."""

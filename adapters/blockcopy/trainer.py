@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from blockcopy.policy import Outcome
+from blockcopy.policy_file import number
 from blockcopy.policy_network import PolicyNetwork
 from blockcopy.reward import Centre, GainScale, MovingShare, TargetControl, cost_reward, policy_gradient
 from sparseblock import SparseBlockError
@@ -48,6 +49,39 @@ class Training:
                 raise SparseBlockError(f"BlockCopy: {name} is {value!r}; it must be a finite number, at least 0")
 
 
+class RMSprop:
+    """torch.optim.RMSprop on the flat parameters of a policy network, in a few operators for all of them.
+
+    Attributes:
+        square_average: of the gradient, as the parameters lie.
+    """
+
+    MOMENTUM, EPSILON = 0.99, 1e-8
+
+    def __init__(self, network: PolicyNetwork, training: Training) -> None:
+        self._parameters = network.parameters
+        self._rates = torch.full_like(network.parameters, training.lr)
+        self._rates[-len(network.summary) :] = training.summary_lr
+        self._decay = training.weight_decay
+        self.square_average = torch.zeros_like(network.parameters)
+
+    def step(self, gradient: torch.Tensor) -> None:
+        """One update; `gradient` is used up."""
+        gradient.add_(self._parameters, alpha=self._decay)
+        self.square_average.mul_(self.MOMENTUM).addcmul_(gradient, gradient, value=1 - self.MOMENTUM)
+        scale = self.square_average.sqrt().add_(self.EPSILON)
+        self._parameters.addcdiv_(gradient.mul_(self._rates), scale, value=-1)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"square_average": self.square_average}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Raises ValueError where the state is of another network."""
+        if state["square_average"].shape != self.square_average.shape:
+            raise ValueError(f"optimizer: {list(state['square_average'].shape)} for {list(self.square_average.shape)}")
+        self.square_average.copy_(state["square_average"])
+
+
 class Trainer:
     """Holds everything that changes while the policy learns: network, optimizer, running means, level."""
 
@@ -60,14 +94,7 @@ class Trainer:
         self.gains = GainScale()
         self.frames = 0
         self._seen: tuple[torch.Tensor, ...] = ()  # of the frame that trains: what the network read and gave
-        self.optimizer = torch.optim.RMSprop(
-            [
-                {"params": [network.body]},
-                {"params": [network.summary], "lr": training.summary_lr},
-            ],
-            lr=training.lr,
-            weight_decay=training.weight_decay,
-        )
+        self.optimizer = RMSprop(network, training)
 
     @property
     def balanced(self) -> bool:
@@ -96,7 +123,7 @@ class Trainer:
         """Takes in the outcome of a frame; updates the network where the frame was due. Returns whether it did."""
         due = self.due
         self.frames += 1
-        share = outcome.executed.float().mean().item()
+        share = int(outcome.executed.count_nonzero()) / outcome.executed.numel()
         self.share.update(share)
         if due:
             self._update(logits, outcome)
@@ -105,8 +132,8 @@ class Trainer:
 
     def _update(self, logits: torch.Tensor, outcome: Outcome) -> None:
         reward = self.reward(outcome.gain(), logits.sigmoid(), outcome)
-        self.network.gradient(policy_gradient(logits, outcome.executed, reward, ~outcome.forced), *self._seen)
-        self.optimizer.step()
+        grad = policy_gradient(logits, outcome.executed, reward, ~outcome.forced)
+        self.optimizer.step(self.network.gradient(grad, *self._seen))
 
     def reward(self, gain: torch.Tensor, probability: torch.Tensor, outcome: Outcome) -> torch.Tensor:
         """R_b, float [rows, cols], of the information gains and the probabilities of execution, both [rows, cols]."""
@@ -132,22 +159,8 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for parameter, means in self.optimizer.state.items():
-            if means["square_avg"].shape != parameter.shape:
-                raise ValueError(f"optimizer: {list(means['square_avg'].shape)} for {list(parameter.shape)}")
         self.share.value = number(state["share"], "share")
         self.control.level = number(state["level"], "level")
         self.centre.value = None if state["centre"] is None else number(state["centre"], "centre")
         self.gains.load_state_dict({name: number(value, name) for name, value in state["gains"].items()})
         self.frames = int(number(state["frames"], "frames"))
-
-
-def number(value: object, name: str) -> float:
-    """`value`, read from a file.
-
-    Raises:
-        TypeError: it is no finite number.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
-        raise TypeError(f"{name} is {value!r}, not a number")
-    return value

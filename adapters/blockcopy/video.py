@@ -21,6 +21,7 @@ from blockcopy.policy import Context, Outcome
 from blockcopy.trainer import Training
 from blockcopy.view import PolicyView, Standardise, where_blocks
 from sparseblock import BlockGrid, SparseBlockError
+from sparseblock.dense import channel_moments
 
 FIRST_FRAME = "first frame"
 SCENE_CUT = "scene cut"
@@ -95,7 +96,7 @@ class BlockCopy:
         policy: str = "blockcopy",
         seed: int = 0,
         max_age: int | None = 64,
-        scene_cut: float | None = 0.5,
+        scene_cut: float | None = 0.4,
         train_interval: int = Training.interval,
         reward: str = Training.reward,
         gamma: float = Training.gamma,
@@ -299,8 +300,8 @@ class BlockCopy:
         """The blocks to execute, bool [rows, cols]."""
         if reason != POLICY:
             return torch.ones(grid.rows, grid.cols, dtype=torch.bool)
-        frame, executed = self._standardise(small), self._standardise(self._executed)
-        return self.policy.decide(Context(frame, executed, self._features, self.active, self._age))
+        scale = tuple(self._standardise.mean), tuple(self._standardise.deviation)
+        return self.policy.decide(Context(small, self._executed, self._features, self.active, self._age, *scale))
 
     def _due(self, chosen: torch.Tensor) -> torch.Tensor:
         """The blocks that were not chosen but have reached their maximum age, bool [rows, cols]."""
@@ -329,7 +330,7 @@ class BlockCopy:
         self._age = torch.zeros(mask.shape, dtype=torch.int64) if first else (self._age + 1).masked_fill(mask, 0)
         self.active = mask
         if not self.policy.frozen or self._standardise.mean is None:
-            self._standardise.update(small)
+            self._standardise.update(*channel_moments(small))
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import math
 
 import torch
 
+from blockcopy.policy_file import number
 from sparseblock import BlockGrid, SparseBlockError
-from sparseblock.dense import area_mean
+from sparseblock.dense import area_mean, sample
 
 PIXELS = 8
 """Policy pixels along the side of a block, whatever the block's size."""
@@ -32,7 +33,7 @@ class PolicyView:
         self.samples = 1 << min(max(grid.block_size // SAMPLE_STEP, 1), PIXELS).bit_length() - 1
         # A block that is no multiple of 8 pixels is averaged on the finest raster that fits it, then repeated.
         self._fit = math.gcd(grid.block_size, PIXELS)
-        self._rasters: dict[tuple[int, int, int], torch.Tensor] = {}
+        self._rasters: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}  # where samples of a map lie
 
     def frame(self, frame: torch.Tensor) -> tuple[torch.Tensor, bool]:
         """Area averages of a frame [1, c, h, w], [1, c, rows * 8, cols * 8], and whether the frame is finite.
@@ -58,22 +59,12 @@ class PolicyView:
                 f"BlockCopy: the network's output is {what}; the policy learns from one tensor [1, k, h, w]; "
                 "wrap the network so that it returns that, or choose another policy"
             )
-        _, channels, height, width = output.shape
-        _, step_c, step_y, step_x = output.stride()
-        if step_x == 0 or step_y % step_x:
-            output = output.contiguous()
-            _, step_c, step_y, step_x = output.stride()
-        raster = (height, width, step_y // step_x)
-        if raster not in self._rasters:
-            y = self._positions(self.grid.rows, self.grid.height, height)
-            x = self._positions(self.grid.cols, self.grid.width, width)
-            self._rasters[raster] = (y[:, None] * raster[2] + x).flatten().to(output.device)
-        # All pixels in one axis, with whatever lies between the rows: a sample is one row of this matrix.
-        pixels = output.as_strided(((height - 1) * raster[2] + width, channels), (step_x, step_c))
-        samples = pixels.index_select(0, self._rasters[raster])
-        return samples.view(1, self.grid.rows * self.samples, self.grid.cols * self.samples, channels).permute(
-            0, 3, 1, 2
-        )
+        size = tuple(output.shape[2:])
+        if size not in self._rasters:
+            y = self._positions(self.grid.rows, self.grid.height, size[0])
+            x = self._positions(self.grid.cols, self.grid.width, size[1])
+            self._rasters[size] = y.to(output.device), x.to(output.device)
+        return sample(output, *self._rasters[size])
 
     def _positions(self, blocks: int, frame: int, output: int) -> torch.Tensor:
         """Where the samples lie along one axis, in pixels of the output."""
@@ -85,43 +76,48 @@ class PolicyView:
 
 
 class Standardise:
-    """Scales small frames [1, c, y, x] to mean 0 and variance 1 per channel, by running moments over the frames.
+    """Scales small frames to mean 0 and variance 1 per channel, by running moments over the frames.
 
     So the policy sees the same numbers whether the network takes [0, 1], [0, 255] or anything else.
+
+    Attributes:
+        mean, variance: [c]; None before the first frame.
     """
 
     def __init__(self) -> None:
-        self.mean: torch.Tensor | None = None
-        self.variance: torch.Tensor | None = None
+        self.mean: list[float] | None = None
+        self.variance: list[float] | None = None
 
-    def update(self, small: torch.Tensor) -> None:
-        """Takes in one frame."""
-        variance, mean = torch.var_mean(small, (0, 2, 3), correction=0, keepdim=True)
-        first = self.mean is None
-        self.mean = mean if first else torch.lerp(self.mean, mean, 1 - MOMENTUM)
-        self.variance = variance if first else torch.lerp(self.variance, variance, 1 - MOMENTUM)
+    def update(self, mean: list[float], variance: list[float]) -> None:
+        """Takes in the moments of one frame's channels."""
+        if self.mean is None:
+            self.mean, self.variance = mean, variance
+        else:
+            self.mean = [MOMENTUM * old + (1 - MOMENTUM) * new for old, new in zip(self.mean, mean, strict=True)]
+            pairs = zip(self.variance, variance, strict=True)
+            self.variance = [MOMENTUM * old + (1 - MOMENTUM) * new for old, new in pairs]
 
-    def __call__(self, small: torch.Tensor) -> torch.Tensor:
-        deviation = self.variance.sqrt()
-        return (small - self.mean) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    @property
+    def deviation(self) -> list[float]:
+        """What frames, less their mean, are divided by: [c]."""
+        return [math.sqrt(variance) if variance > 0 else 1.0 for variance in self.variance]
 
     def state_dict(self) -> dict:
         return {"mean": self.mean, "variance": self.variance}
 
     def load_state_dict(self, state: dict) -> None:
         mean, variance = state["mean"], state["variance"]
-        if (mean is None) != (variance is None):
-            raise TypeError("standardise has one of mean and variance")
-        for moment in () if mean is None else (mean, variance):
-            if moment.dtype != torch.float32 or moment.shape != (1, mean.numel(), 1, 1):
-                raise TypeError(f"standardise has {moment.dtype} {list(moment.shape)}")
+        if mean is not None or variance is not None:
+            if not isinstance(mean, list) or not isinstance(variance, list) or len(mean) != len(variance):
+                raise TypeError("standardise has no two lists of one length")
+            mean, variance = ([number(value, "standardise") for value in moment] for moment in (mean, variance))
         self.mean, self.variance = mean, variance
 
     def check(self, small: torch.Tensor) -> None:
         """Raise SparseBlockError where what was loaded is of frames with another number of channels."""
-        if self.mean is not None and self.mean.shape[1] != small.shape[1]:
+        if self.mean is not None and len(self.mean) != small.shape[1]:
             raise SparseBlockError(
-                f"BlockCopy: the saved policy is of frames with {self.mean.shape[1]} channels but this one has "
+                f"BlockCopy: the saved policy is of frames with {len(self.mean)} channels but this one has "
                 f"{small.shape[1]}; load a policy that was saved with the same network"
             )
 

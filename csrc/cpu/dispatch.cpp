@@ -45,6 +45,9 @@ struct Kernels {
     decltype(&sb::SB_ANY::conv2d_weight_grad_run) conv2d_weight_grad_run;
     decltype(&sb::SB_ANY::pool2d_input_grad_run) pool2d_input_grad_run;
     decltype(&sb::SB_ANY::interpolate_input_grad_run) interpolate_input_grad_run;
+    decltype(&sb::SB_ANY::area_mean) area_mean;
+    decltype(&sb::SB_ANY::channel_moments) channel_moments;
+    decltype(&sb::SB_ANY::picture_distance) picture_distance;
     decltype(&sb::SB_ANY::policy_inputs) policy_inputs;
 };
 
@@ -80,6 +83,9 @@ bool has_generic() { return true; }
      sb::isa::conv2d_weight_grad_run,                                                              \
      sb::isa::pool2d_input_grad_run,                                                               \
      sb::isa::interpolate_input_grad_run,                                                          \
+     sb::isa::area_mean,                                                                           \
+     sb::isa::channel_moments,                                                                     \
+     sb::isa::picture_distance,                                                                    \
      sb::isa::policy_inputs},
 const Kernels table[] = {SB_FOR_EACH_ISA(SB_ROW)};
 constexpr int table_size = sizeof(table) / sizeof(table[0]);
@@ -209,6 +215,18 @@ void sb_pool2d_input_grad_run(const sb_pool2d *pool, const sb_plane *x, const sb
 void sb_interpolate_input_grad_run(const sb_interpolate *resize, const sb_plane *grad_out, const sb_blocks *blocks,
                                    const sb_plane *grad_x, int threads) {
     current().interpolate_input_grad_run(*resize, *grad_out, blocks, *grad_x, threads);
+}
+
+int sb_area_mean_run(const sb_plane *x, int window, float *out, int rows, int cols) {
+    return current().area_mean(x, window, out, rows, cols);
+}
+
+void sb_channel_moments_run(const float *x, int c, int64_t n, float *mean, float *variance) {
+    current().channel_moments(x, c, n, mean, variance);
+}
+
+float sb_picture_distance_run(const float *a, const float *b, int c, int64_t n, float most) {
+    return current().picture_distance(a, b, c, n, most);
 }
 
 void sb_policy_inputs_run(const sb_policy_inputs *inputs, const sb_plane *features, float *pixels, float *summary, float *level) {

@@ -41,6 +41,9 @@
                                const sb_plane &grad_x, int threads);                                                        \
     void interpolate_input_grad_run(const sb_interpolate &resize, const sb_plane &grad_out, const sb_blocks *blocks,        \
                                     const sb_plane &grad_x, int threads);                                                   \
+    int area_mean(const sb_plane *x, int window, float *out, int rows, int cols);                                           \
+    void channel_moments(const float *x, int c, int64_t n, float *mean, float *variance);                                   \
+    float picture_distance(const float *a, const float *b, int c, int64_t n, float most);                                   \
     void policy_inputs(const sb_policy_inputs &inputs, const sb_plane &features, float *pixels, float *summary, float *level);
 
 namespace sb {

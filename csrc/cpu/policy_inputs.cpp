@@ -10,6 +10,11 @@ namespace {
 
 float log_scaled(float x) { return 0.5f * logf(x + 0.1f); }
 
+/* Pixel i of channel j. */
+float standard(const sb_policy_inputs &in, const float *picture, int64_t j, int64_t i) {
+    return (picture[j * in.rows * in.side * in.cols * in.side + i] - in.mean[j]) / in.deviation[j];
+}
+
 /* centred[k] of the output's features at one sample; returns its uncertainty. */
 float centre(const sb_policy_inputs &in, const sb_plane &features, const float *from, float *centred) {
     const int64_t k = features.c;
@@ -43,7 +48,7 @@ void policy_inputs(const sb_policy_inputs &in, const sb_plane &features, float *
     double total = 0;
     for (int64_t i = 0; i < area; ++i) {
         float sum = 0;
-        for (int64_t j = 0; j < c; ++j) sum += fabsf(in.frame[j * area + i] - in.executed[j * area + i]);
+        for (int64_t j = 0; j < c; ++j) sum += fabsf(standard(in, in.frame, j, i) - standard(in, in.executed, j, i));
         change[i] = sum / (float)c;
         total += change[i];
     }
@@ -62,8 +67,8 @@ void policy_inputs(const sb_policy_inputs &in, const sb_plane &features, float *
                     const float by = change[place] * scale;
                     changed[block] += by;
                     float *to = pixels + place * depth;
-                    for (int64_t j = 0; j < c; ++j) *to++ = in.frame[j * area + place];
-                    for (int64_t j = 0; j < c; ++j) *to++ = in.executed[j * area + place];
+                    for (int64_t j = 0; j < c; ++j) *to++ = standard(in, in.frame, j, place);
+                    for (int64_t j = 0; j < c; ++j) *to++ = standard(in, in.executed, j, place);
                     *to++ = log_scaled(by);
                     for (int64_t j = 0; j < k; ++j) *to++ = centred[j];
                     *to = active;

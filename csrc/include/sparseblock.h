@@ -219,10 +219,18 @@ SB_API void sb_scatter_run(const void *packed, const sb_blocks *blocks, const sb
 /* Small maps beside a network, on one thread. Area averages of x over windows of window x window pixels, clipped to the frame, to out [n][c][rows][cols]; past
  * the frame the nearest average is repeated. Returns whether all of them are finite. x of any strides, SB_F32. */
 SB_API int sb_area_mean_run(const sb_plane *x, int window, float *out, int rows, int cols);
+/* Mean and variance of each of c channels of n floats. */
+SB_API void sb_channel_moments_run(const float *x, int c, int64_t n, float *mean, float *variance);
+/* The mean over the pixels of |a - b|^2 in units of the mean of |a|^2 + |b|^2, of pictures of c channels of n floats less each
+ * channel's mean. A pixel counts for `most` at most. 0 where both are flat. */
+SB_API float sb_picture_distance_run(const float *a, const float *b, int c, int64_t n, float most);
+/* out [rows][cols][c]: the pixels of x, one image of any strides, SB_F32, at these rows and columns. */
+SB_API void sb_sample_run(const sb_plane *x, const int64_t *ys, int rows, const int64_t *xs, int cols, float *out);
 
 /* What a policy network reads of rows x cols blocks, each of side x side pixels of a small picture. */
 typedef struct sb_policy_inputs {
     const float *frame, *executed; /* [channels][rows * side][cols * side]: the picture now, and as each block last ran */
+    const float *mean, *deviation; /* [channels]: both are read as (x - mean) / deviation */
     const uint8_t *active;         /* [rows][cols]: the blocks that ran in the last frame */
     const int64_t *age;            /* [rows][cols]: frames since */
     int32_t channels, rows, cols, side;

@@ -36,7 +36,7 @@ class Bandit:
         return torch.where(hot, self._noise(), self.still)
 
     def context(self) -> Context:
-        return Context(self.frame(), self.executed, self.output, self.active, self.age)
+        return Context(self.frame(), self.executed, self.output, self.active, self.age, (0.0,) * 3, (1.0,) * 3)
 
     def play(self, policy: Policy, frames: int) -> torch.Tensor:
         """The blocks that the policy executed, bool [frames, rows, cols]."""

@@ -22,7 +22,8 @@ def _context(rows: int, cols: int, samples: int = 2, channels: int = 3, classes:
 
     output = torch.randn(1, classes, rows * samples, cols * samples).log_softmax(1)
     age = torch.randint(0, 60, (rows, cols))
-    return Context(small(), small(), output, torch.rand(rows, cols) < 0.5, age)
+    scale = (0.0,) * channels, (1.0,) * channels
+    return Context(small(), small(), output, torch.rand(rows, cols) < 0.5, age, *scale)
 
 
 @given(

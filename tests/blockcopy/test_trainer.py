@@ -9,6 +9,7 @@ import torch
 from bandit import SEGMENTATION, Bandit
 from blockcopy import trainer as trainer_module
 from blockcopy.policies import BlockCopyPolicy
+from blockcopy.policy_network import PolicyNetwork
 from blockcopy.reward import TargetControl
 from blockcopy.trainer import Training
 
@@ -60,9 +61,26 @@ def test_a_reward_of_the_wrong_sign_is_caught(monkeypatch, by, frames, training)
 
 
 def test_a_network_that_is_never_updated_is_caught(monkeypatch):
-    monkeypatch.setattr(torch.optim.RMSprop, "step", lambda self: None)
+    monkeypatch.setattr(trainer_module.RMSprop, "step", lambda self, gradient: None)
     with pytest.raises(AssertionError, match="caught"):
         _check_learns("change", 240, 0)
+
+
+def test_the_optimizer_is_torchs():
+    torch.manual_seed(0)
+    training = Training(lr=0.01, summary_lr=0.1, weight_decay=0.02)
+    network = PolicyNetwork(3, 4, 4)
+    own = trainer_module.RMSprop(network, training)
+    leaf = network.parameters.clone()
+    body, summary = leaf.split((len(leaf) - len(network.summary), len(network.summary)))
+    groups = [{"params": [body]}, {"params": [summary], "lr": training.summary_lr}]
+    theirs = torch.optim.RMSprop(groups, lr=training.lr, weight_decay=training.weight_decay)
+    for _ in range(3):
+        gradient = torch.randn_like(leaf)
+        body.grad, summary.grad = gradient.clone().split((len(body), len(summary)))
+        theirs.step()
+        own.step(gradient)
+    torch.testing.assert_close(network.parameters, leaf)
 
 
 def _check_target(target: float, hot: int, seed: int, **training) -> None:

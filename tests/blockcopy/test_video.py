@@ -28,7 +28,8 @@ def _model(out: int = 5, stride: int = 1) -> nn.Module:
 
 def _film(count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> list[torch.Tensor]:
     """A still scene and a bright square that moves through it."""
-    scene = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
+    coarse = torch.rand(1, 3, *(-(-side // 8) for side in size), generator=torch.Generator().manual_seed(seed))
+    scene = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., : size[0], : size[1]].contiguous()
     frames = []
     for index in range(count):
         frame = scene.clone()

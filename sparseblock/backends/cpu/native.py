@@ -90,6 +90,8 @@ class PolicyInputs(Structure):
     _fields_ = [
         ("frame", c_void_p),
         ("executed", c_void_p),
+        ("mean", POINTER(c_float)),
+        ("deviation", POINTER(c_float)),
         ("active", c_void_p),
         ("age", c_void_p),
         ("channels", c_int32),
@@ -340,6 +342,9 @@ _FUNCTIONS = {
     "sb_gather_run": (None, [POINTER(Plane), POINTER(Blocks), c_int, c_void_p, c_int]),
     "sb_scatter_run": (None, [c_void_p, POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_area_mean_run": (c_int, [POINTER(Plane), c_int, c_void_p, c_int, c_int]),
+    "sb_channel_moments_run": (None, [c_void_p, c_int, c_int64, POINTER(c_float), POINTER(c_float)]),
+    "sb_picture_distance_run": (c_float, [c_void_p, c_void_p, c_int, c_int64, c_float]),
+    "sb_sample_run": (None, [POINTER(Plane), c_void_p, c_int, c_void_p, c_int, c_void_p]),
     "sb_policy_inputs_run": (
         None,
         [POINTER(PolicyInputs), POINTER(Plane), c_void_p, c_void_p, POINTER(c_float)],

@@ -7,11 +7,14 @@ from ctypes import byref, c_float
 from sparseblock.backends.cpu import native
 
 
-def policy_inputs(frame, executed, features, active, age, level, momentum, logarithms, pixels, summary) -> float:
+def policy_inputs(
+    frame, executed, mean, deviation, features, active, age, level, momentum, logarithms, pixels, summary
+) -> float:
     frame, executed, active, age = (x.contiguous() for x in (frame, executed, active, age))
     rows, cols = active.shape
+    floats = c_float * len(mean)
     inputs = native.PolicyInputs(
-        frame.data_ptr(), executed.data_ptr(), active.data_ptr(), age.data_ptr(),
+        frame.data_ptr(), executed.data_ptr(), floats(*mean), floats(*deviation), active.data_ptr(), age.data_ptr(),
         frame.shape[1], rows, cols, frame.shape[2] // rows, logarithms, momentum,
     )  # fmt: skip
     new_level = c_float(level)

@@ -7,11 +7,15 @@ import math
 import torch
 
 
-def policy_inputs(frame, executed, features, active, age, level, momentum, logarithms, pixels, summary) -> float:
+def policy_inputs(
+    frame, executed, mean, deviation, features, active, age, level, momentum, logarithms, pixels, summary
+) -> float:
     rows, cols = active.shape
+    mean, deviation = (frame.new_tensor(list(x))[:, None, None] for x in (mean, deviation))
+    frame, executed = (frame - mean) / deviation, (executed - mean) / deviation
     change = (frame - executed).abs().mean(1)[0]
-    mean = change.mean().item()
-    level = mean if math.isnan(level) else momentum * level + (1 - momentum) * mean
+    of_frame = change.mean().item()
+    level = of_frame if math.isnan(level) else momentum * level + (1 - momentum) * of_frame
     change = change / (level + 1e-3)
     active = active.to(frame.dtype) - 0.5
     maps = [frame[0], executed[0], _log_scaled(change)[None], (features.exp() if logarithms else features)[0] - 0.5]
