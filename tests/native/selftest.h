@@ -13,3 +13,4 @@ void check_shuffle(Random &random, int number);
 void check_gather_scatter(Random &random, int number);
 void check_run(Random &random, int number);
 void check_halves(Random &random, int number);
+void check_policy(Random &random, int number);
