@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from sparseblock import backends
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import LIMIT
 
@@ -48,7 +49,7 @@ class BlockSet:
             raise SparseBlockError(
                 f"BlockSet.from_mask: mask is {_describe(mask)}; it must be a bool tensor [n, rows, cols]"
             )
-        index, count = _listed(mask) if mask.device.type == "cpu" else _listed_on_device(mask)
+        index, count = _listed(mask)
         return BlockSet(index, count, tuple(mask.shape), _as_block(block))
 
     @staticmethod
@@ -123,13 +124,17 @@ def check_list(op: str, blocks: BlockSet, name: str, device: torch.device) -> No
 
 
 def _listed(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Index and count of the true elements of `mask`, as short as can be."""
-    index = mask.nonzero().to(torch.int32).contiguous()  # nonzero's result is column-major
-    return index, torch.tensor([len(index)], dtype=torch.int32)
+    """Index and count of the true elements of `mask`; on a device with room for every block, so that nothing waits."""
+    if mask.device.type == "cpu":
+        index = mask.nonzero().to(torch.int32).contiguous()  # nonzero's result is column-major
+        return index, torch.tensor([len(index)], dtype=torch.int32)
+    if mask.device.type == "cuda" and backends.selected(mask.device) == "cuda":
+        return backends.implementation("cuda", "blocks_from_mask")(mask)
+    return _listed_by_sorting(mask)
 
 
-def _listed_on_device(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same with room for every block: the size does not depend on the mask, so nothing waits for the device."""
+def _listed_by_sorting(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same in operators of torch, for any device."""
     _, rows, cols = mask.shape
     # A stable sort of the negated mask puts active blocks first, in ascending order.
     order = torch.argsort(mask.flatten().logical_not().to(torch.uint8), stable=True)

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from sparseblock import BlockSet, SparseBlockError
 from sparseblock.backends.cpu import native
-from sparseblock.blocks import _listed_on_device
+from sparseblock.backends.cuda.blocks_from_mask import blocks_from_mask
+from sparseblock.blocks import _listed_by_sorting
 from sparseblock.testing import strategies
 
 
 @st.composite
-def masks(draw):
-    shape = draw(st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 6)))
+def masks(draw, shapes=st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 6))):
+    shape = draw(shapes)
     density = draw(st.sampled_from([0.0, 0.3, 1.0]))
     return torch.rand(shape, generator=draw(strategies.generators())) < density
 
@@ -37,14 +38,19 @@ def test_mask_to_list_and_back(mask):
     assert blocks.grid == tuple(mask.shape)
 
 
-@given(masks())
-def test_list_without_a_wait_for_the_device(mask):
+@pytest.mark.parametrize("kernel", [False, True], ids=["by_sorting", "by_a_kernel"])
+def test_list_without_a_wait_for_the_device(kernel, cuda_device):
     """The list that other devices make has room for every block."""
-    index, count = _listed_on_device(mask)
-    assert index.shape == (mask.numel(), 3) and index.is_contiguous()
-    assert index.dtype == count.dtype == torch.int32 and count.shape == (1,)
-    assert index[: int(count)].tolist() == mask.nonzero().tolist()
-    assert torch.equal(BlockSet(index, count, tuple(mask.shape), (4, 4)).to_mask(), mask)
+
+    @given(st.one_of(masks(), masks(st.just((2, 33, 47)))))
+    def check(mask):
+        index, count = blocks_from_mask(mask.to(cuda_device)) if kernel else _listed_by_sorting(mask)
+        assert index.shape == (mask.numel(), 3) and index.is_contiguous()
+        assert index.dtype == count.dtype == torch.int32 and count.shape == (1,)
+        assert index[: int(count)].tolist() == mask.nonzero().tolist()
+        assert torch.equal(BlockSet(index, count, tuple(mask.shape), (4, 4)).to_mask().cpu(), mask)
+
+    check()
 
 
 @given(masks())

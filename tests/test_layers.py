@@ -15,8 +15,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ("sparseblock/errors.py", "sparseblock/profiling.py"),
     ("sparseblock/algorithm.py", "sparseblock/grid.py"),
-    ("sparseblock/blocks.py",),
-    ("sparseblock/backends",),
+    ("sparseblock/blocks.py", "sparseblock/backends"),
     ("sparseblock/cache.py", "sparseblock/ops", "sparseblock/dense.py"),
     ("sparseblock/testing", "sparseblock/plan"),
     ("adapters/tasknets", "adapters/blockcopy"),

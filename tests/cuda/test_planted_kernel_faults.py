@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from sparseblock import BlockSet, backend, ops
 from sparseblock.backends.cuda import launch
+from sparseblock.backends.cuda.blocks_from_mask import blocks_from_mask
 from sparseblock.backends.cuda.kernels import kernels
 from sparseblock.testing import cases, check_contract
 
@@ -33,6 +34,7 @@ KERNEL = {
     "group_norm.cu": "group_norm_f32",
     "group_norm_statistics.cu": "group_norm_statistics",
     "moments.h": "group_norm_statistics",
+    "blocks_from_mask.cu": "blocks_from_mask",
 }
 # (file, what stands there, what is put there instead)
 FAULTS = {
@@ -92,6 +94,15 @@ FAULTS = {
     "forgets_the_mean": ("group_norm_statistics.cu", " - mean * scale[c])", ")"),
     "takes_the_first_images_scale": ("group_norm.cu", "2 * n * out.c + c", "0 * n * out.c + c"),
     "takes_the_first_channels_slopes": ("group_norm.cu", "epilogue, c + i)", "epilogue, i)"),
+    "lists_no_rest": (
+        "blocks_from_mask.cu",
+        "run = ceil_div(all, thread_count())",
+        "run = maximum(all / thread_count(), 1)",
+    ),
+    "counts_its_own_blocks_twice": ("blocks_from_mask.cu", "place = upto - active", "place = upto"),
+    "scans_half_a_warp": ("blocks_from_mask.cu", "delta < WARP;", "delta < WARP / 2;"),
+    "forgets_the_warps_before": ("blocks_from_mask.cu", "place += warps[warp]", "place += 0"),
+    "lists_columns_first": ("blocks_from_mask.cu", "(i / cols % rows)", "(i % rows)"),
     "takes_one_piece_a_block": ("maps.h", "pieces = ceil_div(all, thread_count() * ITEMS)", "pieces = 1"),
 }
 
@@ -144,6 +155,15 @@ def samples():
         spare = torch.nonzero(~mask)[:1].int()  # behind the count, as in a list with room for every block
         blocks = replace(BlockSet.from_mask(mask, block), index=torch.cat([index, spare]).contiguous())
         yield replace(case, blocks=blocks)
+
+
+def check_everything():
+    for case in samples():
+        check_contract(case)
+    for shape in ((2, 3, 5), (3, 41, 29)):
+        mask = torch.rand(shape, generator=torch.Generator().manual_seed(4)) < 0.5
+        index, count = blocks_from_mask(mask)
+        assert index[: int(count)].tolist() == mask.nonzero().tolist()
 
 
 FLAGS = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fopenmp", "-fPIC", "-ffp-contract=off", "-DSB_EMULATED"]
@@ -200,13 +220,11 @@ def with_library(monkeypatch):
 def test_without_a_fault_the_samples_pass(faultless, tmp_path, with_library):
     with_library(linked(faultless.values(), tmp_path))
     with backend("cuda"):
-        for case in samples():
-            check_contract(case)
+        check_everything()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught(fault, faultless, tmp_path, with_library):
     with_library(with_fault(faultless, tmp_path, *FAULTS[fault]))
     with backend("cuda"), pytest.raises(AssertionError):
-        for case in samples():
-            check_contract(case)
+        check_everything()
