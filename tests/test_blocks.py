@@ -16,9 +16,11 @@ from sparseblock.backends.cuda.blocks_from_mask import blocks_from_mask
 from sparseblock.blocks import _listed_by_sorting
 from sparseblock.testing import strategies
 
+SHAPES = st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 6))
+
 
 @st.composite
-def masks(draw, shapes=st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 6))):
+def masks(draw, shapes=SHAPES):
     shape = draw(shapes)
     density = draw(st.sampled_from([0.0, 0.3, 1.0]))
     return torch.rand(shape, generator=draw(strategies.generators())) < density

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
+import sparseblock
 from sparseblock import SparseBlockError
 from sparseblock.backends.cuda import compile as compiler
 from sparseblock.backends.cuda.kernels import Kernel, kernels, sources
@@ -58,6 +61,35 @@ def test_what_was_compiled_is_kept_and_a_damaged_file_is_made_anew(cache, monkey
         assert compiler.cubin(KERNEL, (), "sm_80") == code
         assert file.read_bytes() == whole
     assert list(cache.iterdir()) == [file]
+
+
+def test_kernels_of_the_package_go_before_the_compiler_where_they_fit(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler, "kernels", lambda: {KERNEL.name: KERNEL})
+    monkeypatch.setattr(sparseblock, "__path__", [*sparseblock.__path__, str(tmp_path)])
+    compiler.main(["--arch", "sm_80", "sm_90a", "--out", str(tmp_path / "cubins")])
+    with monkeypatch.context() as patch:
+        patch.setattr(compiler, "_compiler", None)  # none is needed
+        codes = {compiler.cubin(KERNEL, (), arch) for arch in ("sm_80", "sm_90a")}
+    assert len(codes) == 2 and not cache.exists()
+    compiler.cubin(KERNEL, (), "sm_100")  # another architecture, macros, sources
+    compiler.cubin(KERNEL, (("SB_ANY", "1"),), "sm_80")
+    texts = compiler._text(KERNEL.source)
+    monkeypatch.setattr(compiler, "_text", lambda source: texts + " ")
+    compiler.cubin(KERNEL, (), "sm_80")
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_cmake_compiles_every_kernel_ahead_of_time(tmp_path):
+    source = sources()[0].parents[1]
+    options = ["-DSPARSEBLOCK_CUDA_AOT=sm_80", f"-DPython_EXECUTABLE={sys.executable}"]
+    for command in (
+        ["cmake", "-S", source, "-B", tmp_path, *options],
+        ["cmake", "--build", tmp_path, "--target", "sparseblock_cubins"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    made = {path.name.split("-")[0] for path in (tmp_path / "csrc" / "cuda" / "cubins").glob("*-sm_80-*.cubin")}
+    assert made == set(kernels())
 
 
 def test_macros_and_architecture_make_other_code(cache):

@@ -2,20 +2,30 @@
 
 The key of what is kept is everything that it depends on: sources, macros, architecture, compiler. A file appears whole
 or not at all, so processes may share the folder; one that was damaged is compiled anew.
+
+The package may carry kernels that were compiled ahead of time, by the CMake option SPARSEBLOCK_CUDA_AOT:
+
+    python -m sparseblock.backends.cuda.compile --arch sm_90a --out FOLDER
+
+They are taken where sources, macros and architecture are theirs, whatever compiler there is now, or none.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
 import io
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from sparseblock.backends.cuda.kernels import Kernel, sources
+import sparseblock
+from sparseblock.backends.cuda.kernels import Kernel, kernels, sources
 from sparseblock.errors import SparseBlockError
 
+_AHEAD = "ahead of time"  # stands for whatever compiler it was
 _MAGIC = b"\x7fELF"  # a cubin is one
 
 
@@ -25,7 +35,11 @@ def cubin(kernel: Kernel, defines: tuple[tuple[str, str], ...], arch: str) -> by
     Raises:
         SparseBlockError: cuda-core or NVRTC is missing, or the kernel does not compile.
     """
-    path = _folder() / f"{kernel.name}-{arch}-{_key(kernel, defines, arch)}.cubin"
+    for folder in map(Path, sparseblock.__path__):
+        carried = _read(folder / "cubins" / _file(kernel, defines, arch, _AHEAD))
+        if carried is not None:
+            return carried
+    path = _folder() / _file(kernel, defines, arch, _compiler())
     kept = _read(path)
     if kept is None:
         kept, _ = compiled(kernel, defines, arch)
@@ -67,9 +81,9 @@ def _core():
     return core
 
 
-def _key(kernel: Kernel, defines: tuple[tuple[str, str], ...], arch: str) -> str:
-    said = repr((kernel, defines, arch, _compiler(), _text(kernel.source)))
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+def _file(kernel: Kernel, defines: tuple[tuple[str, str], ...], arch: str, compiler: str) -> str:
+    said = repr((kernel, defines, arch, compiler, _text(kernel.source)))
+    return f"{kernel.name}-{arch}-{hashlib.sha256(said.encode()).hexdigest()[:32]}.cubin"
 
 
 @functools.cache
@@ -117,3 +131,18 @@ def _write(path: Path, code: bytes) -> None:
         raise SparseBlockError(
             f"a compiled kernel cannot be kept in {path.parent} ({error}); set XDG_CACHE_HOME to a writable folder"
         ) from error
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Compiles every kernel of the list ahead of time."""
+    parser = argparse.ArgumentParser(prog="python -m sparseblock.backends.cuda.compile", description=main.__doc__)
+    parser.add_argument("--arch", required=True, nargs="+", help="architectures, such as sm_80 or sm_90a")
+    parser.add_argument("--out", required=True, type=Path, help="the folder that gets the cubins")
+    chosen = parser.parse_args(given)
+    for arch in chosen.arch:
+        for kernel in kernels().values():
+            _write(chosen.out / _file(kernel, (), arch, _AHEAD), compiled(kernel, (), arch)[0])
+
+
+if __name__ == "__main__":
+    main()
