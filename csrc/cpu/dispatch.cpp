@@ -37,6 +37,7 @@ struct Kernels {
     decltype(&sb::SB_ANY::interpolate_run) interpolate_run;
     decltype(&sb::SB_ANY::pointwise_run) pointwise_run;
     decltype(&sb::SB_ANY::block_moments_run) block_moments_run;
+    decltype(&sb::SB_ANY::block_norm_run) block_norm_run;
     decltype(&sb::SB_ANY::global_avg_pool2d_run) global_avg_pool2d_run;
     decltype(&sb::SB_ANY::group_norm_run) group_norm_run;
     decltype(&sb::SB_ANY::pad_run) pad_run;
@@ -75,6 +76,7 @@ bool has_generic() { return true; }
      sb::isa::interpolate_run,                                                                     \
      sb::isa::pointwise_run,                                                                       \
      sb::isa::block_moments_run,                                                                   \
+     sb::isa::block_norm_run,                                                                      \
      sb::isa::global_avg_pool2d_run,                                                               \
      sb::isa::group_norm_run,                                                                      \
      sb::isa::pad_run,                                                                             \
@@ -179,6 +181,10 @@ void sb_pointwise_run(const sb_epilogue *epilogue, const sb_plane *x, const sb_p
 
 void sb_block_moments_run(const sb_moments *moments, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {
     current().block_moments_run(*moments, *x, blocks, *out, threads);
+}
+void sb_block_norm_run(const sb_block_norm *norm, const sb_plane *x, const sb_plane *y, const sb_blocks *blocks, const sb_plane *out,
+                       int threads) {
+    current().block_norm_run(*norm, *x, y, blocks, *out, threads);
 }
 
 void sb_global_avg_pool2d_run(const sb_moments *moments, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {

@@ -27,6 +27,8 @@
                        const sb_plane &out, int threads);                                                                   \
     void block_moments_run(const sb_moments &moments, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out,      \
                            int threads);                                                                                    \
+    void block_norm_run(const sb_block_norm &norm, const sb_plane &x, const sb_plane *y, const sb_blocks *blocks,           \
+                        const sb_plane &out, int threads);                                                                  \
     void global_avg_pool2d_run(const sb_moments &moments, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out,  \
                                int threads);                                                                                \
     void group_norm_run(const sb_group_norm &norm, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane &moments, \

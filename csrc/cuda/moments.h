@@ -8,14 +8,16 @@ namespace sb {
 constexpr int WARPS = SB_THREADS / WARP;
 constexpr int SUM_BYTES = SB_THREADS * sizeof(double); /* shared memory of group_sum */
 
+SB_DEVICE double add(double a, double b) { return a + b; }
+
 /* The sum of value(y, x) over rows x cols for every lane, which stands for a channel; all warps receive it. They take places in
- * turn, and their sums are added in their order. The whole group calls it. */
-template <class F>
-SB_DEVICE double group_sum(int64_t rows, int64_t cols, const F &value) {
+ * turn, and their sums are added in their order. The whole group calls it. `join` adds, or whatever else takes nothing to be 0. */
+template <class F, class Join = decltype(&add)>
+SB_DEVICE double group_sum(int64_t rows, int64_t cols, const F &value, const Join &join = add) {
     double *sums = (double *)shared_memory(), sum = 0.0;
     int64_t y = warp_index() / cols, x = warp_index() % cols;
     while (y < rows) {
-        sum += value(y, x);
+        sum = join(sum, value(y, x));
         x += WARPS;
         if (x >= cols) {
             y += x / cols;
@@ -26,13 +28,14 @@ SB_DEVICE double group_sum(int64_t rows, int64_t cols, const F &value) {
     sums[thread_index()] = sum;
     barrier();
     double total = 0.0;
-    for (int warp = 0; warp < WARPS; ++warp) total += sums[warp * WARP + lane_index()];
+    for (int warp = 0; warp < WARPS; ++warp) total = join(total, sums[warp * WARP + lane_index()]);
     return total;
 }
 
 /* The sum over the lanes of a warp, in all of them. */
-SB_DEVICE double lane_sum(double v) {
-    for (int mask = WARP / 2; mask; mask /= 2) v += shuffle_xor(v, mask);
+template <class Join = decltype(&add)>
+SB_DEVICE double lane_sum(double v, const Join &join = add) {
+    for (int mask = WARP / 2; mask; mask /= 2) v = join(v, shuffle_xor(v, mask));
     return v;
 }
 

@@ -150,6 +150,14 @@ typedef struct sb_group_norm {
     float eps;
 } sb_group_norm;
 
+/* Norms of the cells of a map, block_h x block_w pixels and all channels of them: how much there is, or changed. The sum of
+ * magnitudes, the root of the sum of squares, or the largest magnitude; NaN is larger than any. */
+typedef enum sb_norm { SB_NORM_L1 = 0, SB_NORM_L2 = 1, SB_NORM_MAX = 2 } sb_norm;
+typedef struct sb_block_norm {
+    int32_t norm; /* sb_norm */
+    int32_t block_h, block_w;
+} sb_block_norm;
+
 /* out[n, y, x] = x[n, y - top, x - left], outside as the mode says; a constant may crop too: top, left below zero. */
 typedef struct sb_pad {
     int32_t mode; /* sb_pad_mode */
@@ -194,6 +202,9 @@ SB_API void sb_pointwise_run(const sb_epilogue *epilogue, const sb_plane *x, con
 /* out [n, rows, cols, order * c]: the moments of the cells of x. A block is block_h x block_w pixels of `out`, that is cells. */
 SB_API void sb_block_moments_run(const sb_moments *moments, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out,
                                  int threads);
+/* out [n, rows, cols, 1], SB_F32: the norms of the cells of x, or where y is not NULL of x - y. Blocks as of sb_block_moments_run. */
+SB_API void sb_block_norm_run(const sb_block_norm *norm, const sb_plane *x, const sb_plane *y, const sb_blocks *blocks,
+                              const sb_plane *out, int threads);
 /* out [n, 1, 1, c]: the mean of the map whose moments (of order 1) x holds. */
 SB_API void sb_global_avg_pool2d_run(const sb_moments *moments, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out,
                                      int threads);

@@ -27,6 +27,7 @@ from sparseblock.ops.add import add
 from sparseblock.ops.affine import affine
 from sparseblock.ops.avg_pool2d import avg_pool2d
 from sparseblock.ops.block_moments import block_moments
+from sparseblock.ops.block_norm import block_norm
 from sparseblock.ops.cat import cat, cat_slices
 from sparseblock.ops.channel_shuffle import channel_shuffle
 from sparseblock.ops.conv2d import conv2d
@@ -50,6 +51,7 @@ __all__ = [
     "affine",
     "avg_pool2d",
     "block_moments",
+    "block_norm",
     "cat",
     "cat_slices",
     "channel_shuffle",

@@ -220,6 +220,20 @@ def block_moments(x: torch.Tensor, *, cell: Pair, order: int = 1) -> Case:
     return _case(ops.block_moments, {"x": x}, {"x": reads}, shape, {"cell": cell, "order": order}, allowed)
 
 
+def block_norm(x: torch.Tensor, y: torch.Tensor | None = None, *, cell: Pair, norm: str = "l1") -> Case:
+    """`ops.block_norm`, arguments as there."""
+    axes = list(zip(x.shape[2:], cell, strict=True))
+    extent = [cell_extent(*axis) for axis in axes]
+    reads = tuple(_window_reads(out, size, side, side, 0, 1) for out, (size, side) in zip(extent, axes, strict=True))
+    maps = {"x": x} if y is None else {"x": x, "y": y}
+    # Rounded once, from double precision: the largest magnitude to the very value.
+    allowed, relative = (0.0, 0.0) if norm == "max" else (tolerance(1, x, addends=(y,)), torch.finfo(torch.float32).eps)
+    keywords = {"cell": cell, "norm": norm}
+    return _case(
+        ops.block_norm, maps, dict.fromkeys(maps, reads), (x.shape[0], 1, *extent), keywords, allowed, relative
+    )
+
+
 def global_avg_pool2d(moments: torch.Tensor, *, size: Pair, cell: Pair) -> Case:
     """`ops.global_avg_pool2d`, arguments as there."""
     reads, keywords = _whole(moments, (1, 1)), {"size": size, "cell": cell}

@@ -359,6 +359,15 @@ def block_moments(draw: st.DrawFn) -> Case:
 
 
 @st.composite
+def block_norm(draw: st.DrawFn) -> Case:
+    """Any norm of any cells, of one map or of the difference of two."""
+    size, cell, _ = draw(_cells())
+    shape, generator = (draw(st.integers(1, 2)), draw(CHANNELS), *size), draw(generators())
+    maps = [values(generator, *shape) for _ in range(draw(st.integers(1, 2)))]
+    return draw(with_blocks(cases.block_norm(*maps, cell=cell, norm=draw(st.sampled_from(["l1", "l2", "max"])))))
+
+
+@st.composite
 def global_avg_pool2d(draw: st.DrawFn) -> Case:
     """Any moments, of any cells."""
     size, cell, extent = draw(_cells())
@@ -389,6 +398,7 @@ CASES = {
     "affine": affine,
     "avg_pool2d": avg_pool2d,
     "block_moments": block_moments,
+    "block_norm": block_norm,
     "cat": cat,
     "channel_shuffle": channel_shuffle,
     "conv2d": conv2d,

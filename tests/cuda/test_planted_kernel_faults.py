@@ -35,6 +35,7 @@ KERNEL = {
     "group_norm_statistics.cu": "group_norm_statistics",
     "moments.h": "group_norm_statistics",
     "blocks_from_mask.cu": "blocks_from_mask",
+    "block_norm.cu": "block_norm_f32",
 }
 # (file, what stands there, what is put there instead)
 FAULTS = {
@@ -103,6 +104,11 @@ FAULTS = {
     "scans_half_a_warp": ("blocks_from_mask.cu", "delta < WARP;", "delta < WARP / 2;"),
     "forgets_the_warps_before": ("blocks_from_mask.cu", "place += warps[warp]", "place += 0"),
     "lists_columns_first": ("blocks_from_mask.cu", "(i / cols % rows)", "(i % rows)"),
+    "adds_what_differs_with_its_sign": ("block_norm.cu", "d < 0.0 ? -d : d", "d"),
+    "forgets_the_root": ("block_norm.cu", "SB_NORM_L2 ? sqrt(total) : total", "SB_NORM_L2 ? total : total"),
+    "forgets_the_other_map": ("block_norm.cu", "differ ? ", "false ? "),
+    "adds_where_it_takes_the_largest": ("block_norm.cu", "norm.norm == SB_NORM_MAX", "false"),
+    "loses_nan_in_a_norm": ("block_norm.cu", " || b != b", ""),
     "takes_one_piece_a_block": ("maps.h", "pieces = ceil_div(all, thread_count() * ITEMS)", "pieces = 1"),
 }
 
@@ -143,6 +149,8 @@ def samples():
         (cases.interpolate(x, size=(33, 40), mode="bilinear"), (4, 5)),
         (replace(cases.avg_pool2d(x, **window), call=blurred), (4, 5)),
         (cases.block_moments(deep, cell=(4, 5), order=2), (2, 1)),
+        *((cases.block_norm(x, x.flip(2), cell=(4, 5), norm=norm), (2, 1)) for norm in ("l1", "l2", "max")),
+        (cases.block_norm(broken, cell=(4, 5), norm="max"), (2, 1)),
         (cases.global_avg_pool2d(cells, **sides), (1, 1)),
         (cases.group_norm(x, torch.cat([cells, cells.square()], 1), torch.arange(8.0), torch.ones(8), **norm), (4, 5)),
         (cases.pad(x, padding=((1, 2), (3, 4)), mode="reflect"), (4, 5)),

@@ -1,4 +1,4 @@
-/* Moments of cells, and what is made of them: the mean of the map, and group normalization. Against one loop over the whole map. */
+/* Moments and norms of cells, and what is made of them: the mean of the map, and group normalization. Against one loop over the whole map. */
 #include "selftest.h"
 
 void check_statistics(Random &random, int number) {
@@ -33,6 +33,22 @@ void check_statistics(Random &random, int number) {
     auto of_cells = [&](const sb_plane &to, const sb_blocks *blocks, int threads) { sb_block_moments_run(&moments, &from, blocks, &to, threads); };
     check("block_moments", number, random, cells, of_cells, cell);
     of_cells(cells.plane(), nullptr, 1);
+
+    const sb_block_norm block_norm = {random.between(SB_NORM_L1, SB_NORM_MAX), moments.block_h, moments.block_w};
+    Map y = Map::source(random, x.n, x.h, x.w, c, 0), norms = Map::target(random, x.n, rows, cols, 1);
+    const sb_plane other = y.plane();
+    auto of_norms = [&](const sb_plane &to, const sb_blocks *blocks, int threads) { sb_block_norm_run(&block_norm, &from, &other, blocks, &to, threads); };
+    check("block_norm", number, random, norms, of_norms, [&](int n, int cy, int cx, int) {
+        double total = 0.0;
+        for (int py = cy * moments.block_h; py < fmin((cy + 1) * moments.block_h, x.h); ++py)
+            for (int px = cx * moments.block_w; px < fmin((cx + 1) * moments.block_w, x.w); ++px)
+                for (int k = 0; k < c; ++k) {
+                    const double d = fabs((double)x.at(n, py, px, k) - y.at(n, py, px, k));
+                    total = block_norm.norm == SB_NORM_MAX ? fmax(total, d) : total + (block_norm.norm == SB_NORM_L2 ? d * d : d);
+                }
+        if (block_norm.norm == SB_NORM_L2) total = sqrt(total);
+        return Exact{total, total + 1e-9, 1};
+    });
 
     Map means = Map::target(random, x.n, 1, 1, c);
     const sb_plane first = cells.plane();

@@ -358,6 +358,10 @@ ERRORS = {
         lambda: ops.block_moments(X, BLOCKS, OUT, cell=4, order=3),
         "block_moments: order is 3; it must be 1 (means) or 2 (means and sums of squared deviations)",
     ),
+    "norm": (
+        lambda: ops.block_norm(X, BLOCKS, OUT, cell=4, norm="l3"),
+        "block_norm: norm is 'l3'; it must be one of 'l1', 'l2', 'max'",
+    ),
     "moments": (
         lambda: ops.group_norm(X, OUT, None, None, BLOCKS, POOLED, num_groups=2, cell=4),
         "group_norm: moments is [n=2 c=6 h=8 w=8] for a map [n=2 c=4 h=8 w=8] in cells of 4x4 px; "

@@ -51,6 +51,7 @@ def samples(op: str) -> list[tuple]:
         "adaptive_avg_pool2d": [(x, *PLACE, out)],
         "adaptive_max_pool2d": [(x, *PLACE, out)],
         "block_moments": [(x, *PLACE, plane(8), [1, 1], 2)],
+        "block_norm": [(x, None, *PLACE, plane(1), [1, 1], "max"), (x, plane(), *PLACE, plane(1), [1, 1], "l2")],
         "global_avg_pool2d": [(x, *PLACE, plane()[:, :, :1, :1], [8, 8], [1, 1])],
         "group_norm": [
             (x, plane(8), slope, bias, *PLACE, out, 2, 1e-5, [1, 1], "prelu", slope, None),

@@ -161,3 +161,47 @@ def test_a_stale_cell_is_noticed():
     ops.global_avg_pool2d(kept, IMAGES, mean, size=SIZE, cell=CELL)
     with pytest.raises(AssertionError):
         assert_matches(mean, x.double().mean((2, 3), keepdim=True), tolerance(1, x))
+
+
+def takes_the_difference_of_norms(x, y, blocks, out, **rest):
+    ops.block_norm(x, blocks, out, **rest)
+    other = ops.block_norm(y, blocks, torch.zeros_like(out), **rest)
+    return ops.add(out, -other, blocks, out)
+
+
+def counts_the_neighbours(x, y, blocks, out, cell, norm):
+    largest = F.max_pool2d((x - y).abs().amax(1, keepdim=True), (cell[0] + 2, cell[1] + 2), cell, 1, ceil_mode=True)
+    return ops.activation(channels_last(largest[:, :, : out.shape[2], : out.shape[3]]), blocks, out)
+
+
+@pytest.mark.parametrize(("norm", "fault"), [("l1", takes_the_difference_of_norms), ("max", counts_the_neighbours)])
+def test_faulty_norms_of_blocks_are_noticed(norm, fault):
+    x, y = normal(2, 6, *SIZE), normal(2, 6, *SIZE).flip(3).contiguous(memory_format=torch.channels_last)
+    case = replace(cases.block_norm(x, y, cell=CELL, norm=norm), blocks=EVERYTHING.with_block(1))
+    check_contract(case)
+    with pytest.raises(AssertionError):
+        check_contract(replace(case, call=fault))
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+@pytest.mark.parametrize("norm", ["l1", "l2", "max"])
+def test_norms_of_halves_are_those_of_their_values(name, norm, there):
+    for dtype in (torch.bfloat16, torch.float16):
+        x, y = normal(2, 6, *SIZE).to(dtype), normal(2, 6, *SIZE).to(dtype).flip(1)
+        results = []
+        for maps in ((x, y), (x.float(), y.float())):
+            maps = dict(zip("xy", map(channels_last, maps), strict=True))
+            out = torch.zeros(2, 1, *GRID)
+            there(ops.block_norm)(**maps, blocks=EVERYTHING.with_block(1), out=out, cell=CELL, norm=norm)
+            results.append(out)
+        assert_identical(*results)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+@pytest.mark.parametrize("norm", ["l1", "l2", "max"])
+def test_nan_gives_a_norm_of_nan(name, norm, there):
+    x, out = normal(2, 40, *SIZE), torch.zeros(2, 1, *GRID)
+    for place in ((0, 0, 0, 0), (0, 39, 3, 4), (1, 17, 5, 7)):
+        x[place] = float("nan")
+    there(ops.block_norm)(x=x, blocks=EVERYTHING.with_block(1), out=out, cell=CELL, norm=norm)
+    assert out.isnan().nonzero().tolist() == [[0, 0, 0, 0], [1, 0, 1, 1]]

@@ -41,6 +41,7 @@ ADD, MULTIPLY = range(2)  # sb_combine
 COMBINATIONS = {"add": ADD, "mul": MULTIPLY}
 POOL_MAX, POOL_AVG = range(2)  # sb_pool
 NEAREST, BILINEAR = range(2)  # sb_resize
+NORMS = {"l1": 0, "l2": 1, "max": 2}  # sb_norm
 PAD_MODES = {"constant": 0, "zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}  # sb_pad_mode
 DIRECT, WINOGRAD_2X2, WINOGRAD_4X4 = range(3)  # sb_algorithm
 ALGORITHMS = {"direct": DIRECT, "winograd_2x2": WINOGRAD_2X2, "winograd_4x4": WINOGRAD_4X4}
@@ -204,6 +205,12 @@ class GroupNorm(Structure):
     _fields_ = [("moments", Moments), ("groups", c_int32), ("eps", c_float)]
 
 
+class BlockNorm(Structure):
+    """sb_block_norm: norms of the cells of a map."""
+
+    _fields_ = [("norm", c_int32), ("block_h", c_int32), ("block_w", c_int32)]
+
+
 class Pad(Structure):
     """sb_pad: pixels around a map."""
 
@@ -294,6 +301,7 @@ STRUCTS = {
     "sb_interpolate": Interpolate,
     "sb_moments": Moments,
     "sb_group_norm": GroupNorm,
+    "sb_block_norm": BlockNorm,
     "sb_pad": Pad,
     "sb_shuffle": Shuffle,
     "sb_step": Step,
@@ -332,6 +340,10 @@ _FUNCTIONS = {
         [POINTER(Epilogue), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
     ),
     "sb_block_moments_run": (None, [POINTER(Moments), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
+    "sb_block_norm_run": (
+        None,
+        [POINTER(BlockNorm), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
+    ),
     "sb_global_avg_pool2d_run": (None, [POINTER(Moments), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_group_norm_run": (
         None,
