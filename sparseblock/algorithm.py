@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 # Outputs of one tile along an axis; None: no tiles. Winograd's F(2x2, 3x3) and F(4x4, 3x3) need 4 and 2.25 products per
-# output and channel instead of 9.
-ALGORITHMS = {"direct": None, "winograd_2x2": 2, "winograd_4x4": 4}
+# output and channel instead of 9. Pairs are dot products of two bfloat16 channels, with weights rounded to bfloat16.
+ALGORITHMS = {"direct": None, "winograd_2x2": 2, "winograd_4x4": 4, "bf16_pairs": None}
+NEEDS = {
+    "winograd_2x2": "a 3x3 kernel, stride 1, dilation 1, one group and zeros around",
+    "winograd_4x4": "a 3x3 kernel, stride 1, dilation 1, one group and zeros around",
+    "bf16_pairs": "bfloat16 maps and an even number of input channels in a group",
+}
 
 
 def obstacle(
@@ -15,14 +22,25 @@ def obstacle(
     stride: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    per_group: int,
+    dtype: torch.dtype,
     transposed: bool = False,
     padding_mode: str = "zeros",
 ) -> str | None:
-    """Why a convolution cannot be computed by `algorithm`: the first thing that stands against it; None: nothing."""
+    """Why a convolution cannot be computed by `algorithm`: the first thing that stands against it; None: nothing.
+
+    Args:
+        per_group: input channels of a group.
+        dtype: of the maps; torch.float64, in which oracles compute, stands for any.
+    """
     if algorithm == "direct":
         return None
     if transposed:
         return "it is transposed"
+    if algorithm == "bf16_pairs":
+        if dtype not in (torch.bfloat16, torch.float64):
+            return f"its maps are {str(dtype).removeprefix('torch.')}"
+        return f"its groups have {per_group} input channels" if per_group % 2 else None
     if tuple(kernel) != (3, 3):
         return f"its kernel is {kernel[0]}x{kernel[1]}"
     for name, sides in (("stride", stride), ("dilation", dilation)):

@@ -14,6 +14,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from sparseblock.backends.cpu import native
+
 # `ci` is deterministic and bounded; `search` looks for what it has not yet seen: HYPOTHESIS_PROFILE=search.
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", derandomize=True, max_examples=100, **_COMMON)
@@ -68,10 +70,17 @@ def gpu() -> torch.device:
     return torch.device("cuda")
 
 
+@pytest.fixture
+def avx512_bf16() -> None:
+    """For what needs dot products of bfloat16."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that need what is not here are not part of the run, which says so."""
     missing = {} if DATA is not None else {"data": "SPARSEBLOCK_DATA, which is not set"}
     missing |= {} if torch.cuda.is_available() else {"gpu": "a GPU, and there is none"}
+    if not native.lib().sb_conv2d_has(native.PAIRS):
+        missing["avx512_bf16"] = "AVX512-BF16, which this processor or SPARSEBLOCK_ISA lacks"
     for fixture, what in missing.items():
         need = [item for item in items if fixture in getattr(item, "fixturenames", ())]
         if need:

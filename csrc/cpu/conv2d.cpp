@@ -11,8 +11,8 @@
  * while all pixels of a chunk pass; partial sums wait in scratch (as stored floats: no rounding is added).
  *
  * Work: chunk of strips of blocks (about the same number of pixels each) x range of units. Where a chunk's windows leave
- * the plane and its border, or where the plane does not hold floats, they are first copied into scratch as floats with
- * zeros around; sums keep their order, so the bits too. */
+ * the plane and its border, or where the plane does not hold what the microkernel reads (floats, but for the one on pairs of bfloat16
+ * channels), they are first copied into scratch as such with zeros around; sums keep their order, so the bits too. */
 #include "conv2d.h"
 
 #include <string.h>
@@ -143,17 +143,23 @@ struct WindowAxis {
     int64_t place(const AxisTap *tap) const { return taps ? (tap - taps) * length : tap->offset - lowest; } /* in the window */
 };
 
-/* `count` elements as floats. */
-void copy_floats(float *dst, const float *src, int64_t count) { memcpy(dst, src, sizeof(float) * count); }
-template <class T>
-void copy_floats(float *dst, const T *src, int64_t count) {
-    int64_t i = 0;
-    for (; i + W <= count; i += W) store(dst + i, load(src + i));
-    if (i < count) store(dst + i, load(src + i, (int)(count - i)), (int)(count - i));
+/* `count` elements, widened where they are to be floats. */
+template <class To, class T>
+void copy_elements(To *dst, const T *src, int64_t count) {
+    if constexpr (sizeof(To) == sizeof(T)) {
+        memcpy((void *)dst, src, sizeof(T) * count);
+    } else {
+        int64_t i = 0;
+        for (; i + W <= count; i += W) store(dst + i, load(src + i));
+        if (i < count) store(dst + i, load(src + i, (int)(count - i)), (int)(count - i));
+    }
 }
 
-template <class T>
+/* On planes of T, by a microkernel that reads In. */
+template <class T, class In>
 struct Run2d {
+    static constexpr bool PAIRS = sizeof(In) != sizeof(float); /* of channels */
+
     const Shape &shape;
     const sb_epilogue &epilogue;
     const sb_plane &x, *residual, &out;
@@ -168,22 +174,22 @@ struct Run2d {
 
     /* `next`: the chunk that this thread will probably compute next. */
     void item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const;
-    void copy_window(int64_t n, int64_t top, int64_t left, float *window) const;
-    void copy_segment(const T *row, int64_t left, float *window) const;
-    int64_t locate(const Phase &phase, int64_t chunk, const float **in, const T **res, T **dst, bool &windows) const;
-    void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const T *const *res,
+    void copy_window(int64_t n, int64_t top, int64_t left, In *window) const;
+    void copy_segment(const T *row, int64_t left, In *window) const;
+    int64_t locate(const Phase &phase, int64_t chunk, const In **in, const T **res, T **dst, bool &windows) const;
+    void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const In *const *in, const T *const *res,
              T *const *dst, Prefetch<T> &prefetch, int64_t lines) const;
 };
 
 /* The window of the strip whose first output pixel's window has its origin at (top, left) of image n. */
-template <class T>
-void Run2d<T>::copy_window(int64_t n, int64_t top, int64_t left, float *window) const {
+template <class T, class In>
+void Run2d<T, In>::copy_window(int64_t n, int64_t top, int64_t left, In *window) const {
     const int64_t row = window_x.size() * shape.in_channels;
     for (int64_t i = 0; i < window_y.size(); ++i, window += row) {
         const int64_t y = top + window_y.offset(i / window_y.length) + i % window_y.length * window_y.step;
         const int64_t source = pad_source(y, x.h, shape.pad_mode);
         if (source < 0) {
-            memset(window, 0, sizeof(float) * row);
+            memset((void *)window, 0, sizeof(In) * row);
             continue;
         }
         for (int64_t s = 0; s < window_x.segments; ++s)
@@ -192,31 +198,31 @@ void Run2d<T>::copy_window(int64_t n, int64_t top, int64_t left, float *window) 
 }
 
 /* One segment of a row; its first pixel is at column `left`. Outside of the frame it is as the padding mode says. */
-template <class T>
-void Run2d<T>::copy_segment(const T *row, int64_t left, float *window) const {
+template <class T, class In>
+void Run2d<T, In>::copy_segment(const T *row, int64_t left, In *window) const {
     const int64_t channels = shape.in_channels, length = window_x.length, step = window_x.step;
     const int64_t from = minimum(left < 0 ? ceil_div(-left, step) : 0, length);
     const int64_t to = maximum(minimum(left < x.w ? ceil_div(x.w - left, step) : 0, length), from);
     auto outside = [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const int64_t col = pad_source(left + i * step, x.w, shape.pad_mode);
-            if (col < 0) memset(window + i * channels, 0, sizeof(float) * channels);
-            else copy_floats(window + i * channels, row + col * x.stride_x, channels);
+            if (col < 0) memset((void *)(window + i * channels), 0, sizeof(In) * channels);
+            else copy_elements(window + i * channels, row + col * x.stride_x, channels);
         }
     };
     outside(0, from);
     if (step * x.stride_x == channels) {
-        copy_floats(window + from * channels, row + (left + from) * channels, (to - from) * channels);
+        copy_elements(window + from * channels, row + (left + from) * channels, (to - from) * channels);
     } else {
         for (int64_t i = from; i < to; ++i)
-            copy_floats(window + i * channels, row + (left + i * step) * x.stride_x, channels);
+            copy_elements(window + i * channels, row + (left + i * step) * x.stride_x, channels);
     }
     outside(to, length);
 }
 
 /* Base pointers of the chunk's pixels of one phase; returns how many. `windows`: they point into scratch. */
-template <class T>
-int64_t Run2d<T>::locate(const Phase &phase, int64_t chunk, const float **in, const T **res, T **dst, bool &windows) const {
+template <class T, class In>
+int64_t Run2d<T, In>::locate(const Phase &phase, int64_t chunk, const In **in, const T **res, T **dst, bool &windows) const {
     const Axis &ay = shape.y, &ax = shape.x;
     const int64_t begin = chunk * strips, end = minimum(begin + strips, regions.count);
     const int64_t low_y = ay.lowest(), low_x = ax.lowest(), high_y = ay.highest(), high_x = ax.highest();
@@ -229,7 +235,7 @@ int64_t Run2d<T>::locate(const Phase &phase, int64_t chunk, const float **in, co
         return r;
     };
     const int64_t border = shape.pad_mode == SB_PAD_CONSTANT ? x.border : 0; /* it holds zeros */
-    windows = sizeof(T) != sizeof(float);
+    windows = sizeof(T) != sizeof(In);
     for (int64_t i = begin; i < end && !windows; ++i) {
         const Region r = phase_region(i);
         windows = r.y0 < r.y1 && r.x0 < r.x1 &&
@@ -237,14 +243,14 @@ int64_t Run2d<T>::locate(const Phase &phase, int64_t chunk, const float **in, co
                    r.x0 * ax.in_stride + low_x < -border || (r.x1 - 1) * ax.in_stride + high_x >= x.w + border);
     }
     const int64_t channels = shape.in_channels, window_row = window_x.size() * channels;
-    float *window = nullptr;
-    if (windows) window = (float *)scratch(SCRATCH_WINDOW, sizeof(float) * strips * window_y.size() * window_row);
+    In *window = nullptr;
+    if (windows) window = (In *)scratch(SCRATCH_WINDOW, sizeof(In) * strips * window_y.size() * window_row);
 
     int64_t count = 0;
     for (int64_t i = begin; i < end; ++i) {
         const Region r = phase_region(i);
         if (r.y0 >= r.y1 || r.x0 >= r.x1) continue;
-        const float *base;
+        const In *base;
         int64_t step_y, step_x;
         if (windows) {
             copy_window(r.n, r.y0 * ay.in_stride, r.x0 * ax.in_stride, window);
@@ -253,7 +259,7 @@ int64_t Run2d<T>::locate(const Phase &phase, int64_t chunk, const float **in, co
             step_x = ax.in_stride / window_x.step * channels;
             window += window_y.size() * window_row;
         } else {
-            base = pixel<float>(x, r.n, r.y0 * ay.in_stride, r.x0 * ax.in_stride);
+            base = pixel<In>(x, r.n, r.y0 * ay.in_stride, r.x0 * ax.in_stride);
             step_y = ay.in_stride * x.stride_y;
             step_x = ax.in_stride * x.stride_x;
         }
@@ -277,26 +283,27 @@ int64_t Run2d<T>::locate(const Phase &phase, int64_t chunk, const float **in, co
 }
 
 /* All pixels of a chunk, one unit of output channels. `lines` of `prefetch` per tile. */
-template <class T>
-void Run2d<T>::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const float *const *in, const T *const *res,
-                   T *const *dst, Prefetch<T> &prefetch, int64_t lines) const {
+template <class T, class In>
+void Run2d<T, In>::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const In *const *in, const T *const *res,
+                       T *const *dst, Prefetch<T> &prefetch, int64_t lines) const {
     const int64_t group = unit / shape.units_per_group, first = unit % shape.units_per_group * UNIT;
     const int lanes = (int)minimum(UNIT, shape.out_group - first);
     const EpilogueParams<UNIT> params(epilogue, group * shape.out_group + first, lanes);
-    Tile<T> tile;
+    Tile<T, In> tile;
     tile.epilogue = &params;
     tile.out_channel = group * shape.out_group + first;
     tile.channel = shape.depthwise ? first : group * shape.in_group;
     tile.vectors = (int)ceil_div(lanes, W);
     tile.stream = stream && lanes % W == 0;
-    const float *weights = weight + phase.weight + phase.steps * (group * shape.group_width + first);
+    constexpr int64_t PER_FLOAT = PAIRS ? 2 : 1; /* steps whose weights of a channel take a float */
+    const float *weights = weight + (phase.weight + phase.steps * (group * shape.group_width + first)) / PER_FLOAT;
     float *sums = phase.panels > 1 ? (float *)scratch(SCRATCH_SUMS, sizeof(float) * pixels * UNIT) : nullptr;
     /* Tiles of nearly equal size rather than full ones and a rest: small tiles are the slow ones. */
     const int64_t tiles = ceil_div(pixels, TILE_P);
     for (int64_t panel = 0; panel < phase.panels; ++panel) {
         tile.first = panel == 0;
         tile.last = panel == phase.panels - 1;
-        tile.weight = weights + panel * phase.panel_steps * tile.vectors * W;
+        tile.weight = weights + panel * phase.panel_steps / PER_FLOAT * tile.vectors * W;
         tile.runs = phase.runs[windows] + phase.panel_start[windows][panel];
         tile.runs_end = phase.runs[windows] + phase.panel_start[windows][panel + 1];
         for (int64_t i = 0; i < tiles; ++i) {
@@ -308,16 +315,17 @@ void Run2d<T>::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixel
             tile.residual_c = residual ? residual->stride_c : 0;
             tile.out = dst + begin;
             tile.sums = sums + begin * UNIT;
-            if (shape.depthwise) conv2d_depthwise_tile(tile);
+            if constexpr (PAIRS) conv2d_pairs_tile(tile);
+            else if (shape.depthwise) conv2d_depthwise_tile(tile);
             else conv2d_tile(tile);
         }
     }
 }
 
-template <class T>
-void Run2d<T>::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const {
+template <class T, class In>
+void Run2d<T, In>::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const {
     const int64_t most = strips * regions.strip_h * regions.strip_w;
-    const float **in = (const float **)scratch(SCRATCH_PIXELS, sizeof(void *) * 3 * most);
+    const In **in = (const In **)scratch(SCRATCH_PIXELS, sizeof(void *) * 3 * most);
     const T **res = (const T **)(in + most);
     T **dst = (T **)(res + most);
     Prefetch<T> prefetch(ahead, x, shape.y.prefetch(), shape.x.prefetch(), next * strips, (next + 1) * strips);
@@ -333,7 +341,7 @@ void Run2d<T>::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t las
     if (stream) stream_end();
 }
 
-template <class T>
+template <class T, class In>
 void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual,
          const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Shape shape(conv);
@@ -360,7 +368,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     const WindowAxis window_y(ay, rows, regions.strip_h), window_x(ax, cols, regions.strip_w);
     Regions ahead = regions;
     if (blocks) ahead.count += blocks->next * regions.rows * regions.cols;
-    Run2d<T> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, phases_count, window_y, window_x, 0, 0, false};
+    Run2d<T, In> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, phases_count, window_y, window_x, 0, 0, false};
     run.strips = maximum(chunk / (regions.strip_h * regions.strip_w), 1);
     if ((int64_t)(sizeof(T) * x.h * x.stride_y * x.n) >= PREFETCH_BYTES)
         run.prefetch_lines = run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
@@ -380,7 +388,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
         phase.weight = weight;
         phase.steps = n_rows * n_cols * shape.in_group;
         phase.panels = maximum(ceil_div(phase.steps, panel_limit), 1);
-        phase.panel_steps = ceil_div(phase.steps, phase.panels);
+        phase.panel_steps = ceil_div(ceil_div(phase.steps, phase.panels), 2) * 2; /* pairs stay together */
         for (int layout = 0; layout < 2; ++layout) {
             phase.runs[layout] = runs;
             phase.panel_start[layout] = starts;
@@ -408,11 +416,10 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     }
 }
 
-} // namespace
-
-int64_t conv2d_packed_size(const sb_conv2d &conv) { return Shape(conv).packed_size(); }
-
-void conv2d_pack(const sb_conv2d &conv, const float *weight, float *packed) {
+/* Calls f(width, place) for every step of every unit, in the order of packed weights: place(lane) is where the weight of the unit's
+ * lane lies, -1 past its channels. */
+template <class F>
+void each_step(const sb_conv2d &conv, F f) {
     const Shape s(conv);
     const int64_t taps = s.y.kernel * s.x.kernel;
     AxisTap *rows = (AxisTap *)scratch(SCRATCH_RUNS, sizeof(AxisTap) * (s.y.kernel + s.x.kernel)), *cols = rows + s.y.kernel;
@@ -424,16 +431,16 @@ void conv2d_pack(const sb_conv2d &conv, const float *weight, float *packed) {
                 const int64_t group = unit / s.units_per_group, first = unit % s.units_per_group * UNIT;
                 const int64_t lanes = minimum(UNIT, s.out_group - first), width = ceil_div(lanes, W) * W;
                 for (int64_t tap = 0; tap < n_rows * n_cols; ++tap) {
-                    const int64_t place = rows[tap / n_cols].index * s.x.kernel + cols[tap % n_cols].index;
-                    for (int64_t c = 0; c < s.in_group; ++c, packed += width) {
-                        for (int64_t lane = 0; lane < width; ++lane) {
+                    const int64_t in_kernel = rows[tap / n_cols].index * s.x.kernel + cols[tap % n_cols].index;
+                    for (int64_t c = 0; c < s.in_group; ++c) {
+                        f(width, [&](int64_t lane) -> int64_t {
                             const int64_t k = first + lane;
                             /* [k, c/groups, r, s]; transposed [c, k/groups, r, s], alike where a group is one channel. */
                             const int64_t row = conv.transposed && !s.depthwise
                                                     ? (group * s.in_group + c) * s.out_group + k
                                                     : (group * s.out_group + k) * s.in_group + c;
-                            packed[lane] = lane < lanes ? weight[row * taps + place] : 0.0f;
-                        }
+                            return lane < lanes ? row * taps + in_kernel : -1;
+                        });
                     }
                 }
             }
@@ -441,10 +448,47 @@ void conv2d_pack(const sb_conv2d &conv, const float *weight, float *packed) {
     }
 }
 
+} // namespace
+
+int64_t conv2d_packed_size(const sb_conv2d &conv) { return Shape(conv).packed_size(); }
+
+void conv2d_pack(const sb_conv2d &conv, const float *weight, float *packed) {
+    each_step(conv, [&](int64_t width, auto place) {
+        for (int64_t lane = 0; lane < width; ++lane) {
+            const int64_t from = place(lane);
+            packed[lane] = from < 0 ? 0.0f : weight[from];
+        }
+        packed += width;
+    });
+}
+
 void conv2d_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x,
                 const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out, int threads) {
     with_storage(out.dtype,
-                 [&](auto zero) { run<decltype(zero)>(conv, packed, epilogue, x, residual, blocks, out, threads); });
+                 [&](auto zero) { run<decltype(zero), float>(conv, packed, epilogue, x, residual, blocks, out, threads); });
 }
+
+#if SB_WIDTH == 16
+/* Weights are rounded to bfloat16; those of a pair of channels lie side by side, as the channels do. */
+int64_t pairs_packed_size(const sb_conv2d &conv) { return Shape(conv).packed_size() / 2; }
+
+void pairs_pack(const sb_conv2d &conv, const float *weight, float *packed) {
+    bf16 *to = (bf16 *)packed;
+    bool second = false;
+    each_step(conv, [&](int64_t width, auto place) {
+        for (int64_t lane = 0; lane < width; ++lane) {
+            const int64_t from = place(lane);
+            store(to + 2 * lane + second, splat(from < 0 ? 0.0f : weight[from]), 1);
+        }
+        if (second) to += 2 * width;
+        second = !second;
+    });
+}
+
+void pairs_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual,
+               const sb_blocks *blocks, const sb_plane &out, int threads) {
+    run<bf16, bf16>(conv, packed, epilogue, x, residual, blocks, out, threads);
+}
+#endif
 
 } // namespace sb::SB_ISA

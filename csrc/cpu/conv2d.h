@@ -22,22 +22,22 @@ constexpr int UNIT = TILE_V * W; /* output channels of one unit of packed weight
 
 constexpr int64_t STREAM_BYTES = 32 << 20;   /* outputs from here on are stored past the caches: nobody would find them there */
 
-/* `length` consecutive floats of every pixel's input, `offset` floats from the pixel's base pointer. */
+/* `length` consecutive elements of every pixel's input, `offset` elements from the pixel's base pointer. */
 struct Run {
     int64_t offset, length;
 };
 
-/* One register tile: sums over runs of w * x for `pixels` pixels and one unit of output channels. Inputs are floats, be it in
- * the plane or widened into scratch; T is the storage type of residual and output. */
-template <class T>
+/* One register tile: sums over runs of w * x for `pixels` pixels and one unit of output channels. T is the storage type of residual
+ * and output; inputs are of type In, be it in the plane or copied into scratch. */
+template <class T, class In = float>
 struct Tile {
-    const float *const *x;    /* [pixels] base pointers; runs start at x[p] + channel + run.offset */
+    const In *const *x;       /* [pixels] base pointers; runs start at x[p] + channel + run.offset */
     const T *const *residual; /* [pixels], or NULL; channel 0 of the pixel */
     int64_t residual_c;       /* the residual's channel stride: 1, or 0 where one channel counts for all */
     T *const *out;            /* [pixels] channel 0 of the pixel */
     float *sums;              /* [pixels][UNIT]: partial sums between panels */
     const Run *runs, *runs_end;
-    const float *weight; /* [sum of run lengths][vectors * W] */
+    const float *weight; /* [sum of run lengths][vectors * W]; of pairs [sum of run lengths / 2][vectors * W] */
     const EpilogueParams<UNIT> *epilogue;
     int64_t channel, out_channel; /* first input and output channel */
     int pixels, vectors;
@@ -49,31 +49,35 @@ template <class T>
 void conv2d_tile(const Tile<T> &tile);
 template <class T>
 void conv2d_depthwise_tile(const Tile<T> &tile);
+#if SB_WIDTH == 16
+/* On processors with AVX512-BF16: two channels at a time. Runs are of even lengths. */
+void conv2d_pairs_tile(const Tile<bf16, bf16> &tile);
+#endif
 
 /* Calls Kernel::multiply<P, V> of the tile's own shape: sizes are constants in the kernel, sums stay in registers. */
-template <class Kernel, int V, int P, class T>
-void dispatch_pixels(const Tile<T> &t) {
+template <class Kernel, int V, int P, class T, class In>
+void dispatch_pixels(const Tile<T, In> &t) {
     if (t.pixels == P) return Kernel::template multiply<P, V>(t);
     if constexpr (P > 1) dispatch_pixels<Kernel, V, P - 1>(t);
 }
 
-template <class Kernel, int V, class T>
-void dispatch(const Tile<T> &t) {
+template <class Kernel, int V, class T, class In>
+void dispatch(const Tile<T, In> &t) {
     if (t.vectors == V) return dispatch_pixels<Kernel, V, TILE_P>(t);
     if constexpr (V > 1) dispatch<Kernel, V - 1>(t);
 }
 
 /* Sums to start from, and where sums go at the end; one code for every tile shape. */
-template <int P, int V, class T>
-SB_INLINE void start_sums(const Tile<T> &t, vec (&acc)[P][V]) {
+template <int P, int V, class T, class In>
+SB_INLINE void start_sums(const Tile<T, In> &t, vec (&acc)[P][V]) {
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) acc[p][v] = load((t.first ? t.epilogue->bias : t.sums + p * UNIT) + v * W);
 }
 
-template <int P, int V, class T>
-SB_INLINE void finish_sums(const Tile<T> &t, vec (&acc)[P][V]) {
+template <int P, int V, class T, class In>
+SB_INLINE void finish_sums(const Tile<T, In> &t, vec (&acc)[P][V]) {
     if (!t.last) {
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p)

@@ -22,6 +22,11 @@
     SB_DECLARE_KERNELS     \
     }
 SB_FOR_EACH_ISA(SB_NAMESPACE)
+#if defined(__x86_64__)
+namespace sb::avx512 {
+SB_DECLARE_PAIRS
+}
+#endif
 
 namespace {
 
@@ -32,7 +37,7 @@ struct Kernels {
         decltype(&sb::SB_ANY::conv2d_packed_size) packed_size;
         decltype(&sb::SB_ANY::conv2d_pack) pack;
         decltype(&sb::SB_ANY::conv2d_run) run;
-    } conv2d[3]; /* of each sb_algorithm */
+    } conv2d[4]; /* of each sb_algorithm; none where the instruction set lacks it */
     decltype(&sb::SB_ANY::pool2d_run) pool2d_run;
     decltype(&sb::SB_ANY::interpolate_run) interpolate_run;
     decltype(&sb::SB_ANY::pointwise_run) pointwise_run;
@@ -68,10 +73,14 @@ bool has_generic() { return true; }
 /* Best first. */
 #define SB_DIRECT_ROW(isa) {sb::isa::conv2d_packed_size, sb::isa::conv2d_pack, sb::isa::conv2d_run}
 #define SB_WINOGRAD_ROW(isa) {sb::isa::winograd_packed_size, sb::isa::winograd_pack, sb::isa::winograd_run}
+#define SB_PAIRS_ROW_avx512 {sb::avx512::pairs_packed_size, sb::avx512::pairs_pack, sb::avx512::pairs_run}
+#define SB_PAIRS_ROW_avx2 {}
+#define SB_PAIRS_ROW_neon {}
+#define SB_PAIRS_ROW_generic {}
 #define SB_ROW(isa)                                                                                \
     {#isa,                                                                                         \
      has_##isa,                                                                                    \
-     {SB_DIRECT_ROW(isa), SB_WINOGRAD_ROW(isa), SB_WINOGRAD_ROW(isa)},                             \
+     {SB_DIRECT_ROW(isa), SB_WINOGRAD_ROW(isa), SB_WINOGRAD_ROW(isa), SB_PAIRS_ROW_##isa},         \
      sb::isa::pool2d_run,                                                                          \
      sb::isa::interpolate_run,                                                                     \
      sb::isa::pointwise_run,                                                                       \
@@ -147,6 +156,13 @@ int sb_set_isa(const char *name) {
     if (!kernels) return -1;
     choice().kernels = kernels;
     return 0;
+}
+
+int sb_conv2d_has(int algorithm) {
+#if defined(__x86_64__)
+    if (algorithm == SB_PAIRS && !__builtin_cpu_supports("avx512bf16")) return 0;
+#endif
+    return algorithm >= SB_DIRECT && algorithm <= SB_PAIRS && current().conv2d[algorithm].run;
 }
 
 int64_t sb_conv2d_packed_size(const sb_conv2d *conv) { return HEADER + current().conv2d[conv->algorithm].packed_size(*conv); }

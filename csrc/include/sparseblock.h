@@ -105,8 +105,9 @@ typedef enum sb_pad_mode { SB_PAD_CONSTANT = 0, SB_PAD_REFLECT = 1, SB_PAD_REPLI
  * `transposed` != 0: conv_transpose2d with the same meaning of the fields as in PyTorch (weight [c, k/groups, r, s]).
  * `algorithm`: how the sum is taken; all have the same meaning, each its own rounding. Winograd's F(2x2, 3x3) and F(4x4, 3x3)
  * exist for 3x3 kernels of stride 1, dilation 1 and one group, constant padding, not transposed; a NaN or infinity spreads
- * within a tile. */
-typedef enum sb_algorithm { SB_DIRECT = 0, SB_WINOGRAD_2X2 = 1, SB_WINOGRAD_4X4 = 2 } sb_algorithm;
+ * within a tile. Pairs: weights rounded to bfloat16, and dot products of two channels; planes must be SB_BF16 and groups of an even
+ * number of input channels, and sb_conv2d_has says whether the processor has the instructions. */
+typedef enum sb_algorithm { SB_DIRECT = 0, SB_WINOGRAD_2X2 = 1, SB_WINOGRAD_4X4 = 2, SB_PAIRS = 3 } sb_algorithm;
 typedef struct sb_conv2d {
     int32_t in_channels, out_channels, groups;
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
@@ -185,6 +186,7 @@ SB_API int sb_set_isa(const char *name);
 /* Elements that sb_conv2d_pack writes for this conv, and the packing itself. `weight` is contiguous, [k, c/groups, r, s]
  * (transposed: [c, k/groups, r, s]). The packed form is private to this process; it runs on the
  * instruction set that was chosen when it was packed, whatever sb_set_isa chooses later. */
+SB_API int sb_conv2d_has(int algorithm); /* whether the instruction set in force computes it */
 SB_API int64_t sb_conv2d_packed_size(const sb_conv2d *conv);
 SB_API void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *packed);
 

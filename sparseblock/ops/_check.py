@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from sparseblock import backends
-from sparseblock.algorithm import ALGORITHMS, obstacle
+from sparseblock.algorithm import ALGORITHMS, NEEDS, obstacle
 from sparseblock.blocks import BlockSet, check_list
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import LIMIT, cell_extent, pool_extent
@@ -276,16 +276,15 @@ def channel_vector(op: str, name: str, vector: torch.Tensor | None, channels: in
         )
 
 
-def algorithm(op: str, name: str, kernel, stride, dilation, groups: int, padding_mode: str) -> None:
+def algorithm(
+    op: str, name: str, kernel, stride, dilation, groups: int, per_group: int, dtype: torch.dtype, padding_mode: str
+) -> None:
     """`name` is an algorithm that can compute this convolution."""
     if not isinstance(name, str) or name not in ALGORITHMS:
         raise SparseBlockError(f"{op}: algorithm is {name!r}; it must be one of {', '.join(ALGORITHMS)}")
-    against = obstacle(name, kernel, stride, dilation, groups, padding_mode=padding_mode)
+    against = obstacle(name, kernel, stride, dilation, groups, per_group, dtype, padding_mode=padding_mode)
     if against:
-        raise SparseBlockError(
-            f"{op}: algorithm is {name!r}, but {against}; it needs a 3x3 kernel, stride 1, dilation 1, one "
-            "group and zeros around: use 'direct'"
-        )
+        raise SparseBlockError(f"{op}: algorithm is {name!r}, but {against}; it needs {NEEDS[name]}: use 'direct'")
 
 
 def activation(

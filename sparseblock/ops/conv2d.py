@@ -63,14 +63,16 @@ def conv2d(
         algorithm: how the sum is computed. "direct", or for a 3x3 kernel with stride 1, dilation 1, one group and zeros
             around "winograd_2x2" or "winograd_4x4", Winograd's F(2x2, 3x3) and F(4x4, 3x3): 2.25 and 4 times fewer
             products, other rounding (`sparseblock.testing.winograd_tolerance`), and a NaN or infinity in x reaches up
-            to 2 or 4 pixels further. The reference backend takes all for the direct sum.
+            to 2 or 4 pixels further. For bfloat16 maps with an even number of input channels in a group, on processors
+            with AVX512-BF16, "bf16_pairs": weights are rounded to bfloat16, sums are float32. The reference backend
+            takes all for the direct sum.
 
     Returns:
         `out`.
 
     Raises:
         SparseBlockError: shapes, dtypes, devices, layouts, algorithm or block grid
-            do not fit; memory is shared; or `out` is a leaf that requires grad.
+            do not fit; the processor lacks the algorithm; memory is shared; or `out` is a leaf that requires grad.
 
     Example:
         >>> x = torch.randn(1, 3, 30, 40).contiguous(memory_format=torch.channels_last)
@@ -100,7 +102,7 @@ def conv2d(
             f"(x: {_check.shape(x)}, groups={groups}); weight.shape[1]*groups must equal c"
         )
     _check.padding_mode(op, padding_mode, sides, x, ("zeros", "reflect", "replicate", "circular"))
-    _check.algorithm(op, algorithm, kernel, stride, dilation, groups, padding_mode)
+    _check.algorithm(op, algorithm, kernel, stride, dilation, groups, per_group, x.dtype, padding_mode)
     padded = [size + sum(around) for size, around in zip(x.shape[2:], sides, strict=True)]
     extent = [conv_extent(*sizes, 0, d) for *sizes, d in zip(padded, kernel, stride, dilation, strict=True)]
     if min(extent) < 1:

@@ -3,8 +3,8 @@
 A 1x1 after a 3x3, a residual block's pointwise parts, a pool whose window is its stride: such nodes need not wait for
 each other over the whole list of blocks. They run one after the other for a piece of a block, while it is in the
 second-level cache (`csrc/cpu/run.cpp`). The first may read planes with a halo: whatever it reads was there before. It
-is a convolution: those fetch what their next piece reads while they compute. All convolutions are direct sums without
-another padding than zeros: the tiles of Winograd's are placed by the block, so their bits would depend on the piece.
+is a convolution: those fetch what their next piece reads while they compute. No convolution has Winograd's tiles, which
+are placed by the block, so that their bits would depend on the piece, or another padding than zeros.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sparseblock.algorithm import ALGORITHMS
 from sparseblock.backends.cpu import native
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.concats import homes
@@ -87,7 +88,7 @@ def _runs_in_pieces(node: Node, placements: dict[str, Placement], algorithms: Ma
         return False
     match node.op:
         case Conv2d(padding_mode=mode):
-            return mode == "zeros" and algorithms[node.output] == "direct"
+            return mode == "zeros" and ALGORITHMS[algorithms[node.output]] is None
         case Pool2d() | Interpolate() | Pointwise():
             return True
     return False

@@ -32,7 +32,7 @@ class Candidate:
     """An algorithm that a convolution could take.
 
     Attributes:
-        algorithm: "direct", "winograd_2x2" or "winograd_4x4".
+        algorithm: a key of `sparseblock.algorithm.ALGORITHMS`.
         seconds: for the blocks that were measured; None where it was not.
         reason: why it was chosen or rejected.
     """
@@ -61,21 +61,32 @@ class Choice:
 class _Shape:
     """What a measurement depends on."""
 
+    candidates: tuple[str, ...]
     channels: int
-    out_channels: int
+    weight: tuple[int, ...]
+    groups: int
+    stride: tuple[int, int]
     padding: tuple[int, int]
+    dilation: tuple[int, int]
+    dtype: torch.dtype
     block: tuple[int, int]
     blocks: int
     isa: bytes
     threads: int
 
 
-def choose(graph: Graph, placements: dict[str, Placement], pinned: str | Mapping[str, str] | None) -> dict[str, Choice]:
+def choose(
+    graph: Graph,
+    placements: dict[str, Placement],
+    pinned: str | Mapping[str, str] | None,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Choice]:
     """The choice for every native convolution, by the name of its output.
 
     Args:
         pinned: an algorithm for every convolution that it can compute (the direct one for the others), or the algorithm
             of each convolution by the name of its output, as `Plan.algorithms` has them; None: what measures fastest.
+        dtype: what maps are stored in.
 
     Raises:
         SparseBlockError: `pinned` names an unknown algorithm or convolution, lacks one, or has one that cannot be
@@ -83,24 +94,24 @@ def choose(graph: Graph, placements: dict[str, Placement], pinned: str | Mapping
     """
     convs = [node for node in graph.nodes if isinstance(node.op, Conv2d)]
     if pinned is None:
-        return {node.output: _measured(node, graph, placements[node.output]) for node in convs}
+        return {node.output: _measured(node, graph, placements[node.output], dtype) for node in convs}
     if isinstance(pinned, Mapping) and (unknown := sorted(pinned.keys() - {node.output for node in convs})):
         raise SparseBlockError(
             f"compile: algorithms names {unknown[0]!r}, which is no convolution here; "
             "pass Plan.algorithms of the same network"
         )
     by_name = pinned if isinstance(pinned, Mapping) else dict.fromkeys((node.output for node in convs), pinned)
-    return {node.output: _pinned(node, by_name, isinstance(pinned, Mapping)) for node in convs}
+    return {node.output: _pinned(node, by_name, isinstance(pinned, Mapping), dtype) for node in convs}
 
 
-def _pinned(node: Node, by_name: Mapping[str, str], strict: bool) -> Choice:
+def _pinned(node: Node, by_name: Mapping[str, str], strict: bool, dtype: torch.dtype) -> Choice:
     algorithm = by_name.get(node.output)
     if algorithm not in ALGORITHMS:
         raise SparseBlockError(
             f"compile: algorithms has {algorithm!r} for convolution {node.output!r}; it must be one of "
             f"{', '.join(ALGORITHMS)}: pass one for all, Plan.algorithms of the same network, or None to measure"
         )
-    against = _obstacle(algorithm, node)
+    against = _obstacle(algorithm, node, dtype)
     if against and strict:
         raise SparseBlockError(
             f"compile: algorithms has {algorithm!r} for convolution {node.output!r}, but {against}; use 'direct'"
@@ -111,9 +122,9 @@ def _pinned(node: Node, by_name: Mapping[str, str], strict: bool) -> Choice:
     return Choice(algorithm, (Candidate(algorithm, None, "pinned"),))
 
 
-def _measured(node: Node, graph: Graph, placement: Placement) -> Choice:
+def _measured(node: Node, graph: Graph, placement: Placement, dtype: torch.dtype) -> Choice:
     conv = node.op
-    against = {name: _obstacle(name, node) or _hopeless(name, conv) for name in ALGORITHMS}
+    against = {name: _obstacle(name, node, dtype) or _hopeless(name, conv) for name in ALGORITHMS}
     able = tuple(name for name, reason in against.items() if reason is None)
     rejected = [Candidate(name, None, reason) for name, reason in against.items() if reason is not None]
     if able == ("direct",):
@@ -123,8 +134,10 @@ def _measured(node: Node, graph: Graph, placement: Placement) -> Choice:
     block = (min(block[0], height), min(block[1], width))
     total = math.ceil(height / block[0]) * math.ceil(width / block[1])
     blocks = max(1, min(total // SHARE, PIXELS // (block[0] * block[1])))
-    k, c = conv.weight.shape[:2]
-    shape = _Shape(c, k, conv.padding, block, blocks, native.lib().sb_isa(), torch.get_num_threads())
+    window = (conv.groups, conv.stride, conv.padding, conv.dilation)
+    channels = conv.weight.shape[1] * conv.groups
+    where = (block, blocks, native.lib().sb_isa(), torch.get_num_threads())
+    shape = _Shape(able, channels, tuple(conv.weight.shape), *window, dtype, *where)
     seconds = _seconds(shape)
     best = min(able, key=lambda name: seconds[name])
     if seconds["direct"] < MARGIN * seconds[best]:
@@ -140,12 +153,13 @@ def _verdict(name: str, best: str, seconds: dict[str, float]) -> str:
     return f"{seconds[name] / seconds[best]:.2f} times the time of {best}"
 
 
-def _obstacle(algorithm: str, node: Node) -> str | None:
-    if node.gated and algorithm != "direct":
+def _obstacle(algorithm: str, node: Node, dtype: torch.dtype) -> str | None:
+    if node.gated and ALGORITHMS[algorithm]:
         return "it takes a gate, whose tiles may cut an algorithm's"
     conv = node.op
-    geometry = (conv.weight.shape[2:], conv.stride, conv.dilation, conv.groups, conv.transposed)
-    return obstacle(algorithm, *geometry, conv.padding_mode)
+    geometry = (conv.weight.shape[2:], conv.stride, conv.dilation, conv.groups, conv.weight.shape[1])
+    against = obstacle(algorithm, *geometry, dtype, conv.transposed, conv.padding_mode)
+    return against or packed_weight.missing(native.ALGORITHMS[algorithm])
 
 
 def _hopeless(algorithm: str, conv: Conv2d) -> str | None:
@@ -167,13 +181,15 @@ def _seconds(shape: _Shape) -> dict[str, float]:
     index = torch.cat([torch.zeros(shape.blocks, 1, dtype=torch.int32), places], 1).contiguous()
     count = torch.tensor([shape.blocks], dtype=torch.int32)
     height, width = rows * shape.block[0], cols * shape.block[1]
-    border = max(*shape.padding, 2)
-    memory = torch.zeros(1, height + 2 * border, width + 2 * border, shape.channels)
-    x = memory[:, border : border + height, border : border + width].permute(0, 3, 1, 2)
-    out = torch.zeros(1, height, width, shape.out_channels).permute(0, 3, 1, 2)
+    reach = (d * (r - 1) for d, r in zip(shape.dilation, shape.weight[2:], strict=True))
+    border = max(*shape.padding, *reach, 2)
+    sides = (height * shape.stride[0], width * shape.stride[1])
+    memory = torch.zeros(1, *(side + 2 * border for side in sides), shape.channels, dtype=shape.dtype)
+    x = memory[:, border : border + sides[0], border : border + sides[1]].permute(0, 3, 1, 2)
+    out = torch.zeros(1, height, width, shape.weight[0], dtype=shape.dtype).permute(0, 3, 1, 2)
     planes = (native.plane_of(x, border), native.plane_of(out), native.blocks_of(index, count, shape.block))
-    weight = torch.zeros(shape.out_channels, shape.channels, 3, 3)
-    runs = {name: _run(name, shape, weight, *planes) for name in ALGORITHMS}
+    weight = torch.zeros(shape.weight)
+    runs = {name: _run(name, shape, weight, *planes) for name in shape.candidates}
     least = dict.fromkeys(runs, math.inf)
     for round_ in range(1 + ROUNDS):
         for name, run in runs.items():
@@ -185,8 +201,8 @@ def _seconds(shape: _Shape) -> dict[str, float]:
 
 
 def _run(algorithm: str, shape: _Shape, weight: torch.Tensor, x, out, blocks) -> Callable[[], None]:
-    window = (1, 3, 3, 1, 1, *shape.padding, 1, 1, 0, native.PAD_MODES["zeros"])
-    conv = native.Conv2d(shape.channels, shape.out_channels, *window, native.ALGORITHMS[algorithm])
+    window = (*weight.shape[2:], *shape.stride, *shape.padding, *shape.dilation, 0, native.PAD_MODES["zeros"])
+    conv = native.Conv2d(shape.channels, len(weight), shape.groups, *window, native.ALGORITHMS[algorithm])
     packed = packed_weight.pack(conv, weight)
     conv.packed_weight = packed.data_ptr()
     epilogue = native.epilogue_of(activation="relu")

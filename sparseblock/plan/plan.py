@@ -70,7 +70,7 @@ class Plan:
         if dense:
             reason = self._placements[self._gated[dense[0]].output].reason
             raise SparseBlockError(f"compile: gates has {dense[0]!r}, which runs dense: {reason}")
-        self._choices = choose(graph, self._placements, algorithms)
+        self._choices = choose(graph, self._placements, algorithms, dtype)
         self.algorithms = {name: choice.algorithm for name, choice in self._choices.items()}
         self._chains = self._find_chains(graph, blocks)
         self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, blocks, self._placements, dtype, self._chains)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sparseblock import ops
+from sparseblock.algorithm import ALGORITHMS
 from sparseblock.backends.reference.group_norm import statistics
 from sparseblock.blocks import BlockSet
 from sparseblock.grid import cell_extent, conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
@@ -286,7 +287,7 @@ def _convolution(call, x, reads, out_shape, keywords, activation, residual, term
             addends = [None if bias is None else bias * residual.abs().max() for bias in addends]
             terms += 1
     algorithm = keywords.get("algorithm", "direct")
-    if algorithm == "direct":
+    if ALGORITHMS[algorithm] is None:
         allowed = tolerance(terms, *factors, addends=tuple(addends))
     else:
         allowed = winograd_tolerance(algorithm, *factors, addends=tuple(addends))

@@ -172,10 +172,28 @@ def channel_shuffle(draw: st.DrawFn) -> Case:
 @st.composite
 def conv2d(draw: st.DrawFn) -> Case:
     """Any kernel size, stride, padding, dilation and groups, also depthwise; bias, residual, activation or none."""
-    generator = draw(generators())
     groups = draw(st.sampled_from([1, 1, 2, 3, 16, 17]))
     c = groups * draw(CHANNELS if groups == 1 else st.sampled_from([1, 1, 2, 5]))
     k = groups * draw(CHANNELS if groups == 1 else st.sampled_from([1, 1, 2, 5]))
+    dtype = draw(DTYPES)
+    return _any_conv2d(draw, groups, c, k, dtype, draw(parameters(dtype)), "direct")
+
+
+@st.composite
+def bf16_pairs_conv2d(draw: st.DrawFn) -> Case:
+    """A convolution of bfloat16 maps by dot products of pairs, of any geometry. Weights are of bfloat16, so that the
+    exact result is that of the weights which are used.
+    """
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    c, k = groups * 2 * draw(st.integers(1, 20)), groups * draw(CHANNELS)
+    return _any_conv2d(draw, groups, c, k, torch.bfloat16, torch.bfloat16, "bf16_pairs")
+
+
+def _any_conv2d(
+    draw: st.DrawFn, groups: int, c: int, k: int, dtype: torch.dtype, parameter: torch.dtype, algorithm: str
+) -> Case:
+    """Maps of `dtype`, weight and bias of `parameter`."""
+    generator = draw(generators())
     size, kernel = draw(st.tuples(SIDES, SIDES)), draw(pairs(1, 4))
     geometry = {"stride": draw(pairs(1, 3)), "dilation": draw(pairs(1, 3))}
     mode = draw(st.sampled_from(["zeros", "zeros", *PAD_MODES]))
@@ -185,12 +203,11 @@ def conv2d(draw: st.DrawFn) -> Case:
     extent = [conv_extent(*axis) for axis in axes]
     assume(min(extent) >= 1)
     geometry |= {"padding": padding, "padding_mode": mode}
-    n, dtype = draw(st.integers(1, 2)), draw(DTYPES)
-    parameter = draw(parameters(dtype))
+    n = draw(st.integers(1, 2))
     x, weight = values(generator, n, c, *size, dtype=dtype), values(generator, k, c // groups, *kernel, dtype=parameter)
     bias = values(generator, k, dtype=parameter) if draw(st.booleans()) else None
     residual = draw(second_inputs(generator, n, k, *extent, dtype=dtype)) if draw(st.booleans()) else None
-    fused = draw(activations(k, generator)) | {"combine": draw(st.sampled_from(["add", "mul"]))}
+    fused = draw(activations(k, generator)) | {"combine": draw(st.sampled_from(["add", "mul"])), "algorithm": algorithm}
     return draw(with_blocks(cases.conv2d(x, weight, bias, residual, **geometry, groups=groups, **fused)))
 
 

@@ -83,6 +83,39 @@ void check_kernel(Random &random, int number, const Format &format, int h, int w
         if (out[i] != format.round(wide_out[i])) fail("halves", number, "a kernel gives other bits than on floats, rounded");
 }
 
+/* Dot products of pairs against the direct sum: of whole and small numbers every sum is exact, whatever its order. */
+void check_pairs(Random &random, int number) {
+    if (!sb_conv2d_has(SB_PAIRS)) return;
+    const int c = 2 * random.between(1, 20), groups = random.between(1, 3), k = groups * random.between(1, 40);
+    const int h = random.between(1, 20), w = random.between(1, 20);
+    sb_conv2d conv = {};
+    conv.in_channels = groups * c, conv.out_channels = k, conv.groups = groups;
+    conv.kernel_h = random.between(1, 3), conv.kernel_w = random.between(1, 3);
+    conv.stride_h = conv.stride_w = random.between(1, 3);
+    conv.dilation_h = conv.dilation_w = random.between(1, 6);
+    conv.pad_h = conv.kernel_h / 2 * conv.dilation_h, conv.pad_w = conv.kernel_w / 2 * conv.dilation_w;
+    const int oh = (h + 2 * conv.pad_h - conv.dilation_h * (conv.kernel_h - 1) - 1) / conv.stride_h + 1;
+    const int ow = (w + 2 * conv.pad_w - conv.dilation_w * (conv.kernel_w - 1) - 1) / conv.stride_w + 1;
+    if (h + 2 * conv.pad_h < conv.dilation_h * (conv.kernel_h - 1) + 1 || w + 2 * conv.pad_w < conv.dilation_w * (conv.kernel_w - 1) + 1)
+        return;
+    std::vector<float> weight((size_t)k * c * conv.kernel_h * conv.kernel_w);
+    for (float &v : weight) v = (float)random.between(-1, 1);
+    std::vector<uint16_t> x((size_t)h * w * groups * c), outs[2];
+    for (uint16_t &v : x) v = FORMATS[0].round((float)random.between(-1, 1));
+    const sb_epilogue none = {};
+    const sb_plane from = plane_of(x.data(), SB_BF16, h, w, groups * c);
+    for (int i = 0; i < 2; ++i) {
+        conv.algorithm = i ? SB_PAIRS : SB_DIRECT;
+        std::vector<float> packed(sb_conv2d_packed_size(&conv));
+        sb_conv2d_pack(&conv, weight.data(), packed.data());
+        conv.packed_weight = packed.data();
+        outs[i].resize((size_t)oh * ow * k);
+        const sb_plane to = plane_of(outs[i].data(), SB_BF16, oh, ow, k);
+        sb_conv2d_run(&conv, &none, &from, nullptr, nullptr, &to, 2);
+    }
+    if (outs[0] != outs[1]) fail("halves", number, "dot products of pairs are not the direct sum");
+}
+
 } // namespace
 
 void check_halves(Random &random, int number) {
@@ -120,4 +153,5 @@ void check_halves(Random &random, int number) {
     check_kernel(random, number, format, h, w, c, h, w, c, [&](sb_plane x, sb_plane residual, sb_plane out) {
         sb_pointwise_run(&relu, &x, &residual, nullptr, &out, 2);
     });
+    check_pairs(random, number);
 }

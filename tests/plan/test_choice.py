@@ -49,7 +49,7 @@ def test_the_fastest_runs_where_it_can(monkeypatch, fastest):
     asked = costs(monkeypatch, **{**times, fastest: 1e-3})
     plan = compiled()
     assert [algorithm_of(plan, name) for name in "0245"] == ["direct", fastest, "direct", "direct"]
-    assert [(shape.channels, shape.out_channels, shape.block) for shape in asked] == [(32, 40, (16, 16))]
+    assert [(shape.weight, shape.block) for shape in asked] == [((40, 32, 3, 3), (16, 16))]
     kernels = {row.name: row.kernel.split()[2:] for row in plan.report().nodes}
     assert kernels["2"] == ([] if fastest == "direct" else [fastest])
 
@@ -110,6 +110,7 @@ def test_explain_has_every_candidate_with_its_time_and_reason(monkeypatch):
         "  direct           3.000 ms  3.00 times the time of winograd_4x4",
         "  winograd_2x2     2.000 ms  2.00 times the time of winograd_4x4",
         "  winograd_4x4     1.000 ms  fastest",
+        "  bf16_pairs                 its maps are float32",
     ]
     said = sparseblock.explain(plan)
     assert "3 channels: below 32 it is not tried" in said and "its stride is 2x2" in said

@@ -43,8 +43,8 @@ POOL_MAX, POOL_AVG = range(2)  # sb_pool
 NEAREST, BILINEAR = range(2)  # sb_resize
 NORMS = {"l1": 0, "l2": 1, "max": 2}  # sb_norm
 PAD_MODES = {"constant": 0, "zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}  # sb_pad_mode
-DIRECT, WINOGRAD_2X2, WINOGRAD_4X4 = range(3)  # sb_algorithm
-ALGORITHMS = {"direct": DIRECT, "winograd_2x2": WINOGRAD_2X2, "winograd_4x4": WINOGRAD_4X4}
+DIRECT, WINOGRAD_2X2, WINOGRAD_4X4, PAIRS = range(4)  # sb_algorithm
+ALGORITHMS = {"direct": DIRECT, "winograd_2x2": WINOGRAD_2X2, "winograd_4x4": WINOGRAD_4X4, "bf16_pairs": PAIRS}
 PIXEL_SHUFFLE, PIXEL_UNSHUFFLE, CHANNEL_SHUFFLE = range(3)  # sb_shuffle_kind
 SHUFFLES = {"pixel_shuffle": PIXEL_SHUFFLE, "pixel_unshuffle": PIXEL_UNSHUFFLE, "channel_shuffle": CHANNEL_SHUFFLE}
 LONGEST_CHAIN = 16  # SB_LONGEST_CHAIN
@@ -315,6 +315,7 @@ _FUNCTIONS = {
     "sb_isa": (c_char_p, []),
     "sb_isa_problem": (c_char_p, []),
     "sb_set_isa": (c_int, [c_char_p]),
+    "sb_conv2d_has": (c_int, [c_int]),
     "sb_conv2d_packed_size": (c_int64, [POINTER(Conv2d)]),
     "sb_conv2d_pack": (None, [POINTER(Conv2d), c_void_p, c_void_p]),
     "sb_conv2d_run": (

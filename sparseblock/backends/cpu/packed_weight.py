@@ -8,13 +8,28 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparseblock.backends.cpu import native
+from sparseblock.errors import SparseBlockError
 
 # weight -> {geometry of the convolution: (version and alias of the weight when it was packed, packed weight)}
 _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
+def missing(algorithm: int) -> str | None:
+    """Why the instruction set in force does not compute a number of `native.ALGORITHMS`; None: it does."""
+    if native.lib().sb_conv2d_has(algorithm):
+        return None
+    return f"the processor, or the instruction set in force ({native.lib().sb_isa().decode()}), lacks AVX512-BF16"
+
+
 def pack(conv: native.Conv2d, weight: torch.Tensor) -> torch.Tensor:
-    """The packed form of `weight`, [k, c / groups, r, s] or transposed [c, k / groups, r, s], for `conv`."""
+    """The packed form of `weight`, [k, c / groups, r, s] or transposed [c, k / groups, r, s], for `conv`.
+
+    Raises:
+        SparseBlockError: the instruction set in force lacks the algorithm.
+    """
+    against = missing(conv.algorithm)
+    if against:
+        raise SparseBlockError(f"conv2d: algorithm is 'bf16_pairs', but {against}; use 'direct'")
     packed = torch.empty(native.lib().sb_conv2d_packed_size(byref(conv)))
     contiguous = weight.float().contiguous()
     native.lib().sb_conv2d_pack(byref(conv), contiguous.data_ptr(), packed.data_ptr())
