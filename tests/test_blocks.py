@@ -55,6 +55,13 @@ def test_list_without_a_wait_for_the_device(kernel, cuda_device):
     check()
 
 
+def test_on_a_device_nothing_is_read_back():
+    """A tensor on "meta" has no values: to read one raises."""
+    blocks = BlockSet.all(2, 3, 4, 16, device="meta").with_block(8)
+    assert blocks.index.shape == (24, 3) and blocks.count.shape == (1,) and blocks.block == (8, 8)
+    assert {tensor.device.type for tensor in (blocks.index, blocks.count, blocks.to_mask())} == {"meta"}
+
+
 @given(masks())
 def test_the_native_list_is_the_same(mask):
     index, count = torch.empty(mask.numel(), 3, dtype=torch.int32), c_int32()

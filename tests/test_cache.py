@@ -127,3 +127,13 @@ def test_a_reset_forgets_one_stream_or_all():
 def test_wrong_input_is_one_clear_line(call, message):
     with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
         call()
+
+
+def test_on_a_device_every_plane_is_there_and_none_is_read_back():
+    """A tensor on "meta" has no values: to read one raises."""
+    specs = [PlaneSpec("a", c=3, h=5, w=6, border=1), PlaneSpec("b", c=2, h=5, w=6, parent="a", offset=1)]
+    cache = FeatureCache([*specs, PlaneSpec("c", c=3, h=5, w=6, shared=0)], streams=2, device="meta")
+    cache.reset(1)
+    cache.reset()
+    for state in (cache, cache.fork()):
+        assert {state[name].device.type for name in "abc"} == {"meta"}

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from sparseblock import BlockSet, ops
+from sparseblock.backends.reference import global_avg_pool2d as reference
+from sparseblock.backends.reference import group_norm
 from sparseblock.testing import assert_identical, assert_matches, cases, channels_last, check_contract, tolerance
 
 SIZE, CELL, GRID = (11, 13), (4, 5), (3, 3)
@@ -205,3 +207,9 @@ def test_nan_gives_a_norm_of_nan(name, norm, there):
         x[place] = float("nan")
     there(ops.block_norm)(x=x, blocks=EVERYTHING.with_block(1), out=out, cell=CELL, norm=norm)
     assert out.isnan().nonzero().tolist() == [[0, 0, 0, 0], [1, 0, 1, 1]]
+
+
+def test_the_reference_counts_pixels_where_the_map_is():
+    moments = torch.empty(2, 6, *GRID, device="meta")
+    assert reference.mean(moments, SIZE, CELL).device.type == "meta"
+    assert {part.device.type for part in group_norm.statistics(moments, SIZE, CELL, 3)} == {"meta"}

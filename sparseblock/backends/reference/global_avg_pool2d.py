@@ -17,9 +17,11 @@ def mean(moments: torch.Tensor, size, cell) -> torch.Tensor:
 
 
 def pixels(size, cell, like: torch.Tensor) -> torch.Tensor:
-    """[rows, cols], of the dtype of `like`: the pixels of a map of `size` in each cell."""
+    """[rows, cols], of the dtype and device of `like`: the pixels of a map of `size` in each cell."""
     sides = [
-        torch.tensor([min(side, length - start) for start in range(0, length, side)], dtype=like.dtype)
+        torch.tensor(
+            [min(side, length - start) for start in range(0, length, side)], dtype=like.dtype, device=like.device
+        )
         for length, side in zip(size, cell, strict=True)
     ]
     return sides[0][:, None] * sides[1][None, :]
