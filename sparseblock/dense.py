@@ -15,7 +15,7 @@ from sparseblock import backends
 from sparseblock.errors import SparseBlockError
 
 
-def area_mean(x: torch.Tensor, window: int, rows: int, cols: int) -> tuple[torch.Tensor, bool]:
+def area_mean(x: torch.Tensor, window: int, rows: int, cols: int) -> tuple[torch.Tensor, bool | torch.Tensor]:
     """Averages of x over windows of `window` x `window` pixels, and whether all of them are finite.
 
     Every pixel of x enters exactly one average, so a NaN or an infinity anywhere in x shows. The last windows are
@@ -27,7 +27,8 @@ def area_mean(x: torch.Tensor, window: int, rows: int, cols: int) -> tuple[torch
         rows, cols: of the result, at least h / window and w / window.
 
     Returns:
-        ([n, c, rows, cols], contiguous; whether it is finite).
+        ([n, c, rows, cols], contiguous; whether it is finite, on the cuda backend as a bool tensor [] of the device,
+        for which nothing waits).
 
     Raises:
         SparseBlockError: x is no map of a dtype that the backend computes in, or the result is too small.

@@ -45,30 +45,43 @@ def _reference(function, *arguments, **options):
         return function(*map(double, arguments), **options)
 
 
-@given(st.tuples(st.integers(1, 2), st.integers(1, 4), SIDES, SIDES), st.integers(1, 9), st.integers(0, 2), LAYOUTS)
-def test_area_means(shape, window, more, layout):
-    x = torch.randn(shape)
-    rows, cols = -(-shape[2] // window) + more, -(-shape[3] // window) + more
-    means, finite = dense.area_mean(_strided(x, layout), window, rows, cols)
-    expected, _ = _reference(dense.area_mean, x, window, rows, cols)
-    assert finite
-    # A mean of n values of magnitude m is off by at most (n + 1) roundings of m.
-    bound = (window**2 + 1) * torch.finfo(torch.float32).eps * x.abs().max().item()
-    torch.testing.assert_close(means.double(), expected, rtol=0, atol=bound)
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request):
+    """Where the backend of the test computes."""
+    with sparseblock.backend(request.param):
+        yield torch.device("cpu") if request.param == "cpu" else request.getfixturevalue("cuda_device")
 
 
-@given(
-    st.tuples(st.integers(1, 2), st.integers(1, 3), SIDES, SIDES), st.integers(1, 6), st.randoms(use_true_random=False),
-    LAYOUTS, st.sampled_from([float("nan"), float("inf"), -float("inf")]),
-)  # fmt: skip
-def test_a_number_that_is_not_finite_shows_wherever_it_is(shape, window, random, layout, bad):
-    x = torch.zeros(shape)
-    place = [random.randrange(size) for size in shape]
-    x[tuple(place)] = bad
-    means, finite = dense.area_mean(_strided(x, layout), window, -(-shape[2] // window), -(-shape[3] // window))
-    assert not finite
-    wrong = ~means.isfinite()
-    assert wrong.sum() == 1 and wrong[place[0], place[1], place[2] // window, place[3] // window]
+def test_area_means(device):
+    @given(st.tuples(st.integers(1, 2), st.integers(1, 4), SIDES, SIDES), st.integers(1, 9), st.integers(0, 2), LAYOUTS)
+    def check(shape, window, more, layout):
+        x = torch.randn(shape)
+        rows, cols = -(-shape[2] // window) + more, -(-shape[3] // window) + more
+        means, finite = dense.area_mean(_strided(x.to(device), layout), window, rows, cols)
+        expected, _ = _reference(dense.area_mean, x, window, rows, cols)
+        assert finite
+        # A mean of n values of magnitude m is off by at most (n + 1) roundings of m.
+        bound = (window**2 + 1) * torch.finfo(torch.float32).eps * x.abs().max().item()
+        torch.testing.assert_close(means.cpu().double(), expected, rtol=0, atol=bound)
+
+    check()
+
+
+def test_a_number_that_is_not_finite_shows_wherever_it_is(device):
+    @given(
+        st.tuples(st.integers(1, 2), st.integers(1, 3), SIDES, SIDES), st.integers(1, 6),
+        st.randoms(use_true_random=False), LAYOUTS, st.sampled_from([float("nan"), float("inf"), -float("inf")]),
+    )  # fmt: skip
+    def check(shape, window, random, layout, bad):
+        x = torch.zeros(shape, device=device)
+        place = [random.randrange(size) for size in shape]
+        x[tuple(place)] = bad
+        means, finite = dense.area_mean(_strided(x, layout), window, -(-shape[2] // window), -(-shape[3] // window))
+        assert not finite
+        wrong = ~means.isfinite()
+        assert wrong.sum() == 1 and wrong[place[0], place[1], place[2] // window, place[3] // window]
+
+    check()
 
 
 EPS = torch.finfo(torch.float32).eps
