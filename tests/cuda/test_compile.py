@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_kernels_of_the_package_go_before_the_compiler_where_they_fit(cache, tmp
 
 
 def test_cmake_compiles_every_kernel_ahead_of_time(tmp_path):
-    source = sources()[0].parents[1]
+    source = Path(__file__).parents[2]
     options = ["-DSPARSEBLOCK_CUDA_AOT=sm_80", f"-DPython_EXECUTABLE={sys.executable}"]
     for command in (
         ["cmake", "-S", source, "-B", tmp_path, *options],

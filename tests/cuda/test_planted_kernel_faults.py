@@ -178,27 +178,31 @@ FLAGS = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fopenmp", "-fPIC", "-ffp-co
 
 
 def compiled(kernel, source, folder):
-    """The object of `kernel`, or of the emulation itself where it is None, from the sources in `source`."""
-    name = kernel.name if kernel else "machine"
-    macros = {"SB_NAME": name, **kernel.macros} if kernel else {}
+    """The object of `kernel` from the sources in `source`."""
+    macros = {"SB_NAME": kernel.name, **kernel.macros}
     text = "".join(f"#define {macro} {value}\n" for macro, value in macros.items())
-    text += f'#include "{kernel.source if kernel else "emulated/machine.cpp"}"\n'
-    (folder / f"{name}.cpp").write_text(text)
+    (folder / f"{kernel.name}.cpp").write_text(f'{text}#include "{kernel.source}"\n')
     include = [f"-I{source}", f"-I{CUDA.parent / 'include'}"]
-    subprocess.run(["g++", *FLAGS, *include, "-c", f"{name}.cpp", "-o", f"{name}.o"], cwd=folder, check=True)
-    return folder / f"{name}.o"
+    files = ["-c", f"{kernel.name}.cpp", "-o", f"{kernel.name}.o"]
+    subprocess.run(["g++", *FLAGS, *include, *files], cwd=folder, check=True)
+    return folder / f"{kernel.name}.o"
 
 
 def linked(objects, folder):
-    subprocess.run(["g++", "-fopenmp", "-shared", *map(str, objects), "-o", "kernels.so"], cwd=folder, check=True)
+    subprocess.run(["g++", "-shared", *map(str, objects), "-o", "kernels.so"], cwd=folder, check=True)
     return folder / "kernels.so"
 
 
 @pytest.fixture(scope="module")
 def faultless(tmp_path_factory):
-    """The objects of the kernels as they are, by kernel, that of the emulation by None."""
+    """The objects of the kernels as they are, by kernel; by None the machine that runs all of them, one library, since
+    its threads' stacks stay until the process ends.
+    """
     folder = tmp_path_factory.mktemp("faultless")
-    return {kernel: compiled(kernel and kernels()[kernel], CUDA, folder) for kernel in (None, *kernels())}
+    machine = folder / "machine.so"
+    source = CUDA / "emulated" / "machine.cpp"
+    subprocess.run(["g++", *FLAGS, "-shared", f"-I{CUDA.parent / 'include'}", source, "-o", machine], check=True)
+    return {**{name: compiled(kernel, CUDA, folder) for name, kernel in kernels().items()}, None: machine}
 
 
 def with_fault(faultless, folder, file, there, instead):

@@ -133,9 +133,7 @@ def test_a_processor_without_it_says_so():
     x, out = (channels_last(torch.zeros(1, 4, 8, 8, dtype=torch.bfloat16)) for _ in range(2))
     native.lib().sb_set_isa(b"avx2" if before.startswith(b"avx") else before)
     try:
-        with pytest.raises(
-            SparseBlockError, match="lacks AVX512-BF16; use 'direct'"
-        ):
+        with pytest.raises(SparseBlockError, match="lacks AVX512-BF16; use 'direct'"):
             ops.conv2d(x, torch.zeros(4, 4, 1, 1), None, BlockSet.all(1, 1, 1, 8), out, algorithm="bf16_pairs")
     finally:
         native.lib().sb_set_isa(before)
