@@ -45,6 +45,7 @@ struct Kernels {
     decltype(&sb::SB_ANY::block_norm_run) block_norm_run;
     decltype(&sb::SB_ANY::global_avg_pool2d_run) global_avg_pool2d_run;
     decltype(&sb::SB_ANY::group_norm_run) group_norm_run;
+    decltype(&sb::SB_ANY::channel_norm_run) channel_norm_run;
     decltype(&sb::SB_ANY::pad_run) pad_run;
     decltype(&sb::SB_ANY::shuffle_run) shuffle_run;
     decltype(&sb::SB_ANY::within) within;
@@ -88,6 +89,7 @@ bool has_generic() { return true; }
      sb::isa::block_norm_run,                                                                      \
      sb::isa::global_avg_pool2d_run,                                                               \
      sb::isa::group_norm_run,                                                                      \
+     sb::isa::channel_norm_run,                                                                    \
      sb::isa::pad_run,                                                                             \
      sb::isa::shuffle_run,                                                                         \
      sb::isa::within,                                                                              \
@@ -210,6 +212,11 @@ void sb_global_avg_pool2d_run(const sb_moments *moments, const sb_plane *x, cons
 void sb_group_norm_run(const sb_group_norm *norm, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *moments,
                        const sb_blocks *blocks, const sb_plane *out, int threads) {
     current().group_norm_run(*norm, *epilogue, *x, *moments, blocks, *out, threads);
+}
+
+void sb_channel_norm_run(const sb_channel_norm *norm, const sb_epilogue *epilogue, const sb_plane *x, const sb_blocks *blocks,
+                         const sb_plane *out, int threads) {
+    current().channel_norm_run(*norm, *epilogue, *x, blocks, *out, threads);
 }
 
 void sb_pad_run(const sb_pad *pad, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads) {

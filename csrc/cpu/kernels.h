@@ -33,6 +33,8 @@
                                int threads);                                                                                \
     void group_norm_run(const sb_group_norm &norm, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane &moments, \
                         const sb_blocks *blocks, const sb_plane &out, int threads);                                         \
+    void channel_norm_run(const sb_channel_norm &norm, const sb_epilogue &epilogue, const sb_plane &x,                      \
+                          const sb_blocks *blocks, const sb_plane &out, int threads);                                       \
     void pad_run(const sb_pad &pad, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads);          \
     void shuffle_run(const sb_shuffle &shuffle, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out,            \
                      int threads);                                                                                          \

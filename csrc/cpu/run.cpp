@@ -49,6 +49,9 @@ void run_step(const sb_step &step, const sb_plane *x, const sb_plane *second, co
     case SB_OP_SHUFFLE:
         sb_shuffle_run(&step.u.shuffle, x, blocks, out, threads);
         break;
+    case SB_OP_CHANNEL_NORM:
+        sb_channel_norm_run(&step.u.channel_norm, &step.epilogue, x, blocks, out, threads);
+        break;
     case SB_OP_GROUP_NORM:
         sb_group_norm_run(&step.u.group_norm, &step.epilogue, x, second, blocks, out, threads); /* its moments, as they lie */
         break;

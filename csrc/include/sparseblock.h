@@ -151,6 +151,14 @@ typedef struct sb_group_norm {
     float eps;
 } sb_group_norm;
 
+/* What brings the channels of every pixel to one scale: softmax; division by their L2 norm, or by eps where that is larger; or
+ * layer normalization over them, (x - mean) / sqrt(variance + eps). */
+typedef enum sb_channel_norm_kind { SB_SOFTMAX = 0, SB_UNIT_LENGTH = 1, SB_UNIT_VARIANCE = 2 } sb_channel_norm_kind;
+typedef struct sb_channel_norm {
+    int32_t kind; /* sb_channel_norm_kind */
+    float eps;    /* not of softmax */
+} sb_channel_norm;
+
 /* Norms of the cells of a map, block_h x block_w pixels and all channels of them: how much there is, or changed. The sum of
  * magnitudes, the root of the sum of squares, or the largest magnitude; NaN is larger than any. */
 typedef enum sb_norm { SB_NORM_L1 = 0, SB_NORM_L2 = 1, SB_NORM_MAX = 2 } sb_norm;
@@ -213,6 +221,9 @@ SB_API void sb_global_avg_pool2d_run(const sb_moments *moments, const sb_plane *
 /* out = epilogue(x normalized by the current moments, a plane of order 2): scale and shift are the norm's weight and bias. */
 SB_API void sb_group_norm_run(const sb_group_norm *norm, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *moments,
                               const sb_blocks *blocks, const sb_plane *out, int threads);
+/* out = epilogue(x, its channels normalized), bias and residual left out; x may be `out` itself. */
+SB_API void sb_channel_norm_run(const sb_channel_norm *norm, const sb_epilogue *epilogue, const sb_plane *x, const sb_blocks *blocks,
+                                const sb_plane *out, int threads);
 SB_API void sb_pad_run(const sb_pad *pad, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);
 SB_API void sb_shuffle_run(const sb_shuffle *shuffle, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);
 /* Gradients, of the active blocks of grad_out alone, summed in the order of the list; all planes SB_F32. Of conv2d with respect
@@ -288,6 +299,7 @@ typedef enum sb_op {
     SB_OP_GROUP_NORM = 6, /* `residual` is the plane of moments */
     SB_OP_PAD = 7,
     SB_OP_SHUFFLE = 8,
+    SB_OP_CHANNEL_NORM = 9,
 } sb_op;
 #define SB_LONGEST_CHAIN 16
 typedef struct sb_step {
@@ -308,6 +320,7 @@ typedef struct sb_step {
         sb_interpolate interpolate;
         sb_moments moments;
         sb_group_norm group_norm;
+        sb_channel_norm channel_norm;
         sb_pad pad;
         sb_shuffle shuffle;
     } u;

@@ -15,7 +15,7 @@ Ops are differentiable, once, with respect to every map and parameter and to wha
 result, that gets where(active, 0, g), and everything else what the dense op gives for where(active, g, 0). Only what
 active blocks reach is computed. What an op read must not be written over before the backward pass (torch then raises).
 Gradients are float32 (float64 too on the reference backend). `mul`, `pad`, adaptive pools, statistics of a whole map,
-and convolutions that pad with other than zeros or multiply have none: where an input requires grad, they raise.
+norms over channels, and convolutions that pad with other than zeros or multiply have none: where an input requires grad, they raise.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ from sparseblock.ops.gather import gather
 from sparseblock.ops.global_avg_pool2d import global_avg_pool2d
 from sparseblock.ops.group_norm import group_norm
 from sparseblock.ops.interpolate import interpolate
+from sparseblock.ops.layer_norm import layer_norm
 from sparseblock.ops.max_pool2d import max_pool2d
 from sparseblock.ops.mul import mul
+from sparseblock.ops.normalize import normalize
 from sparseblock.ops.pad import pad
 from sparseblock.ops.pixel_shuffle import pixel_shuffle
 from sparseblock.ops.pixel_unshuffle import pixel_unshuffle
 from sparseblock.ops.scatter import scatter
+from sparseblock.ops.softmax import softmax
 
 __all__ = [
     "activation",
@@ -61,10 +64,13 @@ __all__ = [
     "global_avg_pool2d",
     "group_norm",
     "interpolate",
+    "layer_norm",
     "max_pool2d",
     "mul",
+    "normalize",
     "pad",
     "pixel_shuffle",
     "pixel_unshuffle",
     "scatter",
+    "softmax",
 ]

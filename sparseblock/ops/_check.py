@@ -69,6 +69,12 @@ def padding_mode(op: str, mode: str, padding: Sequence[Sequence[int]], x: torch.
             )
 
 
+def eps(op: str, value: float) -> None:
+    """What keeps a norm from a division by zero."""
+    if not isinstance(value, (int, float)) or not value >= 0:
+        raise SparseBlockError(f"{op}: eps is {value!r}; it must be a number of at least 0")
+
+
 def strided(op: str, name: str, tensor: torch.Tensor) -> None:
     """`tensor` is one, and has its elements in memory, not in a list."""
     if not isinstance(tensor, torch.Tensor):

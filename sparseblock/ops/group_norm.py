@@ -77,8 +77,7 @@ def group_norm(
         raise SparseBlockError(
             f"{op}: num_groups is {num_groups!r} for {channels} channels; it must be a positive divisor of them"
         )
-    if not isinstance(eps, (int, float)) or not eps >= 0:
-        raise SparseBlockError(f"{op}: eps is {eps!r}; it must be a number of at least 0")
+    _check.eps(op, eps)
     _check.apart(op, out, moments=moments)
     _group_norm(
         x, moments, weight, bias, blocks.index, blocks.count, blocks.block, out,

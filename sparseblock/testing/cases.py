@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -265,6 +266,37 @@ def group_norm(
     reads = {"x": _same(size), "moments": _whole(moments, size)}
     maps, exact = {"x": x, "moments": moments}, _activated(allowed, activation)
     return _case(ops.group_norm, maps, reads, x.shape, keywords | activation, *exact)
+
+
+def softmax(x: torch.Tensor) -> Case:
+    """`ops.softmax`, arguments as there."""
+    # Of p = e^d / S with d = x - max: d rounds, which moves p by p |d| / 2 <= 0.2 eps and S by log(c) / 2 eps of it at
+    # most (the mean of -d is an entropy); exp in p and in S is exact to 1 eps each, and the quotient rounds.
+    relative = EPS * (2.5 + math.log(x.shape[1]) / 2)
+    return _case(ops.softmax, {"x": x}, {"x": _same(x.shape[2:])}, x.shape, {}, 0.2 * EPS + TINY, relative)
+
+
+def normalize(x: torch.Tensor, *, eps: float = 1e-12) -> Case:
+    """`ops.normalize`, arguments as there."""
+    # Rounded once, from double precision.
+    return _case(ops.normalize, {"x": x}, {"x": _same(x.shape[2:])}, x.shape, {"eps": eps}, TINY, EPS)
+
+
+def layer_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    *,
+    eps: float = 1e-5,
+    **activation: object,
+) -> Case:
+    """`ops.layer_norm`, arguments as there."""
+    keywords = {"weight": weight, "bias": bias, "eps": eps}
+    wide = x.double()
+    normal = (wide - wide.mean(1, keepdim=True)) / (wide.var(1, unbiased=False, keepdim=True) + eps).sqrt()
+    # Rounded before weight and bias, and once by each, from statistics in double precision.
+    allowed = tolerance(1, normal, *(() if weight is None else (weight,)), addends=(bias,))
+    return _pointwise(ops.layer_norm, {"x": x}, keywords, activation, allowed)
 
 
 def _cat(*, blocks: BlockSet, out: torch.Tensor, **parts: torch.Tensor) -> torch.Tensor:

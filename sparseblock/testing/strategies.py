@@ -406,6 +406,35 @@ def group_norm(draw: st.DrawFn) -> Case:
     return draw(with_blocks(cases.group_norm(values(generator, n, c, *size, dtype=dtype), moments, *vectors, **fused)))
 
 
+@st.composite
+def softmax(draw: st.DrawFn) -> Case:
+    """Values near each other and far apart, also minus infinity beside others."""
+    shape, generator = (draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES)), draw(generators())
+    x = values(generator, *shape) * draw(st.sampled_from([1.0, 30.0])) + draw(st.sampled_from([0.0, 100.0]))
+    if draw(st.booleans()):
+        x[:, 1:][torch.rand(x[:, 1:].shape, generator=generator) < 0.3] = -torch.inf
+    return draw(with_blocks(cases.softmax(x.to(draw(DTYPES)))))
+
+
+@st.composite
+def normalize(draw: st.DrawFn) -> Case:
+    """Any length, none too; eps that counts and that does not."""
+    shape, generator = (draw(st.integers(1, 2)), draw(CHANNELS), draw(SIDES), draw(SIDES)), draw(generators())
+    x = values(generator, *shape) * (torch.rand(1, 1, *shape[2:], generator=generator) > 0.1)
+    return draw(with_blocks(cases.normalize(x.to(draw(DTYPES)), eps=draw(st.sampled_from([1e-12, 0.5])))))
+
+
+@st.composite
+def layer_norm(draw: st.DrawFn) -> Case:
+    """Channels near zero and far from it; weight, bias, activation or none."""
+    make, channels, fused = draw(_pointwise())
+    x, generator = make(values) + draw(st.sampled_from([0.0, 100.0])), draw(generators())
+    vectors = [
+        values(generator, channels, dtype=draw(parameters(x.dtype))) if draw(st.booleans()) else None for _ in range(2)
+    ]
+    return draw(with_blocks(cases.layer_norm(x, *vectors, eps=draw(st.sampled_from([1e-5, 0.1])), **fused)))
+
+
 # One strategy per op that obeys the contract as it stands; gather and scatter have a packed side.
 CASES = {
     "activation": activation,
@@ -423,9 +452,12 @@ CASES = {
     "global_avg_pool2d": global_avg_pool2d,
     "group_norm": group_norm,
     "interpolate": interpolate,
+    "layer_norm": layer_norm,
     "max_pool2d": max_pool2d,
     "mul": mul,
+    "normalize": normalize,
     "pad": pad,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
+    "softmax": softmax,
 }

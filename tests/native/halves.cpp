@@ -153,5 +153,8 @@ void check_halves(Random &random, int number) {
     check_kernel(random, number, format, h, w, c, h, w, c, [&](sb_plane x, sb_plane residual, sb_plane out) {
         sb_pointwise_run(&relu, &x, &residual, nullptr, &out, 2);
     });
+    const sb_channel_norm norm = {random.between(SB_SOFTMAX, SB_UNIT_VARIANCE), 1e-5f};
+    check_kernel(random, number, format, h, w, c, h, w, c,
+                 [&](sb_plane x, sb_plane, sb_plane out) { sb_channel_norm_run(&norm, &relu, &x, nullptr, &out, 2); });
     check_pairs(random, number);
 }

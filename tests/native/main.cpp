@@ -10,7 +10,7 @@ int main(int count, char **arguments) {
     } families[] = {
         {"conv2d", check_conv2d},       {"pool2d", check_pool2d},          {"interpolate", check_interpolate},
         {"pointwise", check_pointwise}, {"statistics", check_statistics}, {"pad", check_pad},
-        {"shuffle", check_shuffle},
+        {"shuffle", check_shuffle},     {"channel_norm", check_channel_norm},
         {"gather", check_gather_scatter}, {"run", check_run},              {"halves", check_halves},
         {"policy", check_policy},
     };

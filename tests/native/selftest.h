@@ -8,6 +8,7 @@ void check_pool2d(Random &random, int number);
 void check_interpolate(Random &random, int number);
 void check_pointwise(Random &random, int number);
 void check_statistics(Random &random, int number);
+void check_channel_norm(Random &random, int number);
 void check_pad(Random &random, int number);
 void check_shuffle(Random &random, int number);
 void check_gather_scatter(Random &random, int number);

@@ -375,6 +375,19 @@ ERRORS = {
         lambda: ops.group_norm(X, plane(2, 8, 2, 2), None, None, BLOCKS, POOLED, num_groups=2, cell=4, eps=-1),
         "group_norm: eps is -1; it must be a number of at least 0",
     ),
+    # Over channels.
+    "eps of a norm": (
+        lambda: ops.normalize(X, BLOCKS, X.clone(), eps="0"),
+        "normalize: eps is '0'; it must be a number of at least 0",
+    ),
+    "shape of a softmax": (
+        lambda: ops.softmax(X, BLOCKS, OUT),
+        "softmax: x is [n=2 c=4 h=8 w=8] but out is [n=2 c=6 h=8 w=8]; both must have one shape",
+    ),
+    "weight of a layer norm": (
+        lambda: ops.layer_norm(X, torch.ones(3), None, BLOCKS, X.clone()),
+        "layer_norm: weight is [3] for 4 output channels; it must be [4]",
+    ),
     # The rest.
     "scale": (
         lambda: ops.affine(X, torch.zeros(3), torch.zeros(4), BLOCKS, X.clone()),

@@ -26,6 +26,7 @@ def test_structs_have_the_sizes_and_offsets_of_the_header(tmp_path):
     enums += ["POOL_MAX", "POOL_AVG", "NEAREST", "BILINEAR", "DIRECT", "WINOGRAD_2X2", "WINOGRAD_4X4"]
     enums += ["OP_CONV2D", "OP_POOL2D", "OP_INTERPOLATE", "OP_POINTWISE"]
     enums += ["OP_BLOCK_MOMENTS", "OP_GLOBAL_AVG_POOL2D", "OP_GROUP_NORM", "OP_PAD", "OP_SHUFFLE"]
+    enums += ["OP_CHANNEL_NORM", "SOFTMAX", "UNIT_LENGTH", "UNIT_VARIANCE"]
     enums += ["PIXEL_SHUFFLE", "PIXEL_UNSHUFFLE", "CHANNEL_SHUFFLE"]
     for name in enums:
         lines.append(f'printf("{name} %d\\n", SB_{name});')

@@ -57,6 +57,12 @@ def samples(op: str) -> list[tuple]:
             (x, plane(8), slope, bias, *PLACE, out, 2, 1e-5, [1, 1], "prelu", slope, None),
             (x, plane(8), None, None, *PLACE, out, 4, 1e-5, [1, 1], None, None, None),
         ],
+        "layer_norm": [
+            (x, slope, bias, *PLACE, out, 1e-5, "prelu", slope, None),
+            (x, None, None, *PLACE, out, 1e-5, None, None, None),
+        ],
+        "normalize": [(x, *PLACE, out, 1e-12)],
+        "softmax": [(x, *PLACE, out)],
         "pad": [
             (x, *PLACE, channels_last(torch.zeros(1, 4, 9, 9)), [0, 1, 1, 0], "constant", 2.0),
             (x, *PLACE, channels_last(torch.zeros(1, 4, 9, 9)), [0, 1, 1, 0], "reflect", 0.0),

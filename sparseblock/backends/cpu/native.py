@@ -42,6 +42,8 @@ COMBINATIONS = {"add": ADD, "mul": MULTIPLY}
 POOL_MAX, POOL_AVG = range(2)  # sb_pool
 NEAREST, BILINEAR = range(2)  # sb_resize
 NORMS = {"l1": 0, "l2": 1, "max": 2}  # sb_norm
+SOFTMAX, UNIT_LENGTH, UNIT_VARIANCE = range(3)  # sb_channel_norm_kind
+CHANNEL_NORMS = {"softmax": SOFTMAX, "normalize": UNIT_LENGTH, "layer_norm": UNIT_VARIANCE}
 PAD_MODES = {"constant": 0, "zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}  # sb_pad_mode
 DIRECT, WINOGRAD_2X2, WINOGRAD_4X4, PAIRS = range(4)  # sb_algorithm
 ALGORITHMS = {"direct": DIRECT, "winograd_2x2": WINOGRAD_2X2, "winograd_4x4": WINOGRAD_4X4, "bf16_pairs": PAIRS}
@@ -51,7 +53,7 @@ LONGEST_CHAIN = 16  # SB_LONGEST_CHAIN
 OP_CONV2D, OP_POOL2D, OP_INTERPOLATE, OP_POINTWISE, OP_BLOCK_MOMENTS, OP_GLOBAL_AVG_POOL2D, OP_GROUP_NORM, OP_PAD = (
     range(8)
 )  # sb_op
-OP_SHUFFLE = 8
+OP_SHUFFLE, OP_CHANNEL_NORM = 8, 9
 
 
 class Plane(Structure):
@@ -205,6 +207,12 @@ class GroupNorm(Structure):
     _fields_ = [("moments", Moments), ("groups", c_int32), ("eps", c_float)]
 
 
+class ChannelNorm(Structure):
+    """sb_channel_norm: the channels of a pixel brought to one scale."""
+
+    _fields_ = [("kind", c_int32), ("eps", c_float)]
+
+
 class BlockNorm(Structure):
     """sb_block_norm: norms of the cells of a map."""
 
@@ -232,6 +240,7 @@ class StepParameters(ctypes.Union):
         ("interpolate", Interpolate),
         ("moments", Moments),
         ("group_norm", GroupNorm),
+        ("channel_norm", ChannelNorm),
         ("pad", Pad),
         ("shuffle", Shuffle),
     ]
@@ -301,6 +310,7 @@ STRUCTS = {
     "sb_interpolate": Interpolate,
     "sb_moments": Moments,
     "sb_group_norm": GroupNorm,
+    "sb_channel_norm": ChannelNorm,
     "sb_block_norm": BlockNorm,
     "sb_pad": Pad,
     "sb_shuffle": Shuffle,
@@ -349,6 +359,10 @@ _FUNCTIONS = {
     "sb_group_norm_run": (
         None,
         [POINTER(GroupNorm), POINTER(Epilogue), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
+    ),
+    "sb_channel_norm_run": (
+        None,
+        [POINTER(ChannelNorm), POINTER(Epilogue), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],
     ),
     "sb_pad_run": (None, [POINTER(Pad), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),
     "sb_shuffle_run": (None, [POINTER(Shuffle), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int]),

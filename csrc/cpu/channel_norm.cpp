@@ -1,0 +1,156 @@
+/* What brings the channels of a pixel to one scale: softmax, division by the L2 norm, and layer normalization over channels.
+ *
+ *   out[c] = activation(v[c] * scale[c] + shift[c])
+ *   softmax:    v[c] = e^(x[c] - max x) / sum over k of e^(x[k] - max x)
+ *   L2:         v[c] = x[c] / max(sqrt(sum of x^2), eps)
+ *   layer norm: v[c] = (x[c] - mean) / sqrt(variance + eps), variance = mean of (x - mean)^2
+ *
+ * A pixel at a time, vectors along its channels: it is read two or three times, from the cache. Sums are in double precision and
+ * one order, and so is v until it is rounded to a float. NaN anywhere in a pixel is NaN everywhere in it. */
+#include <math.h>
+
+#include "epilogue.h"
+#include "kernels.h"
+#include "math.h"
+#include "moments.h"
+#include "scratch.h"
+
+namespace sb::SB_ISA {
+namespace {
+
+constexpr int64_t STRIP_PIXELS = 256, STRIP_COLUMNS = 256;
+
+typedef int64_t wide_ivec __attribute__((vector_size(8 * SB_WIDTH)));
+
+/* The first `lanes` lanes of v, and `rest` in the others. */
+SB_INLINE vec first(vec v, int lanes, float rest) {
+    ivec place = {};
+    for (int i = 0; i < W; ++i) place[i] = i;
+    return place < lanes ? v : splat(rest);
+}
+SB_INLINE wide_vec first(wide_vec v, int lanes) {
+    wide_ivec place = {};
+    for (int i = 0; i < W; ++i) place[i] = i;
+    return place < (int64_t)lanes ? v : wide_vec{};
+}
+
+/* The sum, and the maximum, of all lanes. */
+SB_INLINE double across(wide_vec v) {
+    for (int step = W / 2; step; step /= 2)
+        for (int i = 0; i < step; ++i) v[i] += v[i + step];
+    return v[0];
+}
+SB_INLINE float largest(vec v) {
+    float most = v[0];
+    for (int i = 1; i < W; ++i) most = v[i] > most ? v[i] : most;
+    return most;
+}
+
+/* Calls f(channel, lanes) for all channels, W at a time. */
+template <class F>
+SB_INLINE void for_channels(int64_t channels, F f) {
+    int64_t c = 0;
+    for (; c + W <= channels; c += W) f(c, W);
+    if (c < channels) f(c, (int)(channels - c));
+}
+
+/* (value - center) * factor is v. */
+struct Scale {
+    double center, factor;
+};
+
+/* Of a softmax, whose values are the exponentials, which go to `powers`. */
+template <class T>
+SB_INLINE Scale exponentials(const T *x, int64_t channels, float *powers) {
+    vec most = splat(-INFINITY);
+    for_channels(channels, [&](int64_t c, int lanes) { most = max(first(load_lanes(x + c, lanes), lanes, -INFINITY), most); });
+    const vec center = splat(largest(most)); /* of a NaN any: it is NaN below */
+    wide_vec total = {};
+    for_channels(channels, [&](int64_t c, int lanes) {
+        const vec power = first(exp(load_lanes(x + c, lanes) - center), lanes, 0.0f);
+        store(powers + c, power);
+        total += widen(power);
+    });
+    return {0.0, 1.0 / across(total)};
+}
+
+template <class T>
+SB_INLINE Scale unit_length(const T *x, int64_t channels, double eps) {
+    wide_vec squares = {};
+    for_channels(channels, [&](int64_t c, int lanes) {
+        const wide_vec v = widen(load_lanes(x + c, lanes));
+        squares += v * v;
+    });
+    const double norm = sqrt(across(squares));
+    return {0.0, 1.0 / (norm < eps ? eps : norm)};
+}
+
+template <class T>
+SB_INLINE Scale unit_variance(const T *x, int64_t channels, double eps) {
+    wide_vec total = {}, squares = {};
+    for_channels(channels, [&](int64_t c, int lanes) { total += widen(load_lanes(x + c, lanes)); });
+    const double mean = across(total) / channels;
+    for_channels(channels, [&](int64_t c, int lanes) {
+        const wide_vec d = first(widen(load_lanes(x + c, lanes)) - mean, lanes);
+        squares += d * d;
+    });
+    return {mean, 1.0 / sqrt(across(squares) / channels + eps)};
+}
+
+/* One pixel; V: what is scaled, x itself or the exponentials. x may be out. */
+template <class V, class T>
+SB_INLINE void write(const sb_epilogue &e, const Scale &s, const V *values, T *out, int64_t channels) {
+    for_channels(channels, [&](int64_t c, int lanes) {
+        vec v = narrow((widen(load_lanes(values + c, lanes)) - s.center) * s.factor);
+        if (e.scale) v = v * load_lanes(e.scale + c, lanes);
+        if (e.shift) v = v + load_lanes(e.shift + c, lanes);
+        v = activate_one(v, e.activation, e.slope ? load_lanes(e.slope + c, lanes) : vec{}, e.low, e.high);
+        if (lanes == W) store(out + c, v);
+        else store(out + c, v, lanes);
+    });
+}
+
+template <int KIND, class T>
+void strip(const sb_channel_norm &norm, const sb_epilogue &e, const sb_plane &x, const Region &region, const sb_plane &out, float *powers) {
+    for (int64_t y = region.y0; y < region.y1; ++y)
+        for (int64_t ox = region.x0; ox < region.x1; ++ox) {
+            const T *src = pixel<T>(x, region.n, y, ox);
+            T *dst = pixel<T>(out, region.n, y, ox);
+            if constexpr (KIND == SB_SOFTMAX) write(e, exponentials(src, out.c, powers), powers, dst, out.c);
+            else if constexpr (KIND == SB_UNIT_LENGTH) write(e, unit_length(src, out.c, norm.eps), src, dst, out.c);
+            else write(e, unit_variance(src, out.c, norm.eps), src, dst, out.c);
+        }
+}
+
+template <int KIND, class T>
+void run(const sb_channel_norm &norm, const sb_epilogue &epilogue, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out,
+         int threads) {
+    const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
+    threads = (int)minimum(threads, maximum(regions.count, 1));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        float *powers = nullptr;
+        if (KIND == SB_SOFTMAX) powers = (float *)scratch(SCRATCH_POWERS, sizeof(float) * ceil_div(out.c, W) * W);
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < regions.count; ++i) strip<KIND, T>(norm, epilogue, x, regions[i], out, powers);
+    }
+}
+
+} // namespace
+
+void channel_norm_run(const sb_channel_norm &norm, const sb_epilogue &epilogue, const sb_plane &x, const sb_blocks *blocks,
+                      const sb_plane &out, int threads) {
+    with_storage(out.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        switch (norm.kind) {
+        case SB_SOFTMAX:
+            return run<SB_SOFTMAX, T>(norm, epilogue, x, blocks, out, threads);
+        case SB_UNIT_LENGTH:
+            return run<SB_UNIT_LENGTH, T>(norm, epilogue, x, blocks, out, threads);
+        default:
+            return run<SB_UNIT_VARIANCE, T>(norm, epilogue, x, blocks, out, threads);
+        }
+    });
+}
+
+} // namespace sb::SB_ISA
