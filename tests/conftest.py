@@ -16,6 +16,10 @@ from hypothesis import HealthCheck, settings
 
 from sparseblock.backends.cpu import native
 
+# Where there is no GPU, Triton interprets its kernels. Read when Triton is imported, which no import above does.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # `ci` is deterministic and bounded; `search` looks for what it has not yet seen: HYPOTHESIS_PROFILE=search.
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", derandomize=True, max_examples=100, **_COMMON)
@@ -62,6 +66,12 @@ def cuda_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     library = request.getfixturevalue("emulated_library")
     monkeypatch.setenv("SPARSEBLOCK_CUDA_EMULATED", str(library))
     return torch.device("cpu")
+
+
+@pytest.fixture
+def triton_device() -> torch.device:
+    """Where the triton backend computes: on a GPU, or, where there is none, interpreted on the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Which backend computes an op: `reference`, the oracle, or native kernels, `cpu` and `cuda`.
+"""Which backend computes an op: `reference`, the oracle, or kernels, `cpu`, `cuda` and `triton`.
 
 The environment variable SPARSEBLOCK_BACKEND, or `sparseblock.backend(name)` for a stretch of code, forces one; else the
 device of the tensors decides. A forced backend runs, or the op raises: there is no silent fallback.
@@ -18,18 +18,21 @@ import torch
 
 from sparseblock.errors import SparseBlockError
 
-# What each backend takes as feature maps. Halves are how values are stored: both compute in float32 and round once.
+# What each backend takes as feature maps. Halves are how values are stored: kernels compute in float32 and round once.
 _STORED = (torch.float32, torch.bfloat16, torch.float16)
-DTYPES = {"cpu": _STORED, "cuda": _STORED, "reference": (*_STORED, torch.float64)}
-_DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "reference": None}
-_OF_DEVICE = {"cpu": "cpu", "cuda": "cuda"}
+DTYPES = {"cpu": _STORED, "cuda": _STORED, "reference": (*_STORED, torch.float64), "triton": _STORED}
+_DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "reference": None, "triton": ("cuda", "xpu")}
+# torch calls AMD's GPUs "cuda" too.
+_OF_DEVICE = {"cpu": "cpu", "cuda": "triton" if torch.version.hip else "cuda", "xpu": "triton"}
+# What lets a GPU's backend compute on CPU tensors, for tests: its kernels emulated, or interpreted.
+_ON_THE_HOST = {"cuda": "SPARSEBLOCK_CUDA_EMULATED", "triton": "TRITON_INTERPRET"}
 
 _forced: ContextVar[str | None] = ContextVar("sparseblock_backend", default=None)
 
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Lets `name`, "reference", "cpu" or "cuda", compute every op inside of a `with` block (of this thread).
+    """Lets `name`, "reference", "cpu", "cuda" or "triton", compute every op inside of a `with` block (of this thread).
 
     Raises:
         SparseBlockError: there is no such backend.
@@ -49,7 +52,8 @@ def selected(device: torch.device) -> str:
     """The name of the backend that computes on tensors of `device` now.
 
     Raises:
-        SparseBlockError: SPARSEBLOCK_BACKEND names no backend, or no backend, or not the forced one, computes there.
+        SparseBlockError: SPARSEBLOCK_BACKEND names no backend, or no backend, or not the forced one, computes there; or
+            it lacks Triton.
     """
     name = _forced.get() or os.environ.get("SPARSEBLOCK_BACKEND")
     if not name:
@@ -60,8 +64,10 @@ def selected(device: torch.device) -> str:
                 "move the tensors to cpu, or use sparseblock.backend('reference')"
             )
     devices = _DEVICES[_known(name)]
-    if devices is not None and device.type not in devices and not (name == "cuda" and _emulates_cuda(device)):
+    if devices is not None and device.type not in devices and not _on_the_host(name, device):
         raise SparseBlockError(f"the {name} backend does not compute on {device}; move the tensors to {devices[0]}")
+    if name == "triton" and not _has_triton():
+        raise SparseBlockError("the triton backend needs Triton: pip install 'sparseblock[triton]'")
     return name
 
 
@@ -84,9 +90,14 @@ def has(name: str, op: str) -> bool:
     return importlib.util.find_spec(f"sparseblock.backends.{name}.{op}") is not None
 
 
-def _emulates_cuda(device: torch.device) -> bool:
-    """Whether the kernels of the cuda backend run on `device` without a GPU, for tests."""
-    return device.type == "cpu" and bool(os.environ.get("SPARSEBLOCK_CUDA_EMULATED"))
+def _on_the_host(name: str, device: torch.device) -> bool:
+    """Whether the kernels of backend `name` run on `device` without a GPU, for tests."""
+    return device.type == "cpu" and os.environ.get(_ON_THE_HOST.get(name, ""), "0") not in ("", "0")
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _known(name: str) -> str:

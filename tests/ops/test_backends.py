@@ -31,7 +31,7 @@ def test_the_environment_forces(monkeypatch):
     monkeypatch.setenv("SPARSEBLOCK_BACKEND", "reference")
     assert backends.selected(CPU) == "reference"
     monkeypatch.setenv("SPARSEBLOCK_BACKEND", "cudnn")
-    with raises("there is no backend 'cudnn'; the backends are cpu, cuda, reference"):
+    with raises("there is no backend 'cudnn'; the backends are cpu, cuda, reference, triton"):
         backends.selected(CPU)
 
 
@@ -44,9 +44,9 @@ def test_a_stretch_of_code_forces_over_the_environment(monkeypatch):
             raise RuntimeError
         assert backends.selected(CPU) == "cpu"
     assert backends.selected(CPU) == "reference"
-    with raises("there is no backend 'tpu'; the backends are cpu, cuda, reference"), backend("tpu"):
+    with raises("there is no backend 'tpu'; the backends are cpu, cuda, reference, triton"), backend("tpu"):
         pass
-    with raises("there is no backend []; the backends are cpu, cuda, reference"), backend([]):
+    with raises("there is no backend []; the backends are cpu, cuda, reference, triton"), backend([]):
         pass
 
 
@@ -131,13 +131,20 @@ def test_the_reference_computes_in_float64():
     assert torch.equal(out, x + x)
 
 
-def test_the_cuda_backend_computes_on_cpu_tensors_only_where_it_is_emulated(monkeypatch):
-    monkeypatch.delenv("SPARSEBLOCK_CUDA_EMULATED", raising=False)
-    with backend("cuda"):
-        with raises("the cuda backend does not compute on cpu; move the tensors to cuda"):
-            backends.selected(CPU)
-        monkeypatch.setenv("SPARSEBLOCK_CUDA_EMULATED", "libsparseblock_emulated.so")
-        assert backends.selected(CPU) == "cuda"
+@pytest.mark.parametrize(
+    ("name", "variable", "value"),
+    [("cuda", "SPARSEBLOCK_CUDA_EMULATED", "libsparseblock_emulated.so"), ("triton", "TRITON_INTERPRET", "1")],
+)
+def test_a_backend_of_gpus_computes_on_cpu_tensors_only_where_it_is_stood_in_for(name, variable, value, monkeypatch):
+    monkeypatch.delenv(variable, raising=False)
+    with backend(name):
+        for nothing in ("", "0"):
+            with raises(f"the {name} backend does not compute on cpu; move the tensors to cuda"):
+                backends.selected(CPU)
+            monkeypatch.setenv(variable, nothing)
+        monkeypatch.setenv(variable, value)
+        assert backends.selected(CPU) == name
+        assert backends.selected(torch.device("cuda", 1)) == name
     assert backends.selected(torch.device("cuda", 1)) == "cuda"
 
 

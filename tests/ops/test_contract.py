@@ -25,7 +25,7 @@ IN_PLACE = [
     ("conv2d", "residual"),
     ("conv_transpose2d", "residual"),
 ]
-BACKENDS = ("cpu", "cuda")
+BACKENDS = ("cpu", "cuda", "triton")
 
 
 def on_every_backend(*parameters):

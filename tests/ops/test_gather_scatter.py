@@ -58,7 +58,7 @@ def room(case: Packed) -> torch.Tensor:
     return guarded(values, Guard(0, 0))
 
 
-@pytest.mark.parametrize("name", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", ["cpu", "cuda", "triton"])
 def test_gather_copies_active_blocks_with_their_halo(name, there, examples):
     @examples
     @given(packed(st.integers(0, 3)), strategies.guards())
@@ -74,7 +74,7 @@ def test_gather_copies_active_blocks_with_their_halo(name, there, examples):
     check()
 
 
-@pytest.mark.parametrize("name", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", ["cpu", "cuda", "triton"])
 def test_scatter_is_the_inverse_of_gather_and_clips(name, there, examples):
     @examples
     @given(packed(st.just(0)), strategies.guards())

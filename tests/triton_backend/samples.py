@@ -1,0 +1,54 @@
+"""Cases for every kernel of the triton backend: maps in blocks, some of them active, the last ones partial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from sparseblock import BlockSet, ops
+from sparseblock.testing import Case, cases
+
+
+def blurred(*, x, blocks, out, **_):
+    """avg_pool2d of 3x3 pixels, by dense code on packed blocks."""
+    capacity, (height, width) = len(blocks.index), blocks.block
+    layout = {"dtype": x.dtype, "device": x.device, "memory_format": torch.channels_last}
+    packed = torch.empty(capacity, x.shape[1], height + 2, width + 2, **layout)
+    means = F.avg_pool2d(ops.gather(x, blocks, packed, halo=1).float(), 3, 1).to(x.dtype)
+    return ops.scatter(means.contiguous(memory_format=torch.channels_last), blocks, out)
+
+
+def normal(*shape: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def samples(dtype: torch.dtype = torch.float32) -> Iterator[Case]:
+    """One or more of each kernel, maps of `dtype`; some with NaN."""
+    x = normal(2, 8, 13, 18, seed=0, dtype=dtype)
+    broken = x.clone()
+    broken[0, 0, 4, 4] = float("nan")
+    window = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+    wide, slopes = normal(1, 160, 5, 6, seed=1, dtype=dtype), torch.arange(8.0)
+    for case, block in (
+        (cases.activation(broken, activation="relu"), (4, 5)),
+        (cases.activation(x, activation="gelu"), (4, 5)),
+        (cases.activation(wide, activation="softplus"), (4, 4)),
+        (cases.add(x, x.flip(2), activation="prelu", slope=slopes), (4, 5)),
+        (cases.mul(x, x[:, :1], activation="clamp", bounds=(-0.5, 0.5)), (4, 5)),
+        (cases.affine(x, slopes + 1, slopes, activation="hardswish"), (4, 5)),
+        (cases.max_pool2d(broken, **window), (4, 5)),
+        (cases.avg_pool2d(x, count_include_pad=False, **window), (4, 5)),
+        (cases.avg_pool2d(wide, **window), (4, 4)),
+        (cases.adaptive_avg_pool2d(x, (5, 7)), (2, 3)),
+        (replace(cases.avg_pool2d(x, **window), call=blurred, tolerance=0.1), (4, 5)),
+    ):
+        n, _, height, width = case.out_shape
+        mask = torch.rand(n, -(-height // block[0]), -(-width // block[1]), generator=torch.Generator().manual_seed(2))
+        mask = mask < 0.5
+        mask[-1, -1, -1] = mask[0, 0, 0] = True
+        blocks = BlockSet.from_mask(mask, block)
+        spare = torch.nonzero(~mask)[:1].int()  # behind the count, as in a list with room for every block
+        yield replace(case, blocks=replace(blocks, index=torch.cat([blocks.index, spare]).contiguous()))
