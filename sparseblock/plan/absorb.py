@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from sparseblock.plan.ir import Conv2d, Epilogue, GroupNorm, Node, Pointwise
+from sparseblock.plan.ir import ChannelNorm, Conv2d, Epilogue, GroupNorm, Node, Pointwise
 
 
 def absorb(producer: Node, pointwise: Node) -> Node | None:
@@ -17,7 +17,8 @@ def absorb(producer: Node, pointwise: Node) -> Node | None:
     after a convolution goes into its weights instead.
     """
     op, before, after = producer.op, producer.epilogue, pointwise.epilogue
-    if not isinstance(op, (Conv2d, GroupNorm, Pointwise)) or not isinstance(pointwise.op, Pointwise):
+    is_norm = isinstance(op, GroupNorm) or (isinstance(op, ChannelNorm) and op.kind == "layer_norm")
+    if not (is_norm or isinstance(op, (Conv2d, Pointwise))) or not isinstance(pointwise.op, Pointwise):
         return None
     if before.is_affine and after.is_affine and not (_is_finite(before) and _is_finite(after)):
         return None
@@ -28,7 +29,7 @@ def absorb(producer: Node, pointwise: Node) -> Node | None:
         others = [name for name in pointwise.inputs if name != producer.output]
         if producer.gated or producer.residual is not None or before.is_affine or len(others) != 1:
             return None
-        if isinstance(op, GroupNorm):
+        if is_norm:
             return None
         inputs = (inputs[0], others[0])
     elif (

@@ -19,7 +19,7 @@ from sparseblock.algorithm import ALGORITHMS
 from sparseblock.backends.cpu import native
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.concats import homes
-from sparseblock.plan.ir import Conv2d, Graph, Interpolate, Node, Pointwise, Pool2d
+from sparseblock.plan.ir import ChannelNorm, Conv2d, Graph, Interpolate, Node, Pointwise, Pool2d
 from sparseblock.plan.macs import node_macs
 from sparseblock.plan.placement import Placement, reads_within_block
 
@@ -89,7 +89,7 @@ def _runs_in_pieces(node: Node, placements: dict[str, Placement], algorithms: Ma
     match node.op:
         case Conv2d(padding_mode=mode):
             return mode == "zeros" and ALGORITHMS[algorithms[node.output]] is None
-        case Pool2d() | Interpolate() | Pointwise():
+        case Pool2d() | Interpolate() | ChannelNorm() | Pointwise():
             return True
     return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.ir import (
+    ChannelNorm,
     Concat,
     Conv2d,
     GlobalPool,
@@ -19,7 +20,7 @@ from sparseblock.plan.ir import (
 )
 from sparseblock.plan.placement import place
 
-_WRITERS = (Conv2d, Pool2d, Interpolate, GlobalPool, GroupNorm, Pad, Shuffle, Pointwise, Concat)
+_WRITERS = (Conv2d, Pool2d, Interpolate, GlobalPool, GroupNorm, ChannelNorm, Pad, Shuffle, Pointwise, Concat)
 
 
 def straight_inputs(graph: Graph, grid: BlockGrid | None) -> dict[str, list[bool]]:

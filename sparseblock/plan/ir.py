@@ -146,6 +146,17 @@ class GroupNorm:
 
 
 @dataclass(frozen=True)
+class ChannelNorm:
+    """The channels of every pixel brought to one scale; weight and bias of "layer_norm" are the epilogue's.
+
+    "softmax"; "normalize", over their L2 norm, or over `eps` where that is larger; "layer_norm".
+    """
+
+    kind: str
+    eps: float
+
+
+@dataclass(frozen=True)
 class BlockMoments:
     """The mean of every cell of so many pixels, and, with order 2, its squared deviations after the means."""
 
@@ -203,6 +214,7 @@ Op = (
     | Interpolate
     | GlobalPool
     | GroupNorm
+    | ChannelNorm
     | BlockMoments
     | Pad
     | Shuffle
@@ -221,7 +233,7 @@ class Node:
         op: what it computes.
         inputs: names of values; those of a convolution or pointwise node are (x,) or (x, residual).
         output: name of the value it makes, which also names the node.
-        epilogue: of a convolution, group norm or pointwise node.
+        epilogue: of a convolution, group norm, layer norm or pointwise node.
         origin: path of the module it comes from, "" where there is none.
         gated: whether a gate may leave tiles of it out; then it takes up no residual, which is to stay fresh.
     """
@@ -263,6 +275,8 @@ class Node:
                 parts = [f"global_{kind}_pool2d"]
             case GroupNorm():
                 return "+".join(filter(None, ["group_norm", self.epilogue.activation]))
+            case ChannelNorm(kind=kind):
+                return "+".join(filter(None, [kind, self.epilogue.activation]))
             case Shuffle(kind=kind):
                 parts = [kind]
             case BlockMoments():

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from sparseblock.plan.capture import Uncapturable
 from sparseblock.plan.ir import Epilogue, Graph, Node, Op, Pointwise, Ref, Torch, Value
-from sparseblock.plan.rules import RULES, VECTOR_RULES, Unsupported
+from sparseblock.plan.rules import CHANNELS_LAST_RULES, RULES, VECTOR_RULES, Unsupported
 
 
 def lower(module: fx.GraphModule) -> Graph:
@@ -36,6 +36,8 @@ class _Lowering:
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.vectors: dict[str, Ref] = {}  # of what torch has as [1, c], by name, the map [1, c, 1, 1]
+        self.channels_last: dict[str, Ref] = {}  # of what torch has as [1, h, w, c], by name, the map [1, c, h, w]
+        self.last = False  # whether the current operator is one on such
         self.current: fx.Node | None = None
 
     def run(self) -> Graph:
@@ -82,9 +84,25 @@ class _Lowering:
         node = self.producer(ref)
         return node if node is not None and isinstance(node.op, Pointwise) else None
 
+    @property
+    def result(self) -> Any:
+        """The captured result, its channels first."""
+        result = self.current.meta.get("val")
+        return result.permute(0, 3, 1, 2) if self.last else result
+
+    def with_channels_last(self, ref: Ref) -> Ref:
+        """The map `ref` as [1, h, w, c], for whoever has no rule for such."""
+        _, c, h, w = self.values[ref.name].shape
+        last = Value(f"{self.current.name}__last", (1, h, w, c), torch.float32)
+        target = torch.ops.aten.permute.default
+        permuted = Torch(target, (ref, [0, 2, 3, 1]), {}, f"no block-sparse rule for {target}")
+        self._add(permuted, (ref.name,), last, Epilogue())
+        self.channels_last[last.name] = ref
+        return Ref(last.name)
+
     def emit(self, op: Op, inputs: list[Any], shape: tuple[int, ...] | None = None, **epilogue: Any) -> Ref:
         """Adds a node of maps; `shape` is that of the captured node unless given."""
-        node, result = self.current, self.current.meta.get("val")
+        node, result = self.current, self.result
         shape = (*result.shape, 1, 1)[:4] if shape is None else shape  # a vector is a map of one pixel
         name = node.name if node.name not in self.values else f"{node.name}__{len(self.nodes)}"
         self._add(op, tuple(ref.name for ref in inputs), Value(name, shape, torch.float32), Epilogue(**epilogue))
@@ -147,6 +165,8 @@ class _Lowering:
         """Applies a rule; to the maps that vectors are, where that is the same to the operator."""
         if _name(target) in VECTOR_RULES:
             args, kwargs = pytree.tree_map_only(Ref, lambda ref: self.vectors.get(ref.name, ref), (args, kwargs))
+        if _name(target) in CHANNELS_LAST_RULES and all(name in self.channels_last for name in _refs((args, kwargs))):
+            return self._on_channels_last(rule, target, args, kwargs)
         result, captured = rule(self, _bind(target, args, kwargs)), self.current.meta["val"]
         if not isinstance(result, Ref) or captured.dim() == 4:
             return result
@@ -158,6 +178,18 @@ class _Lowering:
         self._add(reshape, (result.name,), vector, Epilogue())
         self.vectors[vector.name] = result
         return Ref(vector.name)
+
+    def _on_channels_last(self, rule: Any, target: Any, args: tuple, kwargs: dict) -> Ref:
+        """Applies a rule to the maps that torch has with their channels last."""
+        args, kwargs = pytree.tree_map_only(Ref, lambda ref: self.channels_last[ref.name], (args, kwargs))
+        if _name(target) in ("add", "sub", "mul", "div"):
+            args = pytree.tree_map_only(torch.Tensor, _channels_first, args)
+        self.last = True
+        try:
+            result = rule(self, _bind(target, args, kwargs))
+        finally:
+            self.last = False
+        return self.with_channels_last(result)
 
     def _add(self, op: Op, inputs: tuple[str, ...], value: Value, epilogue: Epilogue) -> None:
         stack = list(self.current.meta.get("nn_module_stack", {}).values())
@@ -229,6 +261,11 @@ def _bind(target: Any, args: tuple, kwargs: dict) -> SimpleNamespace:
         value = args[i] if i < len(args) else kwargs.get(argument.name, argument.default_value)
         setattr(bound, "input" if argument.name == "self" else argument.name, value)
     return bound
+
+
+def _channels_first(constant: torch.Tensor) -> torch.Tensor:
+    """A constant beside [1, h, w, c] as it is beside [1, c, h, w]."""
+    return constant.reshape((1,) * (4 - constant.dim()) + tuple(constant.shape)).permute(0, 3, 1, 2)
 
 
 def _refs(tree: Any) -> list[str]:

@@ -17,6 +17,7 @@ from sparseblock.errors import SparseBlockError
 from sparseblock.grid import pool_extent
 from sparseblock.plan.ir import (
     BlockMoments,
+    ChannelNorm,
     Conv2d,
     Epilogue,
     GlobalPool,
@@ -98,7 +99,7 @@ Call = Callable[[list[torch.Tensor], Place], None]  # of a node's inputs
 def _calls(node: Node, graph: Graph, op_of: Callable[[str], Callable[..., None]]) -> list[Call]:
     """What is called in turn."""
     e = node.epilogue
-    if not e.is_affine or isinstance(node.op, GroupNorm):
+    if not e.is_affine or isinstance(node.op, (GroupNorm, ChannelNorm)):
         return [_call(node, e, graph, op_of)]
     if node.residual is None and not isinstance(node.op, Conv2d):
         return [_affine(node, graph, op_of("affine"), in_place=False)]
@@ -153,6 +154,13 @@ def _call(node: Node, e: Epilogue, graph: Graph, op_of: Callable[[str], Callable
         case GroupNorm() as op:
             group_norm, fused = op_of("group_norm"), (op.groups, op.eps, op.cell, *_fused(e))
             return lambda inputs, place: group_norm(*inputs, e.scale, e.shift, *place, *fused)
+        case ChannelNorm(kind="layer_norm", eps=eps):
+            layer_norm = op_of("layer_norm")
+            return lambda inputs, place: layer_norm(*inputs, e.scale, e.shift, *place, eps, *_fused(e))
+        case ChannelNorm(kind="normalize", eps=eps):
+            return call("normalize", eps)
+        case ChannelNorm(kind=kind):
+            return call(kind)
         case Pad(mode=mode, padding=(vertical, horizontal), value=value):
             return call("pad", (*horizontal, *vertical), mode, value)
         case Shuffle(kind=kind, factor=factor):

@@ -9,6 +9,7 @@ from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.ir import (
     BlockMoments,
+    ChannelNorm,
     Conv2d,
     GlobalPool,
     Graph,
@@ -114,7 +115,7 @@ def reads_within_block(node: Node, name: str, graph: Graph, grid: BlockGrid | No
             return block_out == block_in * factor
         case Shuffle(kind="pixel_unshuffle", factor=factor):
             return block_in == block_out * factor
-        case Shuffle():
+        case Shuffle() | ChannelNorm():
             return block_in == block_out
     if isinstance(op, Interpolate):
         factor = Fraction(block_out, block_in)

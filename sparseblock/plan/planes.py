@@ -19,7 +19,7 @@ from sparseblock.grid import BlockGrid
 from sparseblock.plan.arena import Span, assign_offsets
 from sparseblock.plan.chains import Chain
 from sparseblock.plan.concats import homes
-from sparseblock.plan.ir import BlockMoments, Conv2d, Graph, Node, Pointwise, Torch
+from sparseblock.plan.ir import BlockMoments, ChannelNorm, Conv2d, Graph, Node, Pointwise, Torch
 from sparseblock.plan.padding import trailing
 from sparseblock.plan.placement import Placement, reads_within_block
 
@@ -173,4 +173,4 @@ def _in_place(graph: Graph, dying: Tree, tree: Tree) -> bool:
     read = {name for name in writer.inputs if name in dying.members}
     if isinstance(writer.op, Conv2d) and writer.inputs[0] in read:
         return False  # other output channels still need it
-    return isinstance(writer.op, (Conv2d, Pointwise)) and read == {dying.root}
+    return isinstance(writer.op, (Conv2d, ChannelNorm, Pointwise)) and read == {dying.root}

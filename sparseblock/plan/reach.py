@@ -12,6 +12,7 @@ import numpy as np
 from sparseblock.grid import interpolate_scale
 from sparseblock.plan.ir import (
     BlockMoments,
+    ChannelNorm,
     Concat,
     Conv2d,
     Graph,
@@ -66,7 +67,7 @@ def reads(node: Node, place: int, graph: Graph, axis: int) -> Pairs:
             return _window(out_size, size, factor, factor, 0, 1)
         case Interpolate() as op:
             return _resize(op, axis, size, out_size)
-        case Shuffle() | Pointwise() | Concat() | Slice():
+        case Shuffle() | ChannelNorm() | Pointwise() | Concat() | Slice():
             return _same(out_size, size)
         case _:
             return everything(out_size, size)

@@ -19,6 +19,7 @@ from sparseblock.backends.reference.masked import activate, combined
 from sparseblock.grid import BlockGrid, trailing_padding
 from sparseblock.plan.ir import (
     BlockMoments,
+    ChannelNorm,
     Concat,
     Conv2d,
     GlobalPool,
@@ -103,6 +104,12 @@ class Reference:
                 return x.mean((2, 3), keepdim=True) if cell is None else mean(x, size, cell)
             case GroupNorm() as op:
                 return self._epilogue(node, _normalize(op, x, *more))
+            case ChannelNorm(kind="softmax"):
+                x = torch.softmax(x, 1)
+            case ChannelNorm(kind="normalize", eps=eps):
+                x = F.normalize(x, dim=1, eps=eps)
+            case ChannelNorm(eps=eps):
+                x = F.layer_norm(x.movedim(1, -1), shape[1:2], eps=eps).movedim(-1, 1)
             case Concat():
                 return torch.cat([x, *more], 1)
             case Slice(start=start):

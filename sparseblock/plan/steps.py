@@ -17,6 +17,7 @@ from sparseblock.plan.chains import Chain
 from sparseblock.plan.choice import Choice
 from sparseblock.plan.ir import (
     BlockMoments,
+    ChannelNorm,
     Conv2d,
     Epilogue,
     GlobalPool,
@@ -161,6 +162,9 @@ class Steps:
             case GroupNorm(groups=groups, eps=eps, cell=cell):
                 step.op, step.residual = native.OP_GROUP_NORM, numbers[node.inputs[1]]
                 step.u.group_norm = native.GroupNorm(native.Moments(*x.shape[2:], *cell, 2), groups, eps)
+            case ChannelNorm(kind=kind, eps=eps):
+                step.op = native.OP_CHANNEL_NORM
+                step.u.channel_norm = native.ChannelNorm(native.CHANNEL_NORMS[kind], eps)
             case Pad(mode=mode, padding=((top, _), (left, _)), value=value):
                 step.op = native.OP_PAD
                 step.u.pad = native.Pad(native.PAD_MODES[mode], top, left, value)

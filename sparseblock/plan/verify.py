@@ -12,7 +12,18 @@ import torch
 from sparseblock.backends.reference.group_norm import statistics
 from sparseblock.errors import SparseBlockError
 from sparseblock.plan.exact import ExactPlan
-from sparseblock.plan.ir import BlockMoments, Conv2d, GlobalPool, GroupNorm, Interpolate, Node, Pool2d, Torch
+from sparseblock.plan.ir import (
+    BlockMoments,
+    ChannelNorm,
+    Conv2d,
+    Epilogue,
+    GlobalPool,
+    GroupNorm,
+    Interpolate,
+    Node,
+    Pool2d,
+    Torch,
+)
 from sparseblock.plan.reference import Reference
 
 EPS = torch.finfo(torch.float32).eps
@@ -209,6 +220,8 @@ def rounding(node: Node, reference: Reference, result: torch.Tensor) -> torch.Te
         return smallest
     if isinstance(op, (BlockMoments, GlobalPool, GroupNorm)):
         return _statistic_rounding(node, reference, result)
+    if isinstance(op, ChannelNorm):
+        return _channel_rounding(node, reference) + smallest
     terms = 1
     if isinstance(op, Conv2d):
         terms = op.weight[0].numel() * (op.weight.shape[0] if op.transposed else 1)
@@ -253,6 +266,21 @@ def _statistic_rounding(node: Node, reference: Reference, result: torch.Tensor) 
         * slope
         * (scale * largest * float((variance + op.eps).rsqrt().max()) ** 2 * largest + _largest(result.abs()))
     )
+
+
+def _channel_rounding(node: Node, reference: Reference) -> torch.Tensor:
+    """The same where a pixel's channels are brought to one scale by sums in double precision.
+
+    A softmax e^(x - max) / S rounds the exponent, which moves it by 0.2 eps and S by log(c) / 2 eps of it at most.
+    """
+    e = node.epilogue
+    size = reference._compute(replace(node, epilogue=Epilogue())).abs()
+    if node.op.kind == "softmax":
+        return EPS * ((ROUNDINGS + math.log(size.shape[1])) * size + 1)
+    for vector, join in ((e.scale, torch.mul), (e.shift, torch.add)):
+        size = size if vector is None else join(size, vector.abs().reshape(1, -1, 1, 1))
+    size = size if e.slope is None else size * e.slope.abs().clamp(min=1.0).reshape(1, -1, 1, 1)
+    return EPS * ROUNDINGS * size
 
 
 def _value(state: Any, name: str, stream: int) -> Any:

@@ -9,6 +9,7 @@ and carries this bound along; nothing in it is tuned.
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.ir import (
+    ChannelNorm,
     Concat,
     Conv2d,
     GlobalPool,
@@ -31,6 +33,7 @@ from sparseblock.plan.ir import (
     Slice,
     Torch,
 )
+from sparseblock.plan.passes.drop_unused import drop_unused
 from sparseblock.plan.reference import Reference
 from sparseblock.testing.activations import EPS, TINY, bound
 
@@ -48,7 +51,7 @@ class ErrorBound(Reference):
     """A `Reference` whose `errors` bound, per element, what a run of these frames with planes of `stored` is off by."""
 
     def __init__(self, graph: Graph, grid: BlockGrid, stored: torch.dtype = torch.float32) -> None:
-        super().__init__(graph, grid)
+        super().__init__(drop_unused(graph, grid), grid)
         self.stored = stored
         self.errors: dict[str, torch.Tensor] = {}
 
@@ -97,6 +100,8 @@ class ErrorBound(Reference):
                 return error.mean((2, 3), keepdim=True) + 2 * EPS * x.abs().mean((2, 3), keepdim=True)
             case GroupNorm() as op:
                 size, moved, terms = *self._norm_error(op, x, error), 0
+            case ChannelNorm() as op:
+                size, moved, terms = self._channel_error(op, x, error)
             case Pool2d(kernel=kernel):
                 taps = x.shape[2] * x.shape[3] if node.op.adaptive else kernel[0] * kernel[1]
                 size, moved, terms = self._run(node, x.abs()), self._run(node, error), taps
@@ -128,12 +133,28 @@ class ErrorBound(Reference):
             return groups.reshape(n, c, 1, 1)
 
         off = error + 2 * EPS * x.abs()  # the means of cells and of the map are rounded as if the inputs were
-        apart, mean = off + grouped(off), grouped(x)
-        deviation = (grouped(x - mean, 2) + op.eps).sqrt()
-        off_deviation = grouped(apart, 2).sqrt()
-        least = (deviation - off_deviation).clamp(min=op.eps**0.5)
+        return self._normalized_error(x, off, op.eps, grouped)
+
+    def _normalized_error(self, x: torch.Tensor, off: torch.Tensor, eps: float, averaged: Any) -> Any:
+        apart, mean = off + averaged(off), averaged(x)
+        deviation = (averaged(x - mean, 2) + eps).sqrt()
+        off_deviation = averaged(apart, 2).sqrt()
+        least = (deviation - off_deviation).clamp(min=eps**0.5)
         moved = apart / least + (x - mean).abs() * off_deviation / (deviation * least)
         return (x.abs() + mean.abs()) / least, moved
+
+    def _channel_error(self, op: ChannelNorm, x: torch.Tensor, error: torch.Tensor) -> Any:
+        if op.kind == "layer_norm":
+            return *self._normalized_error(x, error, op.eps, lambda v, power=1: v.pow(power).mean(1, keepdim=True)), 0
+        if op.kind == "softmax":
+            # Inputs off by E at most move e^x / S by e^2E at most; and the exponent rounds, in S too.
+            result = torch.softmax(x, 1)
+            moved = result * torch.expm1(2 * error.amax(1, keepdim=True)) + EPS
+            return result, moved, math.ceil(math.log(x.shape[1]))
+        # x' / n' - x / n = (x' - x) / n' + (x / n) (n - n') / n', with norms that differ by that of the error at most.
+        norm, off = (v.norm(dim=1, keepdim=True) for v in (x, error))
+        least, norm = (norm - off).clamp(min=op.eps), norm.clamp(min=op.eps)
+        return x.abs() / norm, (error + x.abs() / norm * off) / least, 0
 
     def _epilogue_error(self, node: Node, size: torch.Tensor, moved: torch.Tensor, terms: int) -> torch.Tensor:
         if node.residual is not None:

@@ -64,7 +64,7 @@ def set_norms(network: nn.Module) -> nn.Module:
             nn.init.normal_(module.bias)
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-        if isinstance(module, (nn.GroupNorm, nn.InstanceNorm2d)) and module.weight is not None:
+        if isinstance(module, (nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm)) and module.weight is not None:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias)
         if isinstance(module, nn.PReLU):
@@ -159,6 +159,34 @@ def _frame_norm(draw, shapes, source):
     affine = draw(st.booleans())
     make = draw(
         st.sampled_from([lambda: nn.GroupNorm(groups, c, affine=affine), lambda: nn.InstanceNorm2d(c, affine=affine)])
+    )
+    return make(), [source]
+
+
+class ChannelsLast(nn.Module):
+    """Layers on a map with its channels last."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _channel_norm(draw, shapes, source):
+    """Norms over channels."""
+    c = shapes[source][1]
+    affine = draw(st.booleans())
+    make = draw(
+        st.sampled_from(
+            [
+                lambda: nn.Softmax(1),
+                lambda: Call("normalize", lambda x: F.normalize(x, dim=1, eps=0.1)),
+                lambda: ChannelsLast(nn.LayerNorm(c, 0.1, affine), nn.Linear(c, 4), nn.ReLU(), nn.Softmax(-1)),
+                lambda: nn.Sequential(ChannelsLast(nn.LayerNorm(c, 0.1, affine)), nn.Tanh()),
+            ]
+        )
     )
     return make(), [source]
 
@@ -329,6 +357,7 @@ def _torch(draw, shapes, source):
 _MAKERS = (
     *(_conv, _conv, _conv, _norm, _norm, _activation, _activation, _add, _add, _join, _join),
     *(_conv_transpose, _arithmetic, _pool, _resize, _part, _torch, _frame_norm, _global, _pad, _excitation, _shuffle),
+    _channel_norm,
 )
 
 
@@ -479,6 +508,24 @@ class TinyShuffle(nn.Module):
         return self.up(shuffled(torch.cat([kept, self.branch(changed)], 1), 2))
 
 
+class TinyNext(nn.Module):
+    """ConvNeXt in small: layer norms and linear layers with the channels last, scaled; a softmax, and unit features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 20, 2, 2), ChannelsLast(nn.LayerNorm(20, 1e-6)))
+        self.depthwise = nn.Conv2d(20, 20, 7, padding=3, groups=20)
+        self.mlp = ChannelsLast(nn.LayerNorm(20, 1e-6), nn.Linear(20, 40), nn.GELU(), nn.Linear(40, 20))
+        self.scale = nn.Parameter(torch.rand(20, 1, 1))
+        self.down = nn.Sequential(ChannelsLast(nn.LayerNorm(20, 1e-6)), nn.Conv2d(20, 24, 2, 2))
+        self.classify = nn.Sequential(nn.Conv2d(24, 5, 1), nn.Softmax(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = self.down(x + self.scale * self.mlp(self.depthwise(x)))
+        return torch.cat([self.classify(x), F.normalize(x, dim=1)], 1)
+
+
 class TinyBranches(nn.Module):
     """Branches of a 3x3 and pointwise convolutions, each of which adds what the one before it made."""
 
@@ -502,6 +549,7 @@ MINIATURES = {
     "vdsr": (TinyVDSR, (1, 33, 47)),
     "context": (TinyContext, (3, 37, 50)),
     "shuffle": (TinyShuffle, (3, 36, 44)),
+    "next": (TinyNext, (3, 36, 44)),
 }
 
 

@@ -134,7 +134,10 @@ UNRULED = {
     "multiplies maps of two shapes": lambda x: x[:, :1, :1, :1] * x,
     "is not float32": lambda x: F.relu(x.double()),
     "no float32 map": lambda x: F.relu(x.sum((2, 3))),
-    "more than a vector": lambda x: F.linear(x, torch.ones(3, 24)),
+    "along another axis than the channels": lambda x: F.linear(x, torch.ones(3, 24)),
+    "a softmax along axis 2": lambda x: x.softmax(2),
+    "layer norm along other axes": lambda x: F.layer_norm(x, (16, 24)),
+    "rule for aten.permute": lambda x: x.permute(0, 3, 2, 1),
     "along other axes than rows and columns": lambda x: F.pad(x, (0, 0, 0, 0, 1, 0)),
     "takes no channel of a map": lambda x: torch.cat([(x * 2)[:, 2:2], x], 1),
     "an average divided by -2": lambda x: F.avg_pool2d(x, 2, divisor_override=-2),
@@ -286,3 +289,53 @@ def test_grad_mode_of_the_model_does_not_matter():
 
     graph, _ = trace(Call("", function).eval(), FRAME)
     assert not any(isinstance(node.op, Torch) for node in graph.nodes)
+
+
+SCALE = torch.linspace(0.5, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("function", "labels"),
+    [
+        (lambda x: x.softmax(1), ["copy", "softmax"]),
+        (lambda x: nn.Softmax2d()(x), ["copy", "softmax"]),
+        (lambda x: F.normalize(x, dim=1), ["copy", "normalize"]),
+        (lambda x: F.normalize(x[:, :1], dim=-3), ["copy", "slice", "normalize"]),
+        (lambda x: x / x.norm(dim=1, keepdim=True), ["copy", "normalize"]),
+        (lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (4,), SCALE, SCALE).permute(0, 3, 1, 2), ["copy", "layer_norm"]),
+        (
+            lambda x: F.gelu(F.layer_norm(x.permute(0, 2, -1, -3), (4,))).permute(0, -1, 1, 2),
+            ["copy", "layer_norm+gelu"],
+        ),
+        (lambda x: (x.permute(0, 2, 3, 1).contiguous() * SCALE).permute(0, 3, 1, 2), ["affine"]),
+        (lambda x: (x.permute(0, 2, 3, 1) + x.permute(0, 2, 3, 1).relu()).permute(0, 3, 1, 2), ["copy", "relu", "add"]),
+        (lambda x: x.permute(0, 2, 3, 1).softmax(-1).permute(0, 3, 1, 2), ["copy", "softmax"]),
+        (lambda x: F.linear(x.permute(0, 2, 3, 1), torch.eye(4)).permute(0, 3, 1, 2), ["copy", "conv2d"]),
+        (lambda x: (x.permute(0, 2, 3, 1).relu() @ torch.eye(4)).softmax(2), ["relu", *["aten"] * 3]),
+    ],
+)
+def test_norms_over_channels_are_known_however_they_are_written(function, labels):
+    out, expected = run(function)
+    assert_matches(out, expected, tolerance(4, expected, SCALE))
+    nodes = sparseblock.compile(Call("", function).eval(), FRAME, block_size=8).report().nodes
+    assert [node.op.split(".")[0] for node in nodes] == labels
+    assert all((node.placement == "sparse") != node.op.startswith("aten") for node in nodes)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x / x.norm(dim=1, keepdim=True).clamp(0.1, 1.0),
+        lambda x: x / x.norm(1, dim=1, keepdim=True),
+        lambda x: x / x.norm(dim=2, keepdim=True),
+        lambda x: x / x.relu().norm(dim=1, keepdim=True),
+        lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (24, 4)).permute(0, 3, 1, 2),
+        lambda x: F.layer_norm(x.permute(0, 1, 3, 2), (16,)),
+        lambda x: x[:, :, :4, :4].permute(0, 2, 3, 1) * torch.linspace(1, 2, 4).reshape(4, 1, 1),
+    ],
+)
+def test_what_only_looks_like_a_norm_over_channels_is_none(function):
+    out, expected = run(function)
+    assert_matches(out, expected, tolerance(4, expected))
+    report = str(sparseblock.compile(Call("", function).eval(), FRAME, block_size=8).report())
+    assert not any(name in report for name in ("  normalize", "  layer_norm", "  softmax"))

@@ -41,6 +41,9 @@ OPERATORS = {
     "pixel shuffle": nn.Sequential(nn.Conv2d(1, 4, 1), nn.PixelShuffle(2)),
     "pixel unshuffle": nn.Sequential(nn.ConstantPad2d((0, 0, 0, -1), 0.0), nn.PixelUnshuffle(2)),
     "channel shuffle": nn.ChannelShuffle(1),
+    "softmax": nn.Softmax(1),
+    "L2 norm": Call("", lambda x: F.normalize(x, dim=1)),
+    "layer norm": Call("", lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (1,)).permute(0, 3, 1, 2)),
     "activation": nn.ReLU(),
 }
 
@@ -49,7 +52,7 @@ OPERATORS = {
 def test_reach_is_where_a_nan_goes(name):
     frame = torch.rand(1, 1, 11, 14) + 1
     graph, _ = trace(OPERATORS[name].eval(), frame)
-    node = graph.nodes[-1]  # after the copy of the frame
+    node = graph.producers()[graph.outputs[0].name]
     _, _, height, width = graph.values[node.output].shape
     rows, cols = (_matrix(*reads(node, 0, graph, axis), size) for axis, size in ((0, height), (1, width)))
     for y in range(frame.shape[2]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sparseblock.plan.rules import (  # noqa: F401
     activation,
     arithmetic,
+    channel_norms,
     channels,
     convolution,
     identity,
@@ -21,10 +22,15 @@ from sparseblock.plan.rules import (  # noqa: F401
 )
 from sparseblock.plan.rules._base import RULES, Unsupported
 
+_ALIKE = (  # whatever the shape is
+    "dropout contiguous clone alias detach relu relu6 sigmoid tanh silu mish hardsigmoid hardswish gelu hardtanh clamp "
+    "leaky_relu elu"
+)
 # The operators that do to a map [1, c, 1, 1] what they do to a vector [1, c].
 VECTOR_RULES = frozenset(
-    "linear batch_norm dropout contiguous clone alias detach view reshape flatten squeeze unsqueeze relu relu6 sigmoid "
-    "tanh silu mish hardsigmoid hardswish gelu hardtanh clamp leaky_relu elu".split()
+    f"{_ALIKE} linear batch_norm layer_norm softmax view reshape flatten squeeze unsqueeze".split()
 )
+# And those whose rules know what they do to a map [1, c, h, w] that torch has as [1, h, w, c].
+CHANNELS_LAST_RULES = frozenset(f"{_ALIKE} linear layer_norm softmax add sub mul div neg".split())
 
-__all__ = ["RULES", "VECTOR_RULES", "Unsupported"]
+__all__ = ["CHANNELS_LAST_RULES", "RULES", "VECTOR_RULES", "Unsupported"]

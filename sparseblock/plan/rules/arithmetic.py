@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparseblock.plan.ir import Node, Pointwise, Ref
 from sparseblock.plan.rules._base import Unsupported, filled, per_channel, rule
+from sparseblock.plan.rules.channel_norms import unit_length
 
 if TYPE_CHECKING:
     from sparseblock.plan.lower import _Lowering
@@ -54,6 +55,9 @@ def square(lower: _Lowering, a: SimpleNamespace) -> Ref:
 
 @rule("div")
 def div(lower: _Lowering, a: SimpleNamespace) -> Ref:
+    normal = unit_length(lower, a.input, a.other)
+    if normal is not None:
+        return normal
     if not isinstance(a.input, Ref) or isinstance(a.other, Ref) or getattr(a, "rounding_mode", None) is not None:
         raise Unsupported("no block-sparse rule for a division by a map or with rounding")
     divisor = per_channel(a.other, lower.value(a.input))
@@ -68,7 +72,7 @@ def neg(lower: _Lowering, a: SimpleNamespace) -> Ref:
 def _matched(lower: _Lowering, x: Ref, other: Ref, verb: str) -> list[Ref]:
     """The two maps, that of the result's shape first; the other may have one pixel or one channel for all."""
     first, second = lower.value(x), lower.value(other)
-    result = tuple(lower.current.meta["val"].shape)
+    result = tuple(lower.result.shape)
     _, c, h, w = result
     for a, b in (((x, first), (other, second)), ((other, second), (x, first))):
         if a[1].shape == result and b[1].shape in (result, (1, c, 1, 1), (1, 1, h, w)):

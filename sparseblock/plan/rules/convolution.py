@@ -28,10 +28,10 @@ def conv(lower: _Lowering, a: SimpleNamespace) -> Ref:
 
 @rule("linear")
 def linear(lower: _Lowering, a: SimpleNamespace) -> Ref:
-    """On a vector [1, c] it is a 1x1 convolution of a map of one pixel."""
+    """A 1x1 convolution: of a map with its channels last, or, on a vector [1, c], of a map of one pixel."""
     value = lower.value(a.input)
-    if value.shape[2:] != (1, 1) or lower.current.meta["val"].dim() != 2:
-        raise Unsupported("no block-sparse rule for a linear layer on more than a vector")
+    if not lower.last and (value.shape[2:] != (1, 1) or lower.current.meta["val"].dim() != 2):
+        raise Unsupported("no block-sparse rule for a linear layer along another axis than the channels")
     if not isinstance(a.weight, torch.Tensor) or isinstance(a.bias, Ref):
         raise Unsupported("its weight is computed from the frame")
     return lower.emit(Conv2d(a.weight[:, :, None, None], a.bias, (1, 1), (0, 0), (1, 1), 1), [a.input])

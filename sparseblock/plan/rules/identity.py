@@ -25,7 +25,7 @@ def dropout(lower: _Lowering, a: SimpleNamespace) -> Any:
     *("expand", "expand_as", "squeeze", "unsqueeze"),
 )
 def identity(lower: _Lowering, a: SimpleNamespace) -> Any:
-    result = lower.current.meta["val"]
+    result = lower.result
     shuffled = viewed_channel_shuffle(lower, a.input, tuple(result.shape))
     if shuffled is not None:
         return shuffled
