@@ -2,6 +2,8 @@
 #pragma once
 
 #define SB_DEVICE __device__ __forceinline__
+#define SB_UNROLL _Pragma("unroll")     /* for arrays that are to stay in registers */
+#define SB_NO_UNROLL _Pragma("unroll 1") /* for long code, where registers are short */
 #define SB_ENTRY(...) extern "C" __global__ void __launch_bounds__(SB_THREADS, SB_GROUPS_PER_SM) SB_NAME(__VA_ARGS__)
 
 namespace sb {
@@ -107,6 +109,11 @@ SB_DEVICE float normal_distribution(float v) { return ::normcdff(v); } /* P(X <=
 SB_DEVICE float sqrt(float v) { return __fsqrt_rn(v); }
 SB_DEVICE double sqrt(double v) { return __dsqrt_rn(v); }
 SB_DEVICE float floor(float v) { return ::floorf(v); }
+/* v, of which the compiler knows nothing: what follows from it is not computed ahead of a loop, to lie in registers there. */
+SB_DEVICE int opaque(int v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
 SB_DEVICE float infinity() { return __int_as_float(0x7f800000); }
 
 SB_DEVICE void check_aligned(const void *, int) {} /* emulated, it is checked */

@@ -14,28 +14,32 @@ from sparseblock import BlockSet, backend, ops
 from sparseblock.backends.cuda import launch
 from sparseblock.backends.cuda.blocks_from_mask import blocks_from_mask
 from sparseblock.backends.cuda.kernels import kernels
-from sparseblock.testing import cases, check_contract
+from sparseblock.testing import Guard, cases, check_contract
 
 CUDA = Path(__file__).parents[2] / "csrc" / "cuda"
 # What a fault in a file is planted into.
-KERNEL = {
-    "pool2d.cu": "pool2d_f32",
-    "maps.h": "pool2d_f32",
-    "shuffle.cu": "shuffle_f32",
-    "pad.cu": "pad_f32",
-    "pad.h": "pad_f32",
-    "pointwise.cu": "pointwise_f32",
-    "epilogue.h": "pointwise_f32",
-    "interpolate.cu": "interpolate_f32",
-    "gather.cu": "gather_f32",
-    "scatter.cu": "scatter_f32",
-    "block_moments.cu": "block_moments_f32",
-    "global_avg_pool2d.cu": "global_avg_pool2d_f32",
-    "group_norm.cu": "group_norm_f32",
-    "group_norm_statistics.cu": "group_norm_statistics",
-    "moments.h": "group_norm_statistics",
-    "blocks_from_mask.cu": "blocks_from_mask",
-    "block_norm.cu": "block_norm_f32",
+CONV2D = ("conv2d_f32", "conv2d_bf16", "conv2d_narrow_bf16")
+KERNELS = {
+    "pool2d.cu": ("pool2d_f32",),
+    "maps.h": ("pool2d_f32",),
+    "shuffle.cu": ("shuffle_f32",),
+    "pad.cu": ("pad_f32",),
+    "pad.h": ("pad_f32",),
+    "pointwise.cu": ("pointwise_f32",),
+    "epilogue.h": ("pointwise_f32",),
+    "interpolate.cu": ("interpolate_f32",),
+    "gather.cu": ("gather_f32",),
+    "scatter.cu": ("scatter_f32",),
+    "block_moments.cu": ("block_moments_f32",),
+    "global_avg_pool2d.cu": ("global_avg_pool2d_f32",),
+    "group_norm.cu": ("group_norm_f32",),
+    "group_norm_statistics.cu": ("group_norm_statistics",),
+    "moments.h": ("group_norm_statistics",),
+    "blocks_from_mask.cu": ("blocks_from_mask",),
+    "block_norm.cu": ("block_norm_f32",),
+    "conv2d.cu": CONV2D,
+    "conv2d.h": ("conv2d_narrow_f32",),
+    "conv2d_depthwise.cu": ("conv2d_depthwise_f32",),
 }
 # (file, what stands there, what is put there instead)
 FAULTS = {
@@ -109,6 +113,36 @@ FAULTS = {
     "forgets_the_other_map": ("block_norm.cu", "differ ? ", "false ? "),
     "adds_where_it_takes_the_largest": ("block_norm.cu", "norm.norm == SB_NORM_MAX", "false"),
     "loses_nan_in_a_norm": ("block_norm.cu", " || b != b", ""),
+    "forgets_the_halo_above": ("conv2d.cu", "if (y < 0 || y >= in.h", "if (y >= in.h"),
+    "forgets_the_halo_on_the_right": ("conv2d.cu", "|| x >= in.w) return nullptr", ") return nullptr"),
+    "sums_a_chunk_less": ("conv2d.cu", "chunk < chunks; ++chunk", "chunk < chunks - 1; ++chunk"),
+    "waits_for_a_chunk_less": ("conv2d.cu", "wait_copies<STAGES - 2>", "wait_copies<STAGES - 1>"),
+    "loads_over_the_chunk_before": ("conv2d.cu", "(chunk + STAGES - 1) % STAGES", "(chunk + 2 * STAGES - 2) % STAGES"),
+    "multiplies_before_all_have_loaded": ("conv2d.cu", "barrier(); /* the chunk", "/* the chunk"),
+    "keeps_sums_where_others_still_read": ("conv2d.cu", "barrier(); /* all stages", "/* all stages"),
+    "forgets_pixels_too_early": ("conv2d.cu", "barrier(); /* the pixels", "/* the pixels"),
+    "convolves_the_first_image": ("conv2d.cu", "pixel<SB_T>(in, place.n, 0, 0)", "pixel<SB_T>(in, 0, 0, 0)"),
+    "convolves_the_first_group": ("conv2d.cu", "(int64_t)group * (conv", "(int64_t)0 * (conv"),
+    "takes_the_first_groups_weights": ("conv2d.cu", "(tile.group * conv.kernel_h", "(0 * conv.kernel_h"),
+    "convolves_a_block_more": ("conv2d.cu", "block >= regions.count()", "block > regions.count()"),
+    "convolves_whole_blocks": ("conv2d.cu", "y >= region.y1 || ", ""),
+    "swaps_matrices": ("conv2d.cu", "piece + lane / 16)", "piece + lane / 8 % 2)"),
+    "swaps_columns": ("conv2d.cu", "lane / 16 * 8 + lane % 8", "lane % 16"),
+    "multiplies_half_a_chunk": ("conv2d.cu", "piece += 2", "piece += 4"),
+    "swaps_rows_of_sums": ("conv2d.cu", "first_row + 16 * i + r / 2 * 8", "first_row + 16 * i + r % 2 * 8"),
+    "adds_the_first_channels_residual": ("conv2d.cu", "place.x) + c * residual.stride_c", "place.x)"),
+    "leaves_columns": ("conv2d.cu", "pass * PASS >= cols", "(pass + 1) * PASS >= cols"),
+    "walks_down_the_kernel_first": ("conv2d.cu", "x = 0, ++y", "x = 0, y += 2"),
+    "steps_back_where_it_is_transposed": ("conv2d.h", "-(step * dilation / stride)", "step * dilation / stride"),
+    "takes_the_first_phase": ("conv2d.h", "(phase - from % phases + phases) % phases", "phase"),
+    "takes_every_tap": ("conv2d.h", "ceil_div(kernel - first, step)", "ceil_div(kernel - first, 1)"),
+    "takes_the_first_channels_weights": (
+        "conv2d_depthwise.cu",
+        "tap * conv.out_channels + c",
+        "tap * conv.out_channels",
+    ),
+    "takes_an_input_for_every_output": ("conv2d_depthwise.cu", "c / out_group", "c"),
+    "forgets_the_halo_of_a_channel": ("conv2d_depthwise.cu", "|| x >= in.w) continue", ") continue"),
     "takes_one_piece_a_block": ("maps.h", "pieces = ceil_div(all, thread_count() * ITEMS)", "pieces = 1"),
 }
 
@@ -132,7 +166,19 @@ def samples():
     sides = {"size": (21, 26), "cell": (4, 5)}
     cells, deep = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(3)), torch.cat([x] * 5, 1)
     norm = {"num_groups": 2, "cell": (4, 5), "eps": 0.5, "activation": "prelu", "slope": torch.arange(8.0)}
+    stored = {"dtype": torch.bfloat16, "generator": torch.Generator().manual_seed(5)}
+    many, few, kernels_of_8 = (
+        torch.randn(shape, **stored) for shape in ((2, 64, 21, 26), (2, 3, 21, 26), (136, 64, 3, 3))
+    )
+    of_few, one_each, transposed = torch.randn(24, 3, 3, 3), torch.randn(16, 1, 3, 3), torch.randn(8, 6, 3, 4)
+    three, groups = {"padding": (1, 1), "activation": "relu"}, torch.randn(64, 32, 3, 3).bfloat16()
     for case, block in (
+        (cases.conv2d(many, kernels_of_8, **three), (4, 5)),
+        (cases.conv2d(many, groups, torch.randn(64), many.flip(2), groups=2, **three), (16, 16)),
+        (cases.conv2d(few.float(), of_few, residual=torch.randn(2, 24, 11, 13), stride=(2, 2), **three), (4, 5)),
+        (cases.conv2d(many.float(), torch.randn(72, 64, 1, 1)), (4, 5)),
+        (cases.conv2d(x, one_each, **three, groups=8), (4, 5)),
+        (cases.conv_transpose2d(x, transposed, stride=(2, 3), padding=(1, 2), dilation=(1, 2)), (5, 7)),
         (cases.max_pool2d(x, **window), (4, 5)),
         (cases.max_pool2d(broken, **window), (4, 5)),
         (cases.avg_pool2d(x, count_include_pad=False, **window), (4, 5)),
@@ -168,6 +214,8 @@ def samples():
 def check_everything():
     for case in samples():
         check_contract(case)
+        if case.oracle is ops.conv2d:
+            check_contract(case, Guard(channels=0))  # where 16 bytes of channels lie together
     for shape in ((2, 3, 5), (3, 41, 29)):
         mask = torch.rand(shape, generator=torch.Generator().manual_seed(4)) < 0.5
         index, count = blocks_from_mask(mask)
@@ -214,7 +262,8 @@ def with_fault(faultless, folder, file, there, instead):
             text = text.replace(there, instead)
         (folder / path.name).write_text(text)
     (folder / "emulated").symlink_to(CUDA / "emulated")
-    return linked({**faultless, KERNEL[file]: compiled(kernels()[KERNEL[file]], folder, folder)}.values(), folder)
+    wrong = {name: compiled(kernels()[name], folder, folder) for name in KERNELS[file]}
+    return linked((faultless | wrong).values(), folder)
 
 
 @pytest.fixture

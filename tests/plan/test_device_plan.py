@@ -59,6 +59,14 @@ def test_on_the_cuda_kernels(cuda_device, dtype):
         check(case, 2, random_masks(case, 2, seed=1), deep=True, dtype=dtype, make_plan=make)
 
 
+@pytest.mark.parametrize("name", sorted(set(MINIATURES) - {"next"}))  # layer_norm has no CUDA kernel
+def test_miniature_on_the_cuda_kernels(name, cuda_device):
+    case = miniature(name)
+    make = functools.partial(DevicePlan, backend="cuda", device=cuda_device)
+    with sparseblock.backend("cuda"):
+        check(case, 1, random_masks(case, 1, seed=1)[:2], deep=True, make_plan=make)
+
+
 def test_compile_makes_it_where_another_backend_is_forced():
     model, frame = nn.Conv2d(3, 4, 3, padding=1).eval(), torch.rand(FRAME)
     with sparseblock.backend("reference"):

@@ -11,6 +11,8 @@
 
 /* Always: what depends on SB_THREADS must not be merged by the linker with another kernel's. */
 #define SB_DEVICE inline __attribute__((always_inline))
+#define SB_UNROLL
+#define SB_NO_UNROLL
 #define SB_JOIN(a, b) SB_JOIN_(a, b)
 #define SB_JOIN_(a, b) a##b
 #define SB_TEXT(a) SB_TEXT_(a)
@@ -204,6 +206,7 @@ SB_DEVICE float normal_distribution(float v) { return (float)(0.5 * ::erfc(-0.70
 SB_DEVICE float sqrt(float v) { return ::sqrtf(v); }
 SB_DEVICE double sqrt(double v) { return ::sqrt(v); }
 SB_DEVICE float floor(float v) { return ::floorf(v); }
+SB_DEVICE int opaque(int v) { return v; }
 SB_DEVICE float infinity() { return __builtin_inff(); }
 
 SB_DEVICE void check_aligned(const void *p, int bytes) {

@@ -7,6 +7,7 @@ from ctypes import byref
 import torch
 
 from sparseblock.backends.cpu import native, packed_weight
+from sparseblock.backends.kept import kept
 
 
 def conv2d(
@@ -23,7 +24,8 @@ def conv2d(
 
 def run(conv, x, weight, bias, index, count, block, out, residual, fused) -> None:
     """`conv`, transposed or not, on the planes of these tensors."""
-    packed = packed_weight.kept(conv, weight)
+    what = (bytes(conv), native.lib().sb_isa())
+    packed = kept(weight, what, lambda: packed_weight.pack(conv, weight))
     conv.packed_weight = packed.data_ptr()
     native.lib().sb_conv2d_run(
         byref(conv),

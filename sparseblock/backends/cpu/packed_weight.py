@@ -1,17 +1,13 @@
-"""Packed weights: made once per weight tensor, kept as long as it lives."""
+"""Weights as the kernels of csrc/cpu read them."""
 
 from __future__ import annotations
 
 from ctypes import byref
 
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparseblock.backends.cpu import native
 from sparseblock.errors import SparseBlockError
-
-# weight -> {geometry of the convolution: (version and alias of the weight when it was packed, packed weight)}
-_kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def missing(algorithm: int) -> str | None:
@@ -34,19 +30,3 @@ def pack(conv: native.Conv2d, weight: torch.Tensor) -> torch.Tensor:
     contiguous = weight.float().contiguous()
     native.lib().sb_conv2d_pack(byref(conv), contiguous.data_ptr(), packed.data_ptr())
     return packed
-
-
-def kept(conv: native.Conv2d, weight: torch.Tensor) -> torch.Tensor:
-    """`pack`, but only when `weight` was not packed for this geometry since it was last changed.
-
-    The change is told by torch's version counter. A tensor of inference mode has none: it is packed at every call.
-    """
-    if weight.is_inference():
-        return pack(conv, weight)
-    geometry = (bytes(conv), native.lib().sb_isa())
-    of_weight = _kept.setdefault(weight, {})
-    state = (weight._version, weight.data_ptr())
-    if geometry not in of_weight or of_weight[geometry][0] != state:
-        # The alias keeps the memory from being given to another tensor at the same address while this entry lives.
-        of_weight[geometry] = (state, weight.detach(), pack(conv, weight))
-    return of_weight[geometry][2]

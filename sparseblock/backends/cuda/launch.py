@@ -84,26 +84,32 @@ def elementwise(
     count: torch.Tensor,
     block: Sequence[int],
     out: torch.Tensor,
+    vectors: bool = True,
 ) -> None:
     """Runs a kernel that goes through the active blocks by `for_each` of csrc/cuda/maps.h.
 
-    Its parameters are `arguments`, then the blocks, the plane of `out`, and `vector`: whether all planes let it take 16
-    bytes of channels at once.
+    Its parameters are `arguments`, then the blocks, the plane of `out`, and `vector`: whether all planes, and
+    `vectors`, let it take 16 bytes of channels at once.
     """
     sides = [min(side, size) for side, size in zip(block, out.shape[2:], strict=True)]
     arguments = [*arguments, native.blocks_of(index, count, block), native.plane_of(out)]
-    of_maps(kernel, arguments, index.shape[0], sides, out.device)
+    of_maps(kernel, arguments, index.shape[0], sides, out.device, vectors)
 
 
 def of_maps(
-    kernel: str, arguments: Sequence[ctypes.Structure], maps: int, sides: Sequence[int], device: torch.device
+    kernel: str,
+    arguments: Sequence[ctypes.Structure],
+    maps: int,
+    sides: Sequence[int],
+    device: torch.device,
+    vectors: bool = True,
 ) -> None:
     """Runs a kernel that goes through at most `maps` maps of `sides` pixels by `for_each_of` of csrc/cuda/maps.h.
 
     Its parameters are `arguments`, the last plane of which has the channels of these maps, then `vector`.
     """
     planes = [given for given in arguments if isinstance(given, native.Plane)]
-    channels = vector_of(*planes)
+    channels = vector_of(*planes) if vectors else 1
     pieces = -(-sides[0] * sides[1] * (planes[-1].c // channels) // (kernels()[kernel].threads * _ITEMS))
     launch(kernel, work=maps * pieces, arguments=[*arguments, ctypes.c_int32(channels > 1)], device=device)
 
