@@ -52,15 +52,16 @@ Tap largest(const float *origin, int64_t rows, int64_t cols, int64_t step_y, int
 
 void pool_strip(const sb_pool2d &pool, const sb_plane &x, const sb_plane &grad_out, const sb_plane &grad_x, const Region &region,
                 int64_t first, int64_t last) {
+    const Axis ay = vertical(pool, grad_x, grad_out), ax = horizontal(pool, grad_x, grad_out);
     for (int64_t y = region.y0; y < region.y1; ++y) {
-        const int64_t top = y * pool.stride_h - pool.pad_h;
-        const Taps ty(top, pool.kernel_h, pool.dilation_h, grad_x.h);
+        const int64_t top = ay.origin(y);
+        const Taps ty(top, ay.length(y), ay.dilation, grad_x.h);
         for (int64_t ox = region.x0; ox < region.x1; ++ox) {
-            const int64_t left = ox * pool.stride_w - pool.pad_w;
-            const Taps tx(left, pool.kernel_w, pool.dilation_w, grad_x.w);
+            const int64_t left = ax.origin(ox);
+            const Taps tx(left, ax.length(ox), ax.dilation, grad_x.w);
             const int64_t rows = ty.last - ty.first, cols = tx.last - tx.first;
             if (!rows || !cols) continue;
-            const int64_t from_y = top + ty.first * pool.dilation_h, from_x = left + tx.first * pool.dilation_w;
+            const int64_t from_y = top + ty.first * ay.dilation, from_x = left + tx.first * ax.dilation;
             const float *grad = pixel<const float>(grad_out, region.n, y, ox);
             if (pool.kind == SB_POOL_AVG) {
                 const float weight = 1.0f / divisor(pool, grad_x, top, left, rows * cols);
@@ -70,10 +71,10 @@ void pool_strip(const sb_pool2d &pool, const sb_plane &x, const sb_plane &grad_o
                 continue;
             }
             const float *origin = pixel<const float>(x, region.n, from_y, from_x);
-            const int64_t step_y = pool.dilation_h * x.stride_y, step_x = pool.dilation_w * x.stride_x;
+            const int64_t step_y = ay.dilation * x.stride_y, step_x = ax.dilation * x.stride_x;
             for (int64_t c = first; c < last; ++c) {
                 const Tap tap = largest(origin + c, rows, cols, step_y, step_x);
-                pixel<float>(grad_x, region.n, from_y + tap.row * pool.dilation_h, from_x + tap.col * pool.dilation_w)[c] += grad[c];
+                pixel<float>(grad_x, region.n, from_y + tap.row * ay.dilation, from_x + tap.col * ax.dilation)[c] += grad[c];
             }
         }
     }

@@ -11,16 +11,6 @@ namespace {
 
 constexpr int64_t STRIP_TAPS = 1024, STRIP_PIXELS = 128, STRIP_COLUMNS = 128;
 
-/* The windows of one axis. */
-struct Axis {
-    int64_t kernel, stride, pad, dilation, size, out;
-    bool adaptive;
-
-    int64_t origin(int64_t i) const { return adaptive ? i * size / out : i * stride - pad; }
-    int64_t length(int64_t i) const { return adaptive ? ceil_div((i + 1) * size, out) - i * size / out : kernel; }
-    int64_t longest() const { return adaptive ? size / out + 2 : kernel; }
-};
-
 template <class T>
 struct Window {
     const T *origin; /* first tap inside of the frame */
@@ -78,9 +68,7 @@ void pool_strip(const sb_pool2d &pool, const Axis &ay, const Axis &ax, const sb_
 
 template <class T>
 void run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
-    const bool adaptive = pool.adaptive != 0;
-    const Axis ay = {pool.kernel_h, pool.stride_h, pool.pad_h, adaptive ? 1 : pool.dilation_h, x.h, out.h, adaptive};
-    const Axis ax = {pool.kernel_w, pool.stride_w, pool.pad_w, adaptive ? 1 : pool.dilation_w, x.w, out.w, adaptive};
+    const Axis ay = vertical(pool, x, out), ax = horizontal(pool, x, out);
     /* Few outputs with large windows are shared among the threads too. */
     const int64_t pixels = maximum(minimum(STRIP_TAPS / (ay.longest() * ax.longest()), STRIP_PIXELS), 1);
     const Regions regions(blocks, out, pixels, minimum(pixels, STRIP_COLUMNS));

@@ -16,6 +16,22 @@ struct Taps {
     }
 };
 
+/* The windows of one axis. */
+struct Axis {
+    int64_t kernel, stride, pad, dilation, size, out;
+    bool adaptive;
+
+    int64_t origin(int64_t i) const { return adaptive ? i * size / out : i * stride - pad; }
+    int64_t length(int64_t i) const { return adaptive ? ceil_div((i + 1) * size, out) - i * size / out : kernel; }
+    int64_t longest() const { return adaptive ? size / out + 2 : kernel; }
+};
+SB_INLINE Axis vertical(const sb_pool2d &pool, const sb_plane &x, const sb_plane &out) {
+    return {pool.kernel_h, pool.stride_h, pool.pad_h, pool.adaptive ? 1 : pool.dilation_h, x.h, out.h, pool.adaptive != 0};
+}
+SB_INLINE Axis horizontal(const sb_pool2d &pool, const sb_plane &x, const sb_plane &out) {
+    return {pool.kernel_w, pool.stride_w, pool.pad_w, pool.adaptive ? 1 : pool.dilation_w, x.w, out.w, pool.adaptive != 0};
+}
+
 /* What an average over the window from (top, left), of which `taps` lie in the frame, is divided by. */
 SB_INLINE float divisor(const sb_pool2d &pool, const sb_plane &x, int64_t top, int64_t left, int64_t taps) {
     if (pool.divisor) return (float)pool.divisor;

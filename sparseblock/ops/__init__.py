@@ -14,9 +14,8 @@ validate first.
 Ops are differentiable, once, with respect to every map and parameter and to what `out` held: with g the gradient of the
 result, that gets where(active, 0, g), and everything else what the dense op gives for where(active, g, 0). Only what
 active blocks reach is computed. What an op read must not be written over before the backward pass (torch then raises).
-Gradients are float32 (float64 too on the reference backend). `mul`, `pad`, adaptive pools, statistics of a whole map,
-norms over channels, and convolutions that pad with other than zeros or multiply have none: where an input requires
-grad, they raise.
+Gradients are float32 (float64 too on the reference backend); with halves, and on GPUs, there are none: where an input
+requires grad, ops raise.
 """
 
 from __future__ import annotations

@@ -112,7 +112,22 @@ def planes(op: str, out: torch.Tensor, **inputs: torch.Tensor) -> None:
 
 def tensors(op: str, out: torch.Tensor, **inputs: torch.Tensor | None) -> None:
     """Feature maps: one device, one dtype that the backend knows, an `out` to write to. `inputs`: x first."""
-    _tensors(op, out, (out.dtype,), inputs)
+    maps(op, out, **inputs)
+    writable(op, out)
+
+
+def maps(op: str, first: torch.Tensor, **inputs: torch.Tensor | None) -> None:
+    """Feature maps that are read: one device, one dtype that the backend knows."""
+    _tensors(op, first, (first.dtype,), inputs)
+
+
+def writable(op: str, out: torch.Tensor) -> None:
+    """`out` is no leaf of a graph."""
+    if torch.is_grad_enabled() and out.requires_grad and out.is_leaf:
+        raise SparseBlockError(
+            f"{op}: out requires grad and is nobody's result, so what is written over it would be lost; "
+            "pass out.clone(), or call the op under torch.no_grad()"
+        )
 
 
 def parameters(op: str, out: torch.Tensor, **inputs: torch.Tensor | None) -> None:
@@ -141,11 +156,6 @@ def _tensors(
         if tensor.dtype not in dtypes:
             rule = "all tensors must have one dtype" if len(dtypes) == 1 else f"{name} must have that dtype or float32"
             raise SparseBlockError(f"{op}: {name} is {tensor.dtype} but out is {out.dtype}; {rule}")
-    if torch.is_grad_enabled() and out.requires_grad and out.is_leaf:
-        raise SparseBlockError(
-            f"{op}: out requires grad and is nobody's result, so what is written over it would be lost; "
-            "pass out.clone(), or call the op under torch.no_grad()"
-        )
 
 
 def out_shape(op: str, out: torch.Tensor, expected: Sequence[int], **inputs: torch.Tensor) -> None:

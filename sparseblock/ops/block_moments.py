@@ -50,8 +50,9 @@ def block_moments(
     """
     op = "block_moments"
     _check.planes(op, out, x=x)
-    _check.tensors(op, x)
+    _check.maps(op, x)
     _check.statistics(op, x, out)
+    _check.writable(op, out)
     cell = _check.pair(op, "cell", cell, 1)
     if order not in (1, 2):
         raise SparseBlockError(

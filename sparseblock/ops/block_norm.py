@@ -59,8 +59,9 @@ def block_norm(
     op = "block_norm"
     maps = {"x": x} if y is None else {"x": x, "y": y}
     _check.planes(op, out, **maps)
-    _check.tensors(op, x, **maps)
+    _check.maps(op, x, **maps)
     _check.statistics(op, x, out)
+    _check.writable(op, out)
     cell = _check.pair(op, "cell", cell, 1)
     if norm not in NORMS:
         raise SparseBlockError(f"{op}: norm is {norm!r}; it must be one of {', '.join(map(repr, NORMS))}")

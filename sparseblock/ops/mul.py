@@ -41,7 +41,7 @@ def mul(
 
     Raises:
         SparseBlockError: shapes, dtypes (float32; float64 too on the reference backend), devices, layouts or block grid
-            do not fit; memory is shared in part; or an input requires grad in grad mode, since it has no gradient yet.
+            do not fit; or memory is shared in part.
 
     Example:
         >>> x = torch.randn(1, 8, 30, 40).contiguous(memory_format=torch.channels_last)

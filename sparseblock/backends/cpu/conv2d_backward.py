@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from ctypes import byref
+from types import SimpleNamespace
 
 import torch
+import torch.nn.functional as F
 
 from sparseblock.backends.cpu import conv2d, native, reach
+from sparseblock.backends.cpu.pad_backward import folded
+from sparseblock.grid import trailing_padding
 
 
 def conv2d_backward(call, grad, packed, needs):
+    if call.padding_mode != "zeros":
+        return _of_padded(call, grad, packed, needs)
     k, per_group, *kernel = call.weight.shape
     window = (call.groups, *kernel, *call.stride, *call.padding, *call.dilation)
     grads = {}
@@ -23,6 +29,20 @@ def conv2d_backward(call, grad, packed, needs):
     if "weight" in needs:
         conv = native.Conv2d(per_group * call.groups, k, *window)
         grads["weight"] = weight_grad(conv, call.x, grad, call.index, call.count, call.block, call.weight)
+    return grads
+
+
+def _of_padded(call, grad, packed, needs):
+    """Those of the convolution of the map as it is padded, and of that padding."""
+    around = []
+    for axis in (1, 0):
+        window = (call.weight.shape[2 + axis], call.stride[axis], call.padding[axis], call.dilation[axis])
+        around += [call.padding[axis], trailing_padding(call.x.shape[2 + axis], grad.shape[2 + axis], *window)]
+    x = F.pad(call.x, around, call.padding_mode).contiguous(memory_format=torch.channels_last)
+    inner = {"x": x, "padding": [0, 0], "padding_mode": "zeros", "shapes": {**call.shapes, "x": list(x.shape)}}
+    grads = conv2d_backward(SimpleNamespace(**{**vars(call), **inner}), grad, packed, needs)
+    if "x" in needs:
+        grads["x"] = folded(grads["x"], call.shapes["x"], around, call.padding_mode)
     return grads
 
 

@@ -19,58 +19,76 @@ import torch.nn.functional as F
 
 from sparseblock.backends.cpu import gather as native_gather
 from sparseblock.backends.cpu import scatter as native_scatter
-from sparseblock.errors import SparseBlockError
 
 # What the backward pass of each op reads besides the gradient.
 _KEPT = {
     "activation": (),
+    "adaptive_avg_pool2d": (),
+    "adaptive_max_pool2d": ("x",),
     "add": (),
     "affine": ("x", "scale"),
     "avg_pool2d": (),
+    "block_moments": ("x",),
+    "block_norm": ("x", "y"),
     "cat": (),
+    "channel_shuffle": (),
     "conv2d": ("x", "weight"),
     "conv_transpose2d": ("x", "weight"),
     "gather": (),
+    "global_avg_pool2d": (),
+    "group_norm": ("x", "moments", "weight"),
     "interpolate": (),
+    "layer_norm": ("x", "weight"),
     "max_pool2d": ("x",),
+    "mul": ("x", "y"),
+    "normalize": ("x",),
+    "pad": (),
+    "pixel_shuffle": (),
+    "pixel_unshuffle": (),
     "scatter": (),
+    "softmax": ("x",),
 }
+_MUL = ("x", "y", "index", "count", "block", "out", "activation", "slope", "bounds")
 OPS = frozenset(_KEPT)
 DTYPES = (torch.float32,)
 
 
 def record(name: str, arguments: dict[str, object]) -> dict[str, torch.Tensor]:
-    """Runs the op; returns what `backward` reads: inputs, and as "value", packed, what tells the activation's slope.
+    """Runs the op; returns what `backward` reads: inputs, and as "activated", packed, what an activation's slope is of.
 
-    That is a ReLU's output, and another activation's input, which then takes a call of its own.
-
-    Raises:
-        SparseBlockError: the op has no gradient with these arguments.
+    That is a ReLU's output, and another activation's input, which then takes a call of its own. So does the product
+    with a residual, whose other factor is kept as "factor", packed.
     """
-    for key, known in (("combine", "add"), ("padding_mode", "zeros")):
-        if arguments.get(key, known) != known:
-            raise SparseBlockError(
-                f"{name}: the cpu backend has no gradient with {key} {arguments[key]!r}, only with {known!r}; "
-                "call it under torch.no_grad(), or take apart what it does"
-            )
     out, activation = arguments["out"], arguments.get("activation")
-    # An input that is `out` itself is kept as it was.
-    kept = {key: arguments[key].clone() if arguments[key] is out else arguments[key] for key in _KEPT[name]}
+    run, factors = getattr(torch.ops.sparseblock, name), ()
     place = (arguments["index"], arguments["count"], arguments["block"])
     fused = {key: arguments.get(key) for key in ("activation", "slope", "bounds")}
-    run = getattr(torch.ops.sparseblock, name)
+    if arguments.get("combine") == "mul" and arguments["residual"] is not None:
+        factors = ("residual",)
+    # An input that is `out` itself is kept as it was.
+    kept = {
+        key: arguments[key].clone() if arguments[key] is out else arguments[key]
+        for key in (*_KEPT[name], *factors)
+        if arguments[key] is not None
+    }
+    if factors:
+        product = torch.empty_like(out)
+        run(*{**arguments, "out": product, "residual": None, **dict.fromkeys(fused)}.values())
+        kept["factor"] = _packed(product, *place)
+        run = torch.ops.sparseblock.mul
+        arguments = dict(zip(_MUL, (product, arguments["residual"], *place, out, *fused.values()), strict=True))
     if activation is not None and name == "activation":
-        kept["value"] = _packed(arguments["x"], *place)
+        kept["activated"] = _packed(arguments["x"], *place)
         run(*arguments.values())
     elif activation not in (None, "relu"):
         before = torch.empty_like(out)
         run(*{**arguments, "out": before, **dict.fromkeys(fused)}.values())
         torch.ops.sparseblock.activation(before, *place, out, *fused.values())
-        kept["value"] = _packed(before, *place)
+        kept["activated"] = _packed(before, *place)
     else:
         run(*arguments.values())
         if activation is not None:
-            kept["value"] = _packed(out, *place)
+            kept["activated"] = _packed(out, *place)
     if fused["slope"] is not None:
         kept["slope"] = fused["slope"]
     return kept
@@ -85,11 +103,15 @@ def backward(name: str, call, grad: torch.Tensor, needs: set[str]) -> dict[str, 
     packed, grads = pack(grad, *place), {}
     if "out" in needs:
         grads["out"] = unpack(torch.zeros_like(packed), *place, grad.clone())
-    if hasattr(call, "value"):
+    if hasattr(call, "activated"):
         packed, grads["slope"] = _through_activation(call, packed)
+    if hasattr(call, "factor"):
+        if "residual" in needs:
+            grads["residual"] = unpack(packed * call.factor[: len(packed)], *place, torch.zeros_like(grad))
+        packed = packed * pack_second(call.residual, *place)
     plane = unpack(packed, *place, torch.zeros_like(grad))
     if "residual" in needs:
-        grads["residual"] = plane
+        grads.setdefault("residual", plane)
     if "bias" in needs:
         grads["bias"] = packed.sum((0, 2, 3))
     return grads | _backward_of(name)(call, plane, packed, needs)
@@ -97,15 +119,21 @@ def backward(name: str, call, grad: torch.Tensor, needs: set[str]) -> dict[str, 
 
 def _through_activation(call, packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The gradients before the activation and of its slope, if it has one; both of active blocks."""
-    value = call.value[: len(packed)]
+    value = call.activated[: len(packed)]
     if call.activation == "relu":
         return packed * (value > 0), None
-    slope = None if call.slope is None else call.slope.detach().requires_grad_()
+    given = [value] if call.slope is None else [value, call.slope]
+    grads = differentiate(
+        lambda value, slope=None: _activate(value, call.activation, slope, call.bounds), given, packed
+    )
+    return grads[0], None if call.slope is None else grads[1]
+
+
+def differentiate(function, inputs: list[torch.Tensor], grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The gradients of `inputs` where that of function(*inputs) is `grad`, by torch's autograd."""
     with torch.enable_grad():
-        value = value.detach().requires_grad_()
-        result = _activate(value, call.activation, slope, call.bounds)
-        grads = torch.autograd.grad(result, [value] if slope is None else [value, slope], packed)
-    return grads[0], None if slope is None else grads[1]
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        return torch.autograd.grad(function(*leaves), leaves, grad)
 
 
 def _activate(value, activation, slope, bounds) -> torch.Tensor:
@@ -141,6 +169,28 @@ def unpack(packed: torch.Tensor, index: torch.Tensor, count: torch.Tensor, block
     packed = packed.contiguous(memory_format=torch.channels_last)
     native_scatter.scatter(packed, index, count, block, out)
     return out
+
+
+def pack_second(x: torch.Tensor, index: torch.Tensor, count: torch.Tensor, block: list[int]) -> torch.Tensor:
+    """`pack` of a second input; what counts for all pixels or channels is one pixel or channel of a block."""
+    return x[index[: int(count), 0].long()] if x.shape[2:] == (1, 1) else pack(x, index, count, block)
+
+
+def pack_cells(call, x: torch.Tensor) -> torch.Tensor:
+    """The pixels of the cells in active blocks: [count, c, block height, block width, cell height, cell width]."""
+    packed = pack(x, call.index, call.count, _in_pixels(call))
+    return packed.unflatten(3, (-1, call.cell[1])).unflatten(2, (-1, call.cell[0])).transpose(3, 4)
+
+
+def unpack_cells(call, packed: torch.Tensor, size: list[int]) -> torch.Tensor:
+    """A map of `size` with these pixels in its cells, and zeros elsewhere."""
+    out = torch.zeros(size).contiguous(memory_format=torch.channels_last)
+    pixels = packed.expand(*packed.shape[:4], *call.cell).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    return unpack(pixels, call.index, call.count, _in_pixels(call), out)
+
+
+def _in_pixels(call) -> list[int]:
+    return [side * pixels for side, pixels in zip(call.block, call.cell, strict=True)]
 
 
 @functools.cache

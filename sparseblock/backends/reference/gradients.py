@@ -8,8 +8,10 @@ from sparseblock import backends
 
 OPS = frozenset(
     (
-        "activation", "add", "affine", "avg_pool2d", "cat", "conv2d", "conv_transpose2d", "gather", "interpolate",
-        "max_pool2d", "scatter",
+        "activation", "adaptive_avg_pool2d", "adaptive_max_pool2d", "add", "affine", "avg_pool2d", "block_moments",
+        "block_norm", "cat", "channel_shuffle", "conv2d", "conv_transpose2d", "gather", "global_avg_pool2d",
+        "group_norm", "interpolate", "layer_norm", "max_pool2d", "mul", "normalize", "pad", "pixel_shuffle",
+        "pixel_unshuffle", "scatter", "softmax",
     )
 )  # fmt: skip
 DTYPES = (torch.float32, torch.float64)
