@@ -268,15 +268,26 @@ class FeatureCache:
         Raises:
             SparseBlockError: it is on another, where its plan does not run.
         """
-        if torch.device(device).type != self.device.type:
-            raise SparseBlockError(
-                f"FeatureCache: to {device}, but its plan runs on {self.device}; compile the model for {device} and "
-                "load this state's state_dict() into a state of that plan"
-            )
+        check_device("FeatureCache", device, self.device)
         return self
 
     def _empty(self) -> FeatureCache:
         return FeatureCache(self.specs, self.streams, self.device)
+
+
+def check_device(what: str, device: torch.device | str, own: torch.device) -> None:
+    """Raises SparseBlockError unless `device` is `own`, where a plan runs and its states are."""
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise SparseBlockError(f"{what}: to {device!r}, which is no device of torch's") from None
+    if wanted.type == "meta":
+        raise SparseBlockError(f"{what}: to meta, where tensors have no values and nothing runs; it stays on {own}")
+    if wanted.type != own.type or wanted.index not in (None, own.index):
+        raise SparseBlockError(
+            f"{what}: to {wanted}, but its plan runs on {own}; compile the model for {wanted}, and load a state's "
+            "state_dict() into a state of that plan"
+        )
 
 
 def check_state(what: str, state: Any, keys: Sequence[str], streams: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from sparseblock.plan.nested import NestedPlan, is_image_list
 from sparseblock.plan.passes import run_passes
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.strides import frame_size
-from sparseblock.plan.trace import trace
+from sparseblock.plan.trace import on_host, trace
 
 
 def compile(
@@ -161,10 +160,8 @@ def _compile_for(
             f"compile: mode is {mode!r}, parts {parts!r} and algorithms {algorithms!r} for the {backend} backend; it "
             'runs whole models, in mode "grid", by direct convolutions; compile others for the cpu'
         )
-    if device.type != "cpu":  # captured and folded where every operator of torch is there
-        model = copy.deepcopy(model).cpu()
-        example = pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, example)
-    graph, signature = trace(model, example)
+    example = pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, example)
+    graph, signature = trace(on_host(model), example)
     grid = BlockGrid(*frame_size(graph), block_size)
     with torch.no_grad():
         return DevicePlan(run_passes(mark_gated(graph, gates), grid), signature, grid, dtype, backend, device)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from sparseblock import profiling
@@ -20,6 +21,7 @@ from sparseblock.plan.ir import Graph, Node, Torch
 from sparseblock.plan.op_calls import OpCall, on_device
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.torch_call import Locals, TorchCall
+from sparseblock.plan.trace import on_host
 
 Outputs = list[Any]  # the leaves of what the network returns
 
@@ -35,6 +37,8 @@ class DevicePlan(Plan):
     Convolutions are direct.
     """
 
+    _pickled: ClassVar = (*Plan._pickled, "backend", "device")
+
     def __init__(
         self,
         graph: Graph,
@@ -46,7 +50,14 @@ class DevicePlan(Plan):
     ) -> None:
         self.backend = backend
         self.device = device
-        super().__init__(on_device(graph, device), signature, grid, dtype, algorithms="direct")
+        super().__init__(graph, signature, grid, dtype, algorithms="direct")
+
+    def _pack(self, graph: Graph) -> None:
+        super()._pack(on_device(graph, self.device))
+
+    def with_weights(self, model: nn.Module) -> Plan:
+        """As `Plan.with_weights`; the module may be on the plan's device, or on the host."""
+        return super().with_weights(on_host(model))
 
     def new_state(self, streams: int = 1) -> DeviceCache:
         """As `Plan.new_state`, on the plan's device."""
@@ -57,12 +68,12 @@ class DevicePlan(Plan):
         """Each layer is a kernel of its own."""
         return ()
 
-    def _build_segments(self) -> tuple[OpCall | TorchCall, ...]:
+    def _build_segments(self, graph: Graph) -> tuple[OpCall | TorchCall, ...]:
         return tuple(
             TorchCall(node, self._with_plane)
             if isinstance(node.op, Torch)
-            else OpCall(node, self.graph, self._placements[node.output], self.backend)
-            for node in self.graph.nodes
+            else OpCall(node, graph, self._placements[node.output], self.backend)
+            for node in graph.nodes
             if not node.is_view
         )
 

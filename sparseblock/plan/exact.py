@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.utils import _pytree as pytree
@@ -98,15 +98,24 @@ class ExactPlan(Plan):
         tolerances: by value, the frame's too; below 0 where nothing is compared.
     """
 
+    _pickled: ClassVar = (*Plan._pickled, "tolerances")
+
     def __init__(self, graph: Graph, signature: Signature, tolerance: Tolerance = None) -> None:
-        (self._frame,) = graph.inputs
-        _, _, h, w = graph.values[self._frame].shape
-        super().__init__(graph, signature, BlockGrid(h, w, TILE), algorithms="direct")
+        (frame,) = graph.inputs
+        _, _, h, w = graph.values[frame].shape
         self.tolerances = _by_value(graph, tolerance)
-        self.network = graph
-        self._nodes = graph.producers()
+        super().__init__(graph, signature, BlockGrid(h, w, TILE), algorithms="direct")
+
+    def _arrange(self, *given: Any) -> None:
+        super()._arrange(*given)
+        (self._frame,) = self.graph.inputs
+        self._nodes = self.graph.producers()
         self._axis_macs: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._changes = Changes(graph, self._placements, self.tolerances)
+        self._changes = Changes(self.graph, self._placements, self.tolerances)
+
+    def _pack(self, graph: Graph) -> None:
+        super()._pack(graph)
+        self.network = graph
         self._spreads = [
             self._changes.spreads([segment.node] if isinstance(segment, TorchCall) else segment.nodes)
             for segment in self._segments

@@ -207,6 +207,11 @@ class Torch:
     kwargs: dict[str, Any]
     reason: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Operators of torch cannot be pickled, their names can."""
+        target = self.target.name() if isinstance(self.target, torch._ops.OpOverload) else self.target
+        return _torch_by_name, (target, self.args, self.kwargs, self.reason)
+
 
 Op = (
     Conv2d
@@ -335,3 +340,11 @@ class Graph:
 
 def _target_name(target: Callable[..., Any]) -> str:
     return str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
+
+
+def _torch_by_name(target: Any, *rest: Any) -> Torch:
+    if isinstance(target, str):
+        namespace, name = target.split("::")
+        packet, _, overload = name.partition(".")
+        target = getattr(getattr(getattr(torch.ops, namespace), packet), overload or "default")
+    return Torch(target, *rest)

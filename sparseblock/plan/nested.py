@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from sparseblock.blocks import BlockSet
 from sparseblock.cache import FeatureCache, check_state
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
+from sparseblock.plan.capture import check_model
 from sparseblock.plan.carry import Carry
 from sparseblock.plan.parts import stand_in
 from sparseblock.plan.plan import Plan
@@ -86,6 +87,12 @@ class NestedState:
         self.versions.clear()
         self.frames[:] = state["frames"]
 
+    def to(self, device: torch.device | str) -> NestedState:
+        """This state, where it is on `device` already; raises as `FeatureCache.to`."""
+        for cache in self.caches.values():
+            cache.to(device)
+        return self
+
     def fork(self) -> NestedState:
         """A state of its own that goes on from here, such as to look ahead."""
         caches = {name: cache.fork() for name, cache in self.caches.items()}
@@ -118,7 +125,7 @@ class NestedPlan:
         self.parts = {_name(part, number): plan for part, plans in parts.items() for number, plan in enumerate(plans)}
         self._carry = carry
         self._left = left
-        self._model = stand_in(model, {model.get_submodule(part): _planned(self, part) for part in parts})
+        self._model: nn.Module | None = _with_parts(model, parts)
         inside = sum(plan.macs for plan in self.parts.values())
         self.block_macs = carry.share_out(sum(plan.block_macs for plan in self.parts.values()))
         self.macs = max(macs, inside)
@@ -145,6 +152,10 @@ class NestedPlan:
             SparseBlockError: frame, blocks or state do not fit this plan, a stream's first frame is not whole, the
                 model calls a part otherwise than when it was compiled, or changes what a part returned.
         """
+        if self._model is None:
+            raise SparseBlockError(
+                "plan: it was unpickled and has no weights yet; run the plan that plan.with_weights(model) returns"
+            )
         if not isinstance(state, NestedState) or state.caches.keys() != self.parts.keys():
             raise SparseBlockError("plan: state is not of this plan; make it with plan.new_state()")
         self._check_frame(frame, state)
@@ -157,6 +168,41 @@ class NestedPlan:
             run.finish()
         state.frames[:] = [seen + 1 for seen in state.frames]
         return out
+
+    def to(self, device: torch.device | str) -> NestedPlan:
+        """This plan, where it runs on `device` already; raises as `Plan.to`."""
+        for plan in self.parts.values():
+            plan.to(device)
+        return self
+
+    # Frozen, so a copy is the plan itself.
+    def __copy__(self) -> NestedPlan:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NestedPlan:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: the parts as they pickle, nothing of the model; see `with_weights`."""
+        return {**self.__dict__, "_model": None}
+
+    def with_weights(self, model: nn.Module) -> NestedPlan:
+        """The same plan with the weights of `model`, and its Python between the parts; as `Plan.with_weights`."""
+        check_model(model)
+        paths = {name: name.partition("#")[0] for name in self.parts}
+        plan = object.__new__(NestedPlan)
+        plan.__dict__.update(self.__dict__)
+        try:
+            plan.parts = {
+                name: part.with_weights(model.get_submodule(paths[name])) for name, part in self.parts.items()
+            }
+        except AttributeError as error:
+            raise SparseBlockError(
+                f"plan: {type(model).__name__} lacks a part ({error}); give it the model that it was compiled from, "
+                "with any weights"
+            ) from None
+        plan._model = _with_parts(model, set(paths.values()))
+        return plan
 
     def report(self) -> NestedReport:
         """What runs sparse in every part, and what stays Python."""
@@ -314,7 +360,12 @@ def is_image_list(frame: Any) -> bool:
     )
 
 
-def _planned(plan: NestedPlan, part: str) -> Callable[[Callable], Callable]:
+def _with_parts(model: nn.Module, parts: Iterable[str]) -> nn.Module:
+    """A stand-in for `model` in which calls of `parts` are those of the plan that runs."""
+    return stand_in(model, {model.get_submodule(part): _planned(part) for part in parts})
+
+
+def _planned(part: str) -> Callable[[Callable], Callable]:
     def wrap(forward: Callable) -> Callable:
         return lambda *args, **kwargs: _RUN.get().call(part, args, kwargs)
 

@@ -6,29 +6,34 @@ import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from sparseblock import profiling
 from sparseblock.backends import selected
 from sparseblock.backends.cpu import native
 from sparseblock.blocks import BlockSet, check_list
-from sparseblock.cache import FeatureCache, PlaneSpec, shared_bytes
+from sparseblock.cache import FeatureCache, PlaneSpec, check_device, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
 from sparseblock.plan.chains import Chain, find_chains
-from sparseblock.plan.choice import choose
-from sparseblock.plan.gates import Gate, check_gates, open_tiles
+from sparseblock.plan.choice import Choice, choose
+from sparseblock.plan.gates import Gate, check_gates, mark_gated, open_tiles
 from sparseblock.plan.ir import Conv2d, Graph, Node, Ref, Torch
 from sparseblock.plan.macs import block_macs, node_macs
+from sparseblock.plan.passes import run_passes
 from sparseblock.plan.placement import place
 from sparseblock.plan.planes import assign_planes
 from sparseblock.plan.report import NodeReport, Report
 from sparseblock.plan.steps import Steps
+from sparseblock.plan.strides import track_strides
+from sparseblock.plan.structure import check_same, without_filters, without_weights
 from sparseblock.plan.torch_call import Locals, TorchCall
+from sparseblock.plan.trace import trace_call
 
 
 class Plan:
@@ -50,6 +55,7 @@ class Plan:
 
     backend = "cpu"
     device = torch.device("cpu")
+    _pickled: ClassVar = ("grid", "dtype", "_signature", "_choices")
 
     def __init__(
         self,
@@ -61,8 +67,13 @@ class Plan:
     ) -> None:
         self.grid = grid
         self.dtype = dtype
-        self.graph = graph
         self._signature = signature
+        self._arrange(graph, lambda: choose(graph, self._placements, algorithms, dtype))
+        self._pack(graph)
+
+    def _arrange(self, graph: Graph, choices: Callable[[], dict[str, Choice]]) -> None:
+        """All that does not depend on the values of weights."""
+        self.graph = without_filters(graph)
         blocks = self._blocks_of_maps()
         self._placements = place(graph, blocks)
         self._gated = {node.origin: node for node in graph.nodes if node.gated}
@@ -70,21 +81,25 @@ class Plan:
         if dense:
             reason = self._placements[self._gated[dense[0]].output].reason
             raise SparseBlockError(f"compile: gates has {dense[0]!r}, which runs dense: {reason}")
-        self._choices = choose(graph, self._placements, algorithms, dtype)
+        self._choices = choices()
         self.algorithms = {name: choice.algorithm for name, choice in self._choices.items()}
         self._chains = self._find_chains(graph, blocks)
-        self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, blocks, self._placements, dtype, self._chains)
+        self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, blocks, self._placements, self.dtype, self._chains)
         self._with_plane = {spec.name for spec in self._specs}
-        self._segments = self._build_segments()
+        self._segments: tuple[Any, ...] | None = None
         self._isa = native.lib().sb_isa()
         self._node_macs = {node.output: node_macs(node, graph) for node in graph.nodes}
         self.block_macs = self._sum_block_macs()
         self.macs = sum(self._node_macs.values())
         self.dense_macs = sum(macs for name, macs in self._node_macs.items() if self._placements[name].kind != "sparse")
         self._all_blocks: dict[int, BlockSet] = {}
-        self.graph = _without_weights(graph)
         # A frame without active blocks leaves every plane as it is; only values outside of planes must then be made.
         self._always_run = bool(graph.output_names() - self._with_plane)
+
+    def _pack(self, graph: Graph) -> None:
+        """What runs, from a graph with weights."""
+        self._segments = self._build_segments(graph)
+        self._isa = native.lib().sb_isa()
 
     def new_state(self, streams: int = 1) -> FeatureCache:
         """Planes for `streams` videos that have seen nothing yet.
@@ -106,11 +121,58 @@ class Plan:
                         f"{streams} streams; use one state per stream"
                     )
 
-    def __getstate__(self) -> None:
-        raise SparseBlockError(
-            "plan: what it runs lies packed in this process's memory and cannot be pickled or copied; compile the "
-            "model again where it is needed, with algorithms=plan.algorithms for the same bits"
-        )
+    def to(self, device: torch.device | str) -> Plan:
+        """This plan, where it runs on `device` already.
+
+        Raises:
+            SparseBlockError: it runs on another: what it runs was packed for that one.
+        """
+        check_device("plan", device, self.device)
+        return self
+
+    # Frozen, so a copy is the plan itself.
+    def __copy__(self) -> Plan:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: the network's structure and all decisions, no weights; see `with_weights`."""
+        return {name: getattr(self, name) for name in self._pickled} | {"graph": without_weights(self.graph)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        graph = state.pop("graph")
+        self.__dict__.update(state)
+        self._arrange(graph, lambda: self._choices)
+
+    def with_weights(self, model: nn.Module) -> Plan:
+        """The same plan with the weights that `model` has now: the module that it was compiled from, or one like it.
+
+        A pickled plan comes back without weights: its structure, report and decisions are there, and states can be made
+        of it, but it runs no frame. The plan that this returns has the same kernels, so it gives the same bits for the
+        same weights on a machine with the same instruction set. States of either plan fit the other.
+
+        Raises:
+            SparseBlockError: as `sparseblock.compile` for the module, it makes another graph, or this machine lacks a
+                kernel that the plan has chosen.
+
+        Example:
+            >>> plan = pickle.loads(data).with_weights(model)
+        """
+        maps = iter([torch.zeros(self.graph.values[name].shape) for name in self.graph.inputs])
+        leaves = [next(maps) if fixed is None else fixed for fixed in self._signature.fixed]
+        args, kwargs = pytree.tree_unflatten(leaves, self._signature.arguments)
+        graph, _ = trace_call(model, args, kwargs)
+        graph = track_strides(graph, [self.graph.values[name].stride for name in self.graph.inputs])
+        with torch.no_grad():
+            graph = run_passes(mark_gated(graph, list(self._gated)), self._blocks_of_maps())
+            check_same(self.graph, graph, type(model).__name__)
+            choose(graph, self._placements, self.algorithms, self.dtype)  # whether they are there
+            plan = object.__new__(type(self))
+            plan.__dict__.update(self.__dict__)
+            plan._pack(graph)
+        return plan
 
     def output_planes(self, state: FeatureCache) -> list[torch.Tensor]:
         """The planes of `state` that the network's outputs are views of."""
@@ -203,7 +265,7 @@ class Plan:
             nodes=tuple(nodes),
             macs=self.macs,
             dense_macs=self.dense_macs,
-            weight_bytes=sum(part.weight_bytes for part in self._segments if not isinstance(part, TorchCall)),
+            weight_bytes=sum(part.weight_bytes for part in self._segments or () if not isinstance(part, TorchCall)),
             plane_bytes=sum(spec.nbytes for spec in self._specs),
             shared_bytes=shared_bytes(self._specs),
             scratch_bytes=max(
@@ -228,21 +290,21 @@ class Plan:
     def _find_chains(self, graph: Graph, blocks: BlockGrid | None) -> tuple[Chain, ...]:
         return find_chains(graph, blocks, self._placements, self.algorithms, self.dtype)
 
-    def _build_segments(self) -> tuple[Steps | TorchCall, ...]:
+    def _build_segments(self, graph: Graph) -> tuple[Steps | TorchCall, ...]:
         """Nodes that move data, native ones together in runs as long as can be."""
         segments: list[Steps | TorchCall] = []
         run: list[Node] = []
-        for node in [*self.graph.nodes, None]:
+        for node in [*graph.nodes, None]:
             if node is not None and node.is_view:
                 continue
             if node is not None and not isinstance(node.op, Torch) and not node.gated:
                 run.append(node)
                 continue
             if run:
-                segments.append(Steps(run, self.graph, self._placements, self._specs, self._choices, self._chains))
+                segments.append(Steps(run, graph, self._placements, self._specs, self._choices, self._chains))
                 run = []
             if node is not None and node.gated:
-                segments.append(Steps([node], self.graph, self._placements, self._specs, self._choices, ()))
+                segments.append(Steps([node], graph, self._placements, self._specs, self._choices, ()))
             elif node is not None:
                 segments.append(TorchCall(node, self._with_plane))
         return tuple(segments)
@@ -307,6 +369,10 @@ class Plan:
         return value.to(self.dtype) if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
 
     def _check_state(self, state: Any) -> None:
+        if self._segments is None:
+            raise SparseBlockError(
+                "plan: it was unpickled and has no weights yet; run the plan that plan.with_weights(model) returns"
+            )
         in_force = selected(self.device)
         if in_force != self.backend:
             raise SparseBlockError(
@@ -366,15 +432,6 @@ class Plan:
                         "first frame; there is nothing to keep yet: give it all blocks"
                     )
         return active
-
-
-def _without_weights(graph: Graph) -> Graph:
-    """The graph with the sizes of the convolutions' weights, but not their values."""
-    nodes = [
-        replace(node, op=replace(node.op, weight=node.op.weight.to("meta"))) if isinstance(node.op, Conv2d) else node
-        for node in graph.nodes
-    ]
-    return graph.with_nodes(nodes)
 
 
 def _memory(spec: PlaneSpec | None, pieces: dict[str, tuple[int, int]]) -> dict[str, Any]:

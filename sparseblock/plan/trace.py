@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,13 @@ from sparseblock.plan.strides import track_strides
 def trace(model: nn.Module, example_frame: Any) -> tuple[Graph, Signature]:
     """The graph of `model` before any pass, and how it is called; raises as `compile`."""
     return trace_call(model, (example_frame,), {})
+
+
+def on_host(model: Any) -> Any:
+    """`model`, or a copy of it in the host's memory, where every operator of torch can be captured and folded."""
+    if not isinstance(model, nn.Module) or all(x.is_cpu for x in [*model.parameters(), *model.buffers()]):
+        return model
+    return copy.deepcopy(model).cpu()
 
 
 def trace_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Graph, Signature]:

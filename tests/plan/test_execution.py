@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 import re
 from dataclasses import replace
 
@@ -208,13 +206,6 @@ def test_names_are_given_in_a_list():
         message = f"compile: {name} is 'stem'; it must be a list of names: {name}=['stem']"
         with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
             sparseblock.compile(case.network, case.frames(), case.block, **{name: "stem"})
-
-
-def test_a_plan_is_neither_copied_nor_pickled():
-    plan = compiled()[1]
-    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(SparseBlockError, match=r"^plan: what it runs lies packed in this process's memory"):
-            attempt(plan)
 
 
 def test_only_a_plan_is_explained():

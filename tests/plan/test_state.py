@@ -106,18 +106,30 @@ def test_a_reset_of_all_streams_empties_the_gates():
     assert not state.gates and state.frames == [0, 0]
 
 
-def test_states_live_on_the_cpu():
-    state = compiled("grid")[1]
-    assert state.to("cpu") is state
-    with pytest.raises(SparseBlockError, match="to cuda, but its plan runs on cpu; compile the model for cuda"):
-        state.to("cuda")
+def test_plans_and_states_live_where_they_were_made():
+    torch.manual_seed(0)
+    nested = sparseblock.compile(Parts().eval(), torch.rand(1, 3, 32, 32), block_size=16, parts=["backbone"])
+    plan, state, _, _ = compiled("grid")
+    for what, own in (("plan", plan), ("FeatureCache", state), ("plan", nested), ("FeatureCache", nested.new_state())):
+        assert own.to("cpu") is own
+        for device, message in (
+            ("cuda:1", "to cuda:1, but its plan runs on cpu; compile the model for cuda:1, and load"),
+            ("meta", "to meta, where tensors have no values and nothing runs; it stays on cpu"),
+            ("gpu", "to 'gpu', which is no device of torch's"),
+        ):
+            with pytest.raises(SparseBlockError, match=f"^{what}: {message}"):
+                own.to(device)
 
 
-def test_one_plan_runs_in_several_threads_with_states_of_their_own():
-    plan, _, frame, _ = compiled("grid")
+@pytest.mark.parametrize("mode", PLANS)
+def test_one_plan_runs_in_several_threads_with_states_of_their_own(mode):
+    plan, _, frame, _ = compiled(mode)
     frames = [torch.rand(6, *frame.shape, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    for video in frames:  # half of every frame but the first stands still
+        video[..., : frame.shape[-1] // 2] = video[:1, ..., : frame.shape[-1] // 2]
     masks = torch.rand(6, 1, plan.grid.rows, plan.grid.cols) < 0.5
     masks[0] = True
+    masks = list(masks) if mode == "grid" else [None] * 6
 
     def course(video):
         own = plan.new_state()

@@ -1,0 +1,70 @@
+"""A graph without its weights: what a plan pickles, and what the graph of a model that lends it weights must be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from sparseblock.errors import SparseBlockError
+from sparseblock.plan.ir import Conv2d, Graph, Node, Torch
+
+_VECTORS = ("scale", "shift", "slope")
+
+
+def without_filters(graph: Graph) -> Graph:
+    """The graph with the sizes of the convolutions' weights, but not their values."""
+    nodes = [
+        replace(node, op=replace(node.op, weight=node.op.weight.to("meta"))) if isinstance(node.op, Conv2d) else node
+        for node in graph.nodes
+    ]
+    return graph.with_nodes(nodes)
+
+
+def without_weights(graph: Graph) -> Graph:
+    """The graph with every tensor in it on torch's meta device: sizes and types, no values."""
+    return graph.with_nodes([_emptied(node) for node in graph.nodes])
+
+
+def _emptied(node: Node) -> Node:
+    op, e = node.op, node.epilogue
+    if isinstance(op, Conv2d):
+        op = replace(op, weight=_meta(op.weight), bias=_meta(op.bias))
+    elif isinstance(op, Torch):
+        args, kwargs = pytree.tree_map(_meta, (op.args, op.kwargs))
+        op = replace(op, args=args, kwargs=kwargs)
+    return replace(node, op=op, epilogue=replace(e, **{name: _meta(getattr(e, name)) for name in _VECTORS}))
+
+
+def _meta(leaf: Any) -> Any:
+    return leaf.to("meta") if isinstance(leaf, torch.Tensor) else leaf
+
+
+def check_same(own: Graph, other: Graph, model: str) -> None:
+    """Raises SparseBlockError unless both graphs differ in nothing but the values of tensors."""
+    for mine, yours in zip(own.nodes, other.nodes, strict=False):
+        if _described(mine) != _described(yours):
+            raise SparseBlockError(
+                f"plan: {model} has {yours.title} where the plan has {mine.title}, or with other sizes or settings; "
+                "give it the model that it was compiled from, with any weights"
+            )
+    if len(own.nodes) != len(other.nodes) or _described(own.outputs) != _described(other.outputs):
+        raise SparseBlockError(
+            f"plan: {model} makes {len(other.nodes)} nodes and {len(other.outputs)} outputs, but the plan has "
+            f"{len(own.nodes)} and {len(own.outputs)}; give it the model that it was compiled from, with any weights"
+        )
+
+
+def _described(item: Any) -> Any:
+    """What of it is not the value of a tensor, to compare."""
+    if isinstance(item, torch.Tensor):
+        return (item.dtype, tuple(item.shape))
+    if dataclasses.is_dataclass(item):
+        return (type(item), *(_described(getattr(item, field.name)) for field in dataclasses.fields(item)))
+    if isinstance(item, Mapping):
+        return {key: _described(value) for key, value in item.items()}
+    return tuple(map(_described, item)) if isinstance(item, (list, tuple)) else item
