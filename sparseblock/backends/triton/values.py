@@ -1,7 +1,8 @@
 """How values are stored, and what is computed of them: float32, rounded once, to nearest even.
 
 Triton's interpreter has bfloat16 as 16 bits and converts it without rounding and without subnormals; there, and only
-there, the conversion is done on the bits.
+there, the conversion is done on the bits. Its product of matrices is a library's, in which a row's bits depend on where
+the row lies; there the terms are added one by one.
 """
 
 from __future__ import annotations
@@ -28,3 +29,11 @@ def rounded(v, plane):
         nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
         return tl.where(v == v, nearest, 0x7FC0).to(tl.int16).to(tl.bfloat16, bitcast=True)
     return v.to(plane.dtype.element_ty)
+
+
+@triton.jit
+def added_product(a, b, total):
+    """`total` + the product of matrices as they are stored; float32 is not rounded before."""
+    if INTERPRETED:
+        return total + tl.sum(widened(a)[:, :, None] * widened(b)[None, :, :], axis=1)
+    return tl.dot(a, b, total, input_precision="ieee")
