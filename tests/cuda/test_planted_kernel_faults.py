@@ -37,6 +37,7 @@ KERNELS = {
     "moments.h": ("group_norm_statistics",),
     "blocks_from_mask.cu": ("blocks_from_mask",),
     "block_norm.cu": ("block_norm_f32",),
+    "channel_norm.cu": ("channel_norm_f32",),
     "conv2d.cu": CONV2D,
     "conv2d.h": ("conv2d_narrow_f32",),
     "conv2d_depthwise.cu": ("conv2d_depthwise_f32",),
@@ -113,6 +114,16 @@ FAULTS = {
     "forgets_the_other_map": ("block_norm.cu", "differ ? ", "false ? "),
     "adds_where_it_takes_the_largest": ("block_norm.cu", "norm.norm == SB_NORM_MAX", "false"),
     "loses_nan_in_a_norm": ("block_norm.cu", " || b != b", ""),
+    "takes_no_maximum": ("channel_norm.cu", "const float most = largest(from, out.c);", "const float most = 0.0f;"),
+    "leaves_a_channel_of_norms": (
+        "channel_norm.cu",
+        "channels; c += WARP)\n        to[c]",
+        "channels - 1; c += WARP)\n        to[c]",
+    ),
+    "adds_epsilon_to_the_length": ("channel_norm.cu", "(length < norm.eps ? norm.eps : length)", "(length + norm.eps)"),
+    "forgets_the_mean_of_channels": ("channel_norm.cu", "return (v - mean) * factor;", "return v * factor;"),
+    "forgets_epsilon_over_channels": ("channel_norm.cu", "squares / out.c + norm.eps", "squares / out.c"),
+    "leaves_warps": ("channel_norm.cu", "i += group_count() * WARPS", "i += group_count() * WARPS * 2"),
     "forgets_the_halo_above": ("conv2d.cu", "if (y < 0 || y >= in.h", "if (y >= in.h"),
     "forgets_the_halo_on_the_right": ("conv2d.cu", "|| x >= in.w) return nullptr", ") return nullptr"),
     "sums_a_chunk_less": ("conv2d.cu", "chunk < chunks; ++chunk", "chunk < chunks - 1; ++chunk"),
@@ -200,6 +211,9 @@ def samples():
         (cases.global_avg_pool2d(cells, **sides), (1, 1)),
         (cases.group_norm(x, torch.cat([cells, cells.square()], 1), torch.arange(8.0), torch.ones(8), **norm), (4, 5)),
         (cases.pad(x, padding=((1, 2), (3, 4)), mode="reflect"), (4, 5)),
+        (cases.softmax(deep + 100), (4, 5)),
+        (cases.normalize(deep, eps=0.5), (4, 5)),
+        (cases.layer_norm(deep + 1, torch.arange(40.0), torch.ones(40), eps=0.5), (4, 5)),
     ):
         n, _, height, width = case.out_shape
         grid = (n, -(-height // block[0]), -(-width // block[1]))
