@@ -15,6 +15,7 @@ from sparseblock.plan.gates import Gate, GatedLayer
 from sparseblock.plan.nested import NestedPlan, NestedReport, NestedState
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.report import NodeReport, Report
+from sparseblock.plan.resize import ResizablePlan, ResizableState
 from sparseblock.plan.verify import verify
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "NodeReport",
     "Plan",
     "Report",
+    "ResizablePlan",
+    "ResizableState",
     "active",
     "compile",
     "explain",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from sparseblock.plan.gates import mark_gated
 from sparseblock.plan.nested import NestedPlan, is_image_list
 from sparseblock.plan.passes import run_passes
 from sparseblock.plan.plan import Plan
+from sparseblock.plan.resize import ResizablePlan
 from sparseblock.plan.strides import frame_size
 from sparseblock.plan.trace import on_host, trace
 
@@ -35,7 +37,8 @@ def compile(
     mode: str = "grid",
     tolerance: Tolerance = None,
     gates: Sequence[str] = (),
-) -> Plan | NestedPlan:
+    on_resize: str = "error",
+) -> Plan | NestedPlan | ResizablePlan:
     """A plan that runs `model` on frames of one size, block by block.
 
     The model is captured as it is and not changed; later changes to its weights do not reach the plan. Every operator
@@ -67,6 +70,8 @@ def compile(
             None compares nothing but the frame.
         gates: names of convolutions, as `named_modules` has them, that calls of a plan in mode "grid" may give a gate
             (`sparseblock.plan.Gate`). Such a layer keeps its value apart from what is added to it.
+        on_resize: what becomes of a frame of another size than the last: "error", or "reset", where it gets a plan of
+            its own and the state's streams begin anew: a `ResizablePlan`, which holds a copy of the model.
 
     Raises:
         SparseBlockError: the model is in training mode, not float32, or cannot be captured (control flow or sizes that
@@ -74,7 +79,8 @@ def compile(
             not positive; a submodule of `parts` is not there, is not called, or reads no maps of the frame; the dtype
             is another; the mode is unknown, or goes with another dtype or algorithm; a tolerance is negative, of no
             layer, or without mode "exact"; a gate is of no convolution, of one that runs dense, or not in mode "grid";
-            parts are given a dtype, a mode, gates or algorithms by name.
+            parts are given a dtype, a mode, gates or algorithms by name; on_resize is unknown, or "reset" for a model
+            that cannot be copied.
 
     Example:
         >>> plan = sparseblock.compile(model, frame, block_size=64)
@@ -84,6 +90,12 @@ def compile(
     for name, names in (("parts", parts), ("gates", gates)):
         if isinstance(names, str):
             raise SparseBlockError(f"compile: {name} is {names!r}; it must be a list of names: {name}=[{names!r}]")
+    if on_resize not in ("error", "reset"):
+        raise SparseBlockError(f'compile: on_resize is {on_resize!r}; it must be "error" or "reset"')
+    if on_resize == "reset":
+        options = {"parts": parts, "dtype": dtype, "algorithms": algorithms, "mode": mode, "tolerance": tolerance}
+        own = _copied(model)
+        return ResizablePlan(lambda frame: compile(own, frame, block_size, gates=gates, **options), example_frame)
     if dtype not in native.DTYPES:
         raise SparseBlockError(f"compile: dtype is {dtype!r}; it must be one of {', '.join(map(str, native.DTYPES))}")
     if mode not in ("grid", "exact") or (mode == "grid" and tolerance is not None):
@@ -129,6 +141,17 @@ def compile(
         # The same name: folded weights are not to be kept beside those they come from.
         graph = run_passes(mark_gated(graph, gates), grid)
         return Plan(graph, signature, grid, dtype, algorithms)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy, since plans that are made later take the weights of now."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever the model's own attributes raise
+        raise SparseBlockError(
+            f'compile: on_resize is "reset", but {type(model).__name__} cannot be copied ({type(error).__name__}: '
+            f'{error}); compile a plan for each frame size with on_resize="error"'
+        ) from error
 
 
 def _target(model: nn.Module, example: Any) -> tuple[str, torch.device]:

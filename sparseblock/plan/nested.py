@@ -215,8 +215,8 @@ class NestedPlan:
         if count != state.streams or size != (self.grid.height, self.grid.width):
             raise SparseBlockError(
                 f"plan: frame is {count} of {list(size)}; this plan and state take {state.streams} of "
-                f"{[self.grid.height, self.grid.width]}: compile a plan for each frame size, make a state with as many "
-                "streams as a frame has"
+                f"{[self.grid.height, self.grid.width]}: compile a plan for each frame size, or one with "
+                'on_resize="reset"; make a state with as many streams as a frame has'
             )
 
 

@@ -398,7 +398,8 @@ class Plan:
         if tuple(frame.shape) != expected:
             raise SparseBlockError(
                 f"plan: {what} is {list(frame.shape)}; this plan and state take {list(expected)} [n, c, h, w]: "
-                "compile a plan for each frame size, make a state with as many streams as a frame has"
+                'compile a plan for each frame size, or one with on_resize="reset"; make a state with as many streams '
+                "as a frame has"
             )
 
     def _active(self, blocks: Any, state: FeatureCache) -> BlockSet:
