@@ -8,11 +8,13 @@ import torch
 
 # Outputs of one tile along an axis; None: no tiles. Winograd's F(2x2, 3x3) and F(4x4, 3x3) need 4 and 2.25 products per
 # output and channel instead of 9. Pairs are dot products of two bfloat16 channels, with weights rounded to bfloat16.
-ALGORITHMS = {"direct": None, "winograd_2x2": 2, "winograd_4x4": 4, "bf16_pairs": None}
+# TF32 rounds both factors to 10 bits behind the point, for tensor cores.
+ALGORITHMS = {"direct": None, "winograd_2x2": 2, "winograd_4x4": 4, "bf16_pairs": None, "tf32": None}
 NEEDS = {
     "winograd_2x2": "a 3x3 kernel, stride 1, dilation 1, one group and zeros around",
     "winograd_4x4": "a 3x3 kernel, stride 1, dilation 1, one group and zeros around",
     "bf16_pairs": "bfloat16 maps and an even number of input channels in a group",
+    "tf32": "float32 maps",
 }
 
 
@@ -37,10 +39,11 @@ def obstacle(
         return None
     if transposed:
         return "it is transposed"
-    if algorithm == "bf16_pairs":
-        if dtype not in (torch.bfloat16, torch.float64):
+    stored = {"bf16_pairs": torch.bfloat16, "tf32": torch.float32}.get(algorithm)
+    if stored:
+        if dtype not in (stored, torch.float64):
             return f"its maps are {str(dtype).removeprefix('torch.')}"
-        return f"its groups have {per_group} input channels" if per_group % 2 else None
+        return f"its groups have {per_group} input channels" if stored == torch.bfloat16 and per_group % 2 else None
     if tuple(kernel) != (3, 3):
         return f"its kernel is {kernel[0]}x{kernel[1]}"
     for name, sides in (("stride", stride), ("dilation", dilation)):

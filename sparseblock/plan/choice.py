@@ -32,7 +32,7 @@ class Candidate:
     """An algorithm that a convolution could take.
 
     Attributes:
-        algorithm: a key of `sparseblock.algorithm.ALGORITHMS`.
+        algorithm: a key of `native.ALGORITHMS`.
         seconds: for the blocks that were measured; None where it was not.
         reason: why it was chosen or rejected.
     """
@@ -106,10 +106,10 @@ def choose(
 
 def _pinned(node: Node, by_name: Mapping[str, str], strict: bool, dtype: torch.dtype) -> Choice:
     algorithm = by_name.get(node.output)
-    if algorithm not in ALGORITHMS:
+    if algorithm not in native.ALGORITHMS:
         raise SparseBlockError(
             f"compile: algorithms has {algorithm!r} for convolution {node.output!r}; it must be one of "
-            f"{', '.join(ALGORITHMS)}: pass one for all, Plan.algorithms of the same network, or None to measure"
+            f"{', '.join(native.ALGORITHMS)}: pass one for all, Plan.algorithms of the same network, or None to measure"
         )
     against = _obstacle(algorithm, node, dtype)
     if against and strict:
@@ -124,7 +124,7 @@ def _pinned(node: Node, by_name: Mapping[str, str], strict: bool, dtype: torch.d
 
 def _measured(node: Node, graph: Graph, placement: Placement, dtype: torch.dtype) -> Choice:
     conv = node.op
-    against = {name: _obstacle(name, node, dtype) or _hopeless(name, conv) for name in ALGORITHMS}
+    against = {name: _obstacle(name, node, dtype) or _hopeless(name, conv) for name in native.ALGORITHMS}
     able = tuple(name for name, reason in against.items() if reason is None)
     rejected = [Candidate(name, None, reason) for name, reason in against.items() if reason is not None]
     if able == ("direct",):

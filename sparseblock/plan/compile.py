@@ -178,13 +178,16 @@ def _compile_for(
     mode: str,
     gates: Sequence[str],
 ) -> DevicePlan:
-    if mode != "grid" or parts is not None or is_image_list(example) or algorithms not in (None, "direct"):
+    allowed = (None, "direct", "tf32") if backend == "cuda" and dtype == torch.float32 else (None, "direct")
+    if mode != "grid" or parts is not None or is_image_list(example) or algorithms not in allowed:
         raise SparseBlockError(
             f"compile: mode is {mode!r}, parts {parts!r} and algorithms {algorithms!r} for the {backend} backend; it "
-            'runs whole models, in mode "grid", by direct convolutions; compile others for the cpu'
+            'runs whole models, in mode "grid", by direct convolutions (the cuda backend in float32 also "tf32"); '
+            "compile others for the cpu"
         )
     example = pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, example)
     graph, signature = trace(on_host(model), example)
     grid = BlockGrid(*frame_size(graph), block_size)
     with torch.no_grad():
-        return DevicePlan(run_passes(mark_gated(graph, gates), grid), signature, grid, dtype, backend, device)
+        marked = run_passes(mark_gated(graph, gates), grid)
+        return DevicePlan(marked, signature, grid, dtype, backend, device, algorithms or "direct")

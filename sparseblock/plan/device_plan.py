@@ -17,7 +17,7 @@ from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
 from sparseblock.plan.gates import Gate, check_gates, open_tiles
-from sparseblock.plan.ir import Graph, Node, Torch
+from sparseblock.plan.ir import Conv2d, Graph, Node, Torch
 from sparseblock.plan.op_calls import OpCall, on_device
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.torch_call import Locals, TorchCall
@@ -34,10 +34,10 @@ class DevicePlan(Plan):
     with gates, which are Python, and frames while a profiler listens, run op by op.
 
     Made by `sparseblock.compile` for a model on a GPU, or under `sparseblock.backend(name)`; called as any plan.
-    Convolutions are direct.
+    Convolutions are direct, or, with algorithms="tf32" on the cuda backend, on tensor cores in float32 too.
     """
 
-    _pickled: ClassVar = (*Plan._pickled, "backend", "device")
+    _pickled: ClassVar = (*Plan._pickled, "backend", "device", "_algorithm")
 
     def __init__(
         self,
@@ -47,8 +47,10 @@ class DevicePlan(Plan):
         dtype: torch.dtype,
         backend: str,
         device: torch.device,
+        algorithm: str = "direct",
     ) -> None:
         self.backend = backend
+        self._algorithm = algorithm
         self.device = device
         super().__init__(graph, signature, grid, dtype, algorithms="direct")
 
@@ -72,13 +74,16 @@ class DevicePlan(Plan):
         return tuple(
             TorchCall(node, self._with_plane)
             if isinstance(node.op, Torch)
-            else OpCall(node, graph, self._placements[node.output], self.backend)
+            else OpCall(node, graph, self._placements[node.output], self.backend, self._algorithm)
             for node in graph.nodes
             if not node.is_view
         )
 
     def _kernel(self, node: Node) -> str:
-        return "" if node.is_view else "torch" if isinstance(node.op, Torch) else self.backend
+        if node.is_view or isinstance(node.op, Torch):
+            return "" if node.is_view else "torch"
+        of_conv = isinstance(node.op, Conv2d) and not node.op.transposed and self._algorithm != "direct"
+        return f"{self.backend} {self._algorithm}" if of_conv else self.backend
 
     def _run_frame(
         self,

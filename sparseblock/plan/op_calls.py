@@ -45,12 +45,12 @@ class OpCall:
         weight_bytes: of its convolution's weights.
     """
 
-    def __init__(self, node: Node, graph: Graph, placement: Placement, backend: str) -> None:
+    def __init__(self, node: Node, graph: Graph, placement: Placement, backend: str, algorithm: str) -> None:
         self.node = node
         self.weight_bytes = node.op.weight.nbytes if isinstance(node.op, Conv2d) else 0
         self._block = placement.block if placement.kind == "sparse" else None
         self._shape = graph.values[node.output].shape
-        self._calls = _calls(node, graph, functools.partial(backends.implementation, backend))
+        self._calls = _calls(node, graph, functools.partial(backends.implementation, backend), algorithm)
 
     def run(self, maps: Maps, active: BlockSet, whole: BlockSet) -> None:
         """Computes the node in the blocks `active`, or, where it does not run sparse, in all.
@@ -96,15 +96,15 @@ Place = tuple[torch.Tensor, torch.Tensor, tuple[int, int], torch.Tensor]  # an o
 Call = Callable[[list[torch.Tensor], Place], None]  # of a node's inputs
 
 
-def _calls(node: Node, graph: Graph, op_of: Callable[[str], Callable[..., None]]) -> list[Call]:
-    """What is called in turn."""
+def _calls(node: Node, graph: Graph, op_of: Callable[[str], Callable[..., None]], algorithm: str) -> list[Call]:
+    """What is called in turn; `algorithm` is of convolutions."""
     e = node.epilogue
     if not e.is_affine or isinstance(node.op, (GroupNorm, ChannelNorm)):
-        return [_call(node, e, graph, op_of)]
+        return [_call(node, e, graph, op_of, algorithm)]
     if node.residual is None and not isinstance(node.op, Conv2d):
         return [_affine(node, graph, op_of("affine"), in_place=False)]
     alone = Epilogue(combine=e.combine)
-    return [_call(node, alone, graph, op_of), _affine(node, graph, op_of("affine"), in_place=True)]
+    return [_call(node, alone, graph, op_of, algorithm), _affine(node, graph, op_of("affine"), in_place=True)]
 
 
 def _affine(node: Node, graph: Graph, affine: Callable[..., None], in_place: bool) -> Call:
@@ -119,7 +119,7 @@ def _fused(epilogue: Epilogue) -> tuple[str | None, torch.Tensor | None, tuple[f
     return epilogue.activation, epilogue.slope, epilogue.bounds
 
 
-def _call(node: Node, e: Epilogue, graph: Graph, op_of: Callable[[str], Callable[..., None]]) -> Call:
+def _call(node: Node, e: Epilogue, graph: Graph, op_of: Callable[[str], Callable[..., None]], algorithm: str) -> Call:
     """The call of the node's op, with as much of its epilogue as `e` is."""
 
     def call(name: str, *rest: Any) -> Call:
@@ -129,7 +129,7 @@ def _call(node: Node, e: Epilogue, graph: Graph, op_of: Callable[[str], Callable
 
     match node.op:
         case Conv2d():
-            return _conv(node, e, graph, op_of)
+            return _conv(node, e, graph, op_of, algorithm)
         case Pool2d(adaptive=True, kind=kind):
             return call(f"adaptive_{kind}_pool2d")
         case Pool2d(kind="max") as op:
@@ -168,7 +168,7 @@ def _call(node: Node, e: Epilogue, graph: Graph, op_of: Callable[[str], Callable
     return call("activation" if node.residual is None else e.combine, *_fused(e))
 
 
-def _conv(node: Node, e: Epilogue, graph: Graph, op_of: Callable[[str], Callable[..., None]]) -> Call:
+def _conv(node: Node, e: Epilogue, graph: Graph, op_of: Callable[[str], Callable[..., None]], algorithm: str) -> Call:
     op = node.op
     if op.transposed:
         run = op_of("conv_transpose2d")
@@ -177,7 +177,7 @@ def _conv(node: Node, e: Epilogue, graph: Graph, op_of: Callable[[str], Callable
     else:
         run = op_of("conv2d")
         window = op.stride, op.padding, op.dilation, op.groups
-        after = op.padding_mode, "direct"
+        after = op.padding_mode, algorithm
 
     def call(inputs: list[torch.Tensor], place: Place) -> None:
         x, residual = (*inputs, None)[:2]

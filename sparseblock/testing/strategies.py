@@ -85,6 +85,11 @@ def values(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.f
     return torch.where(dice < 0.05, 0.0, torch.where(dice > 0.95, -0.0, x)).to(dtype)
 
 
+def to_tf32(x: torch.Tensor) -> torch.Tensor:
+    """Finite float32 values rounded to the nearest TF32, ties away from zero."""
+    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
 def any_bits(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Any value but NaN: infinities, subnormals, zeros of either sign."""
     bits = torch.randint(-(2**31), 2**31 - 1, shape, generator=generator, dtype=torch.int64)
@@ -189,6 +194,16 @@ def bf16_pairs_conv2d(draw: st.DrawFn) -> Case:
     return _any_conv2d(draw, groups, c, k, torch.bfloat16, torch.bfloat16, "bf16_pairs")
 
 
+@st.composite
+def tf32_conv2d(draw: st.DrawFn) -> Case:
+    """A convolution of float32 maps by TF32 products, of any geometry. Maps and weights are of TF32, so that products
+    are exact.
+    """
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    c, k = groups * draw(CHANNELS), groups * draw(CHANNELS)
+    return _any_conv2d(draw, groups, c, k, torch.float32, torch.float32, "tf32")
+
+
 def _any_conv2d(
     draw: st.DrawFn, groups: int, c: int, k: int, dtype: torch.dtype, parameter: torch.dtype, algorithm: str
 ) -> Case:
@@ -205,6 +220,8 @@ def _any_conv2d(
     geometry |= {"padding": padding, "padding_mode": mode}
     n = draw(st.integers(1, 2))
     x, weight = values(generator, n, c, *size, dtype=dtype), values(generator, k, c // groups, *kernel, dtype=parameter)
+    if algorithm == "tf32":
+        x, weight = to_tf32(x), to_tf32(weight)
     bias = values(generator, k, dtype=parameter) if draw(st.booleans()) else None
     residual = draw(second_inputs(generator, n, k, *extent, dtype=dtype)) if draw(st.booleans()) else None
     fused = draw(activations(k, generator)) | {"combine": draw(st.sampled_from(["add", "mul"])), "algorithm": algorithm}

@@ -6,9 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
 
 from sparseblock import BlockSet, SparseBlockError, backend, ops
-from sparseblock.testing import Guard, assert_identical, cases, channels_last, check_contract, check_independence
+from sparseblock.testing import (
+    Guard,
+    assert_identical,
+    cases,
+    channels_last,
+    check_contract,
+    check_independence,
+    strategies,
+)
 from sparseblock.testing.device import on_device
 
 
@@ -67,6 +76,26 @@ def test_edges_of_transposed(stride, on_cuda):
     check_independence(case)
 
 
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(strategies.tf32_conv2d(), strategies.guards())
+def test_tf32_of_its_own_numbers_is_exact_but_for_the_sum(on_cuda, case, guard):
+    check_contract(on_cuda(case), guard)
+    check_independence(on_cuda(case))
+
+
+def test_tf32_rounds_both_factors(on_cuda):
+    """To the nearest, also where tensor cores would cut off."""
+    x, weight = normal(1, 40, 9, 8), normal(48, 40, 3, 3)
+    outs = []
+    for factors in ((x, weight), (strategies.to_tf32(x), strategies.to_tf32(weight))):
+        case = on_cuda(cases.conv2d(*factors, algorithm="tf32"))
+        outs.append(
+            case.run({"x": channels_last(case.maps["x"])}, case.blocks, channels_last(torch.zeros(case.out_shape)))
+        )
+    assert_identical(*outs)
+    assert not torch.equal(x, strategies.to_tf32(x))
+
+
 def test_weights_are_rounded_to_what_maps_store(cuda_device):
     x, weight = (
         channels_last(normal(1, 6, 9, 8, dtype=torch.float16).to(cuda_device)),
@@ -94,6 +123,9 @@ def test_a_weight_changed_in_place_is_packed_anew(cuda_device):
 def test_an_algorithm_of_the_cpu_is_refused(cuda_device):
     x = channels_last(torch.zeros(1, 4, 8, 8, device=cuda_device))
     everything = BlockSet.all(1, 1, 1, 8, device=cuda_device)
-    with backend("cuda"), pytest.raises(SparseBlockError, match="'winograd_2x2', but the cuda backend has 'direct'"):
+    with (
+        backend("cuda"),
+        pytest.raises(SparseBlockError, match="'winograd_2x2', but the cuda backend has direct, tf32"),
+    ):
         weight = torch.zeros(4, 4, 3, 3, device=cuda_device)
         ops.conv2d(x, weight, None, everything, torch.zeros_like(x), padding=1, algorithm="winograd_2x2")

@@ -67,6 +67,18 @@ def test_miniature_on_the_cuda_kernels(name, cuda_device):
         check(case, 1, random_masks(case, 1, seed=1)[:2], deep=True, make_plan=make)
 
 
+def test_tf32_where_it_is_asked_for(cuda_device):
+    """Rounds both factors to 2^-11 of them: what a sum of 8 x 9 products may be off by, and is."""
+    model, frame = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 3, padding=1)).eval(), torch.rand(FRAME)
+    model, frame = model.to(cuda_device), frame.to(cuda_device)
+    with sparseblock.backend("cuda"), torch.no_grad():
+        plans = [sparseblock.compile(model, frame, block_size=16, algorithms=name) for name in ("direct", "tf32")]
+        exact, rounded = (plan(frame, None, plan.new_state()) for plan in plans)
+    assert {node.kernel for node in plans[1].report().nodes} == {"cuda", "cuda tf32"}
+    largest = model[0](frame).abs().max() * model[1].weight.abs().max()
+    assert 0 < (rounded - exact).abs().max() <= 2 * 2**-10 * 8 * 9 * largest
+
+
 def test_compile_makes_it_where_another_backend_is_forced():
     model, frame = nn.Conv2d(3, 4, 3, padding=1).eval(), torch.rand(FRAME)
     with sparseblock.backend("reference"):
@@ -103,6 +115,7 @@ def test_a_gate_leaves_tiles_out():
         ({"mode": "exact"}, "mode is 'exact', .* for the reference backend; it runs whole models"),
         ({"parts": ["0"]}, "parts \\['0'\\] .* for the reference backend"),
         ({"algorithms": "winograd_2x2"}, "algorithms 'winograd_2x2' for the reference backend"),
+        ({"algorithms": "tf32"}, "algorithms 'tf32' for the reference backend"),
     ],
 )
 def test_what_only_the_cpu_backend_runs_is_refused(given, message):

@@ -8,12 +8,16 @@ import torch
 
 from sparseblock.backends.cpu import native, packed_weight
 from sparseblock.backends.kept import kept
+from sparseblock.errors import SparseBlockError
 
 
 def conv2d(
     x, weight, bias, index, count, block, out, stride, padding, dilation, groups,
     activation, slope, bounds, residual, combine, padding_mode, algorithm,
 ) -> None:  # fmt: skip
+    if algorithm not in native.ALGORITHMS:
+        known = ", ".join(native.ALGORITHMS)
+        raise SparseBlockError(f"conv2d: algorithm is {algorithm!r}, but the cpu backend has {known} alone")
     conv = native.Conv2d(
         x.shape[1], out.shape[1], groups, *weight.shape[2:], *stride, *padding, *dilation,
         transposed=0, pad_mode=native.PAD_MODES[padding_mode], algorithm=native.ALGORITHMS[algorithm],

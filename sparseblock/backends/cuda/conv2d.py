@@ -12,6 +12,7 @@ from sparseblock.backends.cuda.launch import elementwise, kernel_of, launch, vec
 from sparseblock.backends.kept import kept
 from sparseblock.errors import SparseBlockError
 
+ALGORITHMS = ("direct", "tf32")  # a depthwise convolution, which has no use for tensor cores, is the same by both
 # Of csrc/cuda/conv2d.cu: stages, bytes of a row or column in one, and what a row's pixel and its source take.
 _STAGES, _STAGE_BYTES, _ROW_BYTES = 4, 64, 12 + 16
 
@@ -20,17 +21,18 @@ def conv2d(
     x, weight, bias, index, count, block, out, stride, padding, dilation, groups,
     activation, slope, bounds, residual, combine, padding_mode, algorithm,
 ) -> None:  # fmt: skip
-    if algorithm != "direct":
-        raise SparseBlockError(f"conv2d: algorithm is {algorithm!r}, but the cuda backend has 'direct' alone")
+    if algorithm not in ALGORITHMS:
+        known = ", ".join(ALGORITHMS)
+        raise SparseBlockError(f"conv2d: algorithm is {algorithm!r}, but the cuda backend has {known} alone")
     conv = native.Conv2d(
         x.shape[1], out.shape[1], groups, *weight.shape[2:], *stride, *padding, *dilation,
         transposed=0, pad_mode=native.PAD_MODES[padding_mode],
     )  # fmt: skip
     fused = {"activation": activation, "slope": slope, "bounds": bounds, "combine": combine}
-    run(conv, x, weight, bias, index, count, block, out, residual, fused)
+    run(conv, x, weight, bias, index, count, block, out, residual, fused, algorithm)
 
 
-def run(conv, x, weight, bias, index, count, block, out, residual, fused) -> None:
+def run(conv, x, weight, bias, index, count, block, out, residual, fused, algorithm="direct") -> None:
     """`conv`, transposed or not, on the planes of these tensors; its weights are rounded to what they store."""
     depthwise = conv.groups == conv.in_channels > 1
     packed = kept(
@@ -43,7 +45,7 @@ def run(conv, x, weight, bias, index, count, block, out, residual, fused) -> Non
         whole = conv.in_channels == conv.out_channels
         elementwise(kernel_of("conv2d_depthwise", out), arguments, index, count, block, out, whole)
     else:
-        _tiles(conv, arguments, index, count, block, out)
+        _tiles(conv, arguments, index, count, block, out, algorithm)
 
 
 def _packed(conv: native.Conv2d, weight: torch.Tensor, dtype: torch.dtype, depthwise: bool) -> torch.Tensor:
@@ -55,10 +57,11 @@ def _packed(conv: native.Conv2d, weight: torch.Tensor, dtype: torch.dtype, depth
     return by_group.to(dtype).contiguous()
 
 
-def _tiles(conv: native.Conv2d, arguments, index, count, block, out) -> None:
+def _tiles(conv: native.Conv2d, arguments, index, count, block, out, algorithm: str) -> None:
     """Launches the kernel whose tiles are as wide as a group."""
     in_group, out_group = conv.in_channels // conv.groups, conv.out_channels // conv.groups
-    kernel = kernel_of("conv2d" if out_group > 32 else "conv2d_narrow", out)
+    stem = "conv2d" if out_group > 32 else "conv2d_narrow"
+    kernel = f"{stem}_tf32" if algorithm == "tf32" else kernel_of(stem, out)
     rows, cols = (int(kernels()[kernel].macros[side]) for side in ("SB_ROWS", "SB_COLS"))
     of_x, of_residual, of_out = arguments[2], arguments[3], native.plane_of(out)
     reads, stores = vector_of(of_x), vector_of(of_residual, of_out)
