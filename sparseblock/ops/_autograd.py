@@ -53,6 +53,7 @@ class _InPlace(torch.autograd.Function):
         plain = {key: value for key, value in op.arguments.items() if not _holds_tensors(value)}
         ctx.op = SimpleNamespace(name=op.name, backend=op.backend, keys=op.keys, saved=list(saved), plain=plain)
         ctx.op.names, ctx.op.ranks = list(op.arguments), [tensor.dim() for tensor in tensors]
+        ctx.op.dtypes = {key: str(x.dtype).removeprefix("torch.") for key, x in zip(op.keys, tensors, strict=True)}
         ctx.sizes = [size for tensor in tensors for size in tensor.shape]
         ctx.save_for_backward(op.arguments["index"], op.arguments["count"], *saved.values())
         ctx.mark_dirty(out)
@@ -92,7 +93,8 @@ def _run(grad, saved, index, count, call, sizes) -> list[torch.Tensor]:
         grads = _gradients(op.backend).backward(op.name, arguments, grad, set(op.needs))
     results: list[torch.Tensor] = []
     for key in op.needs:  # each in memory of its own, as an op must return them
-        result = _in_order(grads[key].sum_to_size(shapes[key]))  # a second input may count for many pixels
+        result = grads[key].sum_to_size(shapes[key])  # a second input may count for many pixels
+        result = _in_order(result.to(_dtype(op, key)))
         shared = any(result.data_ptr() == other.data_ptr() for other in (grad, *results))
         results.append(result.clone() if shared else result)
     return results
@@ -101,7 +103,11 @@ def _run(grad, saved, index, count, call, sizes) -> list[torch.Tensor]:
 def _fake(grad, saved, index, count, call, sizes) -> list[torch.Tensor]:
     op = SimpleNamespace(**json.loads(call))
     shapes = _shapes(op, sizes)
-    return [_in_order(grad.new_empty(shapes[key])) for key in op.needs]
+    return [_in_order(grad.new_empty(shapes[key], dtype=_dtype(op, key))) for key in op.needs]
+
+
+def _dtype(op: SimpleNamespace, key: str) -> torch.dtype:
+    return getattr(torch, op.dtypes[key])
 
 
 def _shapes(op: SimpleNamespace, sizes: list[int]) -> dict[str, list[int]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,7 @@ _KEPT = {
 }
 _MUL = ("x", "y", "index", "count", "block", "out", "activation", "slope", "bounds")
 OPS = frozenset(_KEPT)
-DTYPES = (torch.float32,)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def record(name: str, arguments: dict[str, object]) -> dict[str, torch.Tensor]:
@@ -58,6 +59,8 @@ def record(name: str, arguments: dict[str, object]) -> dict[str, torch.Tensor]:
 
     That is a ReLU's output, and another activation's input, which then takes a call of its own. So does the product
     with a residual, whose other factor is kept as "factor", packed.
+
+    Halves are rounded once, so there the op is not taken apart: float32 copies of its inputs are, for these values.
     """
     out, activation = arguments["out"], arguments.get("activation")
     run, factors = getattr(torch.ops.sparseblock, name), ()
@@ -71,6 +74,13 @@ def record(name: str, arguments: dict[str, object]) -> dict[str, torch.Tensor]:
         for key in (*_KEPT[name], *factors)
         if arguments[key] is not None
     }
+    apart = factors or (activation not in (None, "relu") and name != "activation")
+    if apart and out.element_size() == 2:
+        wide = {key: _widened(value) for key, value in arguments.items()}
+        wide |= {"algorithm": "direct"} if "algorithm" in wide else {}
+        kept = record(name, wide) | kept
+        run(*arguments.values())
+        return kept
     if factors:
         product = torch.empty_like(out)
         run(*{**arguments, "out": product, "residual": None, **dict.fromkeys(fused)}.values())
@@ -95,7 +105,8 @@ def record(name: str, arguments: dict[str, object]) -> dict[str, torch.Tensor]:
 
 
 def backward(name: str, call, grad: torch.Tensor, needs: set[str]) -> dict[str, torch.Tensor]:
-    """The gradients of the tensors in `needs`, by name."""
+    """The gradients of the tensors in `needs`, by name, all in float32."""
+    call, grad = SimpleNamespace(**{key: _widened(value) for key, value in vars(call).items()}), _widened(grad)
     place = (call.index, call.count, call.block)
     grad = grad.contiguous(memory_format=torch.channels_last)
     if name == "gather":  # its `out` is packed, its blocks are over x
@@ -115,6 +126,12 @@ def backward(name: str, call, grad: torch.Tensor, needs: set[str]) -> dict[str, 
     if "bias" in needs:
         grads["bias"] = packed.sum((0, 2, 3))
     return grads | _backward_of(name)(call, plane, packed, needs)
+
+
+def _widened(value: object) -> object:
+    """Halves as float32."""
+    halves = isinstance(value, torch.Tensor) and value.is_floating_point() and value.element_size() == 2
+    return value.float() if halves else value
 
 
 def _through_activation(call, packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -152,7 +169,7 @@ def _activate(value, activation, slope, bounds) -> torch.Tensor:
 
 def _packed(x: torch.Tensor, index: torch.Tensor, count: torch.Tensor, block: list[int]) -> torch.Tensor:
     """`pack` as an op, which can be traced: its size does not depend on the count."""
-    out = torch.empty((len(index), x.shape[1], *block), memory_format=torch.channels_last)
+    out = torch.empty((len(index), x.shape[1], *block), dtype=x.dtype, memory_format=torch.channels_last)
     torch.ops.sparseblock.gather(x, index, count, block, out, 0)
     return out
 

@@ -14,7 +14,7 @@ OPS = frozenset(
         "pixel_unshuffle", "scatter", "softmax",
     )
 )  # fmt: skip
-DTYPES = (torch.float32, torch.float64)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def record(name: str, arguments: dict[str, object]) -> dict[str, torch.Tensor]:
