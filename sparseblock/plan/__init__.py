@@ -17,6 +17,7 @@ from sparseblock.plan.plan import Plan
 from sparseblock.plan.report import NodeReport, Report
 from sparseblock.plan.resize import ResizablePlan, ResizableState
 from sparseblock.plan.verify import verify
+from sparseblock.plan.whole import WholeChoice
 
 __all__ = [
     "Candidate",
@@ -34,6 +35,7 @@ __all__ = [
     "Report",
     "ResizablePlan",
     "ResizableState",
+    "WholeChoice",
     "active",
     "compile",
     "explain",

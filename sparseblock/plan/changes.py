@@ -122,6 +122,7 @@ class ChangeCache(FeatureCache):
         counts, passed: int32 [values]: how many tiles the last frame computed, and did not hold back.
         dropped: float32 [values]: the largest difference that it held back.
         held: values without a plane, by stream.
+        ran_whole: whether the last frame ran whole, so that there are no lists of its tiles.
     """
 
     state_keys: ClassVar = (*FeatureCache.state_keys, "last", "held")
@@ -138,6 +139,7 @@ class ChangeCache(FeatureCache):
         }
         self.counts, self.passed = torch.zeros(2, len(tilings), dtype=torch.int32)
         self.dropped = torch.zeros(len(tilings))
+        self.ran_whole = False
         self.held: Locals = [{} for _ in range(streams)]
         self.changes = (native.Changes * len(tilings))()
         for number, (name, tiling) in enumerate(tilings.items()):
@@ -156,8 +158,8 @@ class ChangeCache(FeatureCache):
         """uint8 [n]: the streams that have seen nothing yet."""
         return torch.tensor([seen == 0 for seen in self.frames], dtype=torch.uint8)
 
-    def compare(self, frame: torch.Tensor, tolerance: float, threads: int) -> int:
-        """Marks the pixels of the frame that changed, and takes them up; returns how many of its tiles did.
+    def compare(self, frame: torch.Tensor, tolerance: float, threads: int) -> torch.Tensor:
+        """Marks the pixels of the frame that changed, and takes them up; returns the share of tiles that did, [n].
 
         Kernels read what was taken up, so that they see nothing that was held back.
         """
@@ -168,7 +170,9 @@ class ChangeCache(FeatureCache):
         frame = frame.contiguous(memory_format=format).as_strided(self._last.shape, self._last.stride())
         x, last, whole = native.plane_of(frame), native.plane_of(self._last), self.whole
         native.lib().sb_compare_run(x, last, tolerance, self.changes[0], whole.data_ptr(), threads)
-        return int(self.counts[0])
+        index = self.indices[self._frame]
+        tiles = torch.bincount(index[: int(self.counts[0]), 0], minlength=self.streams)
+        return tiles / (len(index) // self.streams)
 
     def state_dict(self) -> dict[str, Any]:
         """As `FeatureCache.state_dict`, with the last frame and the values that have no plane."""

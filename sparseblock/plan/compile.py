@@ -25,6 +25,7 @@ from sparseblock.plan.plan import Plan
 from sparseblock.plan.resize import ResizablePlan
 from sparseblock.plan.strides import frame_size
 from sparseblock.plan.trace import on_host, trace
+from sparseblock.plan.whole import checked_share
 
 
 def compile(
@@ -38,6 +39,7 @@ def compile(
     tolerance: Tolerance = None,
     gates: Sequence[str] = (),
     on_resize: str = "error",
+    whole_from: float | None = None,
 ) -> Plan | NestedPlan | ResizablePlan:
     """A plan that runs `model` on frames of one size, block by block.
 
@@ -73,6 +75,10 @@ def compile(
         on_resize: what becomes of a frame of another size than the last: "error", or "reset", where it gets a plan of
             its own and the state's streams begin anew: a `ResizablePlan`, which holds a copy of the model.
 
+        whole_from: of an exact plan, the share of tiles of 4 pixels that must have changed for a frame to run whole,
+            which has the same bits (of a bounded plan, nothing is then held back). None: measured, on frames of which
+            more or less changed, at the current number of threads.
+
     Raises:
         SparseBlockError: the model is in training mode, not float32, or cannot be captured (control flow or sizes that
             depend on values, buffers that change) and has no part that can; the example is no frame; the block size is
@@ -94,6 +100,7 @@ def compile(
         raise SparseBlockError(f'compile: on_resize is {on_resize!r}; it must be "error" or "reset"')
     if on_resize == "reset":
         options = {"parts": parts, "dtype": dtype, "algorithms": algorithms, "mode": mode, "tolerance": tolerance}
+        options |= {"whole_from": whole_from}
         own = _copied(model)
         return ResizablePlan(lambda frame: compile(own, frame, block_size, gates=gates, **options), example_frame)
     if dtype not in native.DTYPES:
@@ -103,6 +110,8 @@ def compile(
             f"compile: mode is {mode!r} and tolerance {tolerance!r}; mode must be "
             '"grid", which has no tolerance, or "exact"'
         )
+    if checked_share(whole_from) is not None and mode != "exact":
+        raise SparseBlockError(f'compile: whole_from is {whole_from!r} with mode {mode!r}; it is for mode "exact"')
     if mode == "exact" and (dtype != torch.float32 or algorithms not in (None, "direct")):
         raise SparseBlockError(
             f"compile: mode is 'exact' with dtype {dtype} and algorithms {algorithms!r}; an exact plan is float32 and "
@@ -135,7 +144,7 @@ def compile(
                 "one frame with the last: compile the whole network"
             )
         with torch.no_grad():
-            return ExactPlan(run_passes(graph, None), signature, tolerance)
+            return ExactPlan(run_passes(graph, None), signature, tolerance, whole_from)
     grid = BlockGrid(*frame_size(graph), block_size)
     with torch.no_grad():
         # The same name: folded weights are not to be kept beside those they come from.

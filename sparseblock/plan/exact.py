@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +21,10 @@ from sparseblock.plan.ir import Conv2d, Graph
 from sparseblock.plan.macs import axis_macs
 from sparseblock.plan.placement import TILE
 from sparseblock.plan.plan import Plan, timed
+from sparseblock.plan.report import Report
+from sparseblock.plan.steps import Steps
 from sparseblock.plan.torch_call import TorchCall
+from sparseblock.plan.whole import WholeChoice, measure
 
 FRAME = "frame"  # the frame's key among tolerances
 
@@ -90,21 +93,37 @@ class ExactPlan(Plan):
     within its tolerance of what its layer computes from the values it reads: nothing drifts, however slow a change is.
     What that makes of the outputs, `sparseblock.verify` measures.
 
+    A stream of whose frame a certain share changed runs whole: nothing is followed and nothing held back. From which
+    share on is measured when the plan is made.
+
     Made by `sparseblock.compile(..., mode="exact")`; called as any plan, with None for the blocks. Its `grid` is the
     tiles that the frame is copied in; `block_macs` is None, as those have no MACs of their own.
 
     Attributes:
         network: `graph` with its weights, for `verify`.
         tolerances: by value, the frame's too; below 0 where nothing is compared.
+        whole: from which share of changed tiles on a stream's frame runs whole, and why.
     """
 
-    _pickled: ClassVar = (*Plan._pickled, "tolerances")
+    _pickled: ClassVar = (*Plan._pickled, "tolerances", "whole")
 
-    def __init__(self, graph: Graph, signature: Signature, tolerance: Tolerance = None) -> None:
+    def __init__(
+        self, graph: Graph, signature: Signature, tolerance: Tolerance = None, whole_from: float | None = None
+    ) -> None:
         (frame,) = graph.inputs
         _, _, h, w = graph.values[frame].shape
         self.tolerances = _by_value(graph, tolerance)
         super().__init__(graph, signature, BlockGrid(h, w, TILE), algorithms="direct")
+        self.whole = self._measured() if whole_from is None else WholeChoice(whole_from)
+
+    def _measured(self) -> WholeChoice:
+        state = self.new_state()
+
+        def run(frame: torch.Tensor, whole_from: float) -> None:
+            self.whole = WholeChoice(whole_from)
+            self(frame, None, state)
+
+        return measure(run, self.graph.values[self._frame].shape)
 
     def _arrange(self, *given: Any) -> None:
         super()._arrange(*given)
@@ -133,19 +152,28 @@ class ExactPlan(Plan):
             if name == self._frame:
                 changed = float(state.pixels[name].float().mean()) if state.counts[0] else 0.0
                 continue
-            node, count = self._nodes[name], int(state.counts[number])
+            node, tiles = self._nodes[name], len(state.indices[name])
+            if state.ran_whole:
+                macs = self._node_macs[name] * state.streams
+                nodes.append(NodeStats(node.origin or name, tiles, tiles, tiles, macs, 0.0))
+                continue
+            count = int(state.counts[number])
             nodes.append(
                 NodeStats(
                     name=node.origin or name,
                     computed=count,
                     passed=int(state.passed[number]) if count else 0,
-                    tiles=len(state.indices[name]),
+                    tiles=tiles,
                     macs=self._macs_of(name, state.indices[name][:count], tiling),
                     dropped=float(state.dropped[number]) if count else 0.0,
                 )
             )
         macs = sum(node.macs for node in nodes)
         return FrameStats(changed, tuple(nodes), macs, self.macs * state.streams)
+
+    def report(self) -> Report:
+        """As `Plan.report`, with the share of changed tiles from which on frames run whole."""
+        return replace(super().report(), whole=self.whole)
 
     def _blocks_of_maps(self) -> None:
         """Every map has tiles of its own."""
@@ -182,29 +210,50 @@ class ExactPlan(Plan):
             )
         threads = torch.get_num_threads()
         state.counts.zero_()  # a frame that did not change runs nothing
-        if state.compare(frame, self.tolerances[self._frame], threads):
+        changed = state.compare(frame, self.tolerances[self._frame], threads)
+        whole = (state.whole > 0) | ((changed > 0) & (changed >= self.whole.share))
+        state.ran_whole = bool(whole.all())
+        if state.ran_whole:
+            self._run_whole(state, threads, times)
+        elif changed.any():
+            whole = whole.byte()
             for segment, spreads in zip(self._segments, self._spreads, strict=True):
                 if isinstance(segment, TorchCall):
-                    timed(lambda s=segment, r=spreads: self._call(s, r, state), segment.node, times)
+                    timed(lambda s=segment, r=spreads: self._call(s, r, state, whole), segment.node, times)
                 else:
-                    self._run_steps(segment, spreads, state, threads, times)
+                    self._run_steps(segment, spreads, state, whole, threads, times)
         state.frames[:] = [seen + 1 for seen in state.frames]
         leaves = [self._output(leaf, state, state.held) for leaf in self.graph.outputs]
         return pytree.tree_unflatten(leaves, self._signature.result)
 
-    def _call(self, segment: TorchCall, spreads: Any, state: ChangeCache) -> None:
+    def _run_whole(self, state: ChangeCache, threads: int, times: list[tuple[str, float]] | None) -> None:
+        streams = range(state.streams)
+        for segment in self._segments:
+            if isinstance(segment, TorchCall):
+                timed(lambda s=segment: s.run(state, state.held, streams), segment.node, times)
+                continue
+            seconds = None if times is None else (ctypes.c_double * len(segment.nodes))()
+            segment.run_whole(state.planes, threads, seconds)
+            _add_times(times, segment, seconds)
+
+    def _call(self, segment: TorchCall, spreads: Any, state: ChangeCache, whole: torch.Tensor) -> None:
         """A call to torch for the streams where something that it reads changed."""
-        whole = state.whole
         native.lib().sb_spread_run(spreads, state.changes, len(whole), whole.data_ptr())
         changed = state.pixels[segment.node.output].flatten().nonzero().flatten().tolist()
         segment.run(state, state.held, changed)
 
-    def _run_steps(self, segment: Any, spreads: Any, state: ChangeCache, threads: int, times: Any) -> None:
+    def _run_steps(
+        self, segment: Steps, spreads: Any, state: ChangeCache, whole: torch.Tensor, threads: int, times: Any
+    ) -> None:
         seconds = None if times is None else (ctypes.c_double * len(segment.nodes))()
         first = self._changes.number(segment.nodes[0].output)
-        segment.run_changes(state.planes, spreads, state.changes, state.whole, threads, state.dropped[first:], seconds)
-        if times is not None:
-            times += [(node.title, spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
+        segment.run_changes(state.planes, spreads, state.changes, whole, threads, state.dropped[first:], seconds)
+        _add_times(times, segment, seconds)
+
+
+def _add_times(times: list[tuple[str, float]] | None, segment: Steps, seconds: Any) -> None:
+    if times is not None:
+        times += [(node.title, spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
 
 
 def _by_value(graph: Graph, tolerance: Tolerance) -> dict[str, float]:

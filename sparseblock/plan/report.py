@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from sparseblock.plan import report_html
 from sparseblock.plan.choice import Choice
+from sparseblock.plan.whole import WholeChoice
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Report:
         weight_bytes: of the packed weights, which the plan holds once for all states.
         plane_bytes, shared_bytes: per stream: planes that last from frame to frame, and the memory that values share.
         scratch_bytes: per thread: the pieces of values that only a chain touches. Kernels have some of their own.
+        whole: of an exact plan: from which share of changed tiles on a frame runs whole.
     """
 
     grid: tuple[int, int, int]
@@ -70,6 +72,7 @@ class Report:
     plane_bytes: int
     shared_bytes: int
     scratch_bytes: int
+    whole: WholeChoice | None = None
 
     # The table: what its columns are called, and which of them are numbers.
     columns: ClassVar = ("node", "op", "placement", "kernel", "shape", "MMAC", "KiB", "memory", "chain", "reason")
@@ -118,6 +121,7 @@ class Report:
             f"a stream, in {self.dtype}: {self.plane_bytes / 2**20:.1f} MiB of planes "
             f"and {self.shared_bytes / 2**20:.1f} MiB that values share in turn; "
             f"{self.scratch_bytes / 2**10:.0f} KiB of scratch a thread for {self.chains} chains",
+            *([] if self.whole is None else [str(self.whole)]),
         ]
 
     def __str__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from collections.abc import Iterator
 
@@ -30,6 +31,8 @@ from sparseblock.plan.ir import (
     Shuffle,
 )
 from sparseblock.plan.placement import Placement
+
+_NO_TILES = torch.zeros(1, 3, dtype=torch.int32)  # a list for steps that read none
 
 
 class Steps:
@@ -97,6 +100,20 @@ class Steps:
                 _part(self._steps, first, end), _part(spreads, first, end), end - first, planes, changes, len(whole),
                 whole.data_ptr(), threads, dropped[first:].data_ptr(), _part(seconds, first, end),
             )  # fmt: skip
+
+    def run_whole(self, planes: object, threads: int, seconds: object | None = None) -> None:
+        """Runs every step on every pixel, whatever its block."""
+        lists = native.lists_of((_NO_TILES, _NO_TILES[0]))
+        for first, end in self._calls(None):
+            steps, times = _part(self._whole, first, end), _part(seconds, first, end)
+            native.lib().sb_run(steps, end - first, planes, lists, threads, times)
+
+    @functools.cached_property
+    def _whole(self) -> ctypes.Array:
+        steps = type(self._steps).from_buffer_copy(self._steps)
+        for step in steps:
+            step.dense = 1
+        return steps
 
     def _calls(self, capacity: int | None) -> Iterator[tuple[int, int]]:
         """First and end of the steps that one native call runs: all, or, where a tool listens, a step or a chain, while

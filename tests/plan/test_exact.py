@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 import sparseblock
 from sparseblock import SparseBlockError
-from sparseblock.plan import placement
+from sparseblock.plan import placement, whole
 from sparseblock.plan.compile import trace
 from sparseblock.testing import assert_identical
 
@@ -38,14 +38,14 @@ def clip(case: Case, frames: int, streams: int = 1, seed: int = 0) -> list[torch
     return shown
 
 
-def exact(case: Case, tolerance=None):
-    return sparseblock.compile(case.network, case.frames(), mode="exact", tolerance=tolerance)
+def exact(case: Case, tolerance=None, whole_from=1.0):
+    return sparseblock.compile(case.network, case.frames(), mode="exact", tolerance=tolerance, whole_from=whole_from)
 
 
 @settings(max_examples=25)
-@given(cases(), st.integers(1, 2), st.integers(0, 2**16))
-def test_random_network_is_the_dense_one_at_every_frame(case, streams, seed):
-    plan = exact(case)
+@given(cases(), st.integers(1, 2), st.sampled_from([0.0, 0.05, 1.0]), st.integers(0, 2**16))
+def test_random_network_is_the_dense_one_at_every_frame(case, streams, whole_from, seed):
+    plan = exact(case, whole_from=whole_from)
     graph, _ = trace(case.network, case.frames())
     dense = copy.deepcopy(case.network).double()
     state = plan.new_state(streams)
@@ -65,9 +65,9 @@ def test_random_network_is_the_dense_one_at_every_frame(case, streams, seed):
 
 
 @settings(max_examples=25)
-@given(cases(longest=5), st.sampled_from([0.0, 0.02, 0.3]), st.integers(0, 2**16))
-def test_random_bounded_network_is_within_its_tolerance_layer_by_layer(case, tolerance, seed):
-    report = sparseblock.verify(exact(case, tolerance), clip(case, 4, seed=seed))
+@given(cases(longest=5), st.sampled_from([0.0, 0.02, 0.3]), st.sampled_from([0.05, 1.0]), st.integers(0, 2**16))
+def test_random_bounded_network_is_within_its_tolerance_layer_by_layer(case, tolerance, whole_from, seed):
+    report = sparseblock.verify(exact(case, tolerance, whole_from), clip(case, 4, seed=seed))
     assert report, str(report)
 
 
@@ -184,7 +184,7 @@ def test_torch_runs_only_for_streams_whose_inputs_changed():
             left, right = x.split([4, 4], 3)
             return sorted_rows(left * 2), sorted_rows(right.contiguous() * 2)
 
-    plan = sparseblock.compile(Counting().eval(), torch.rand(1, 2, 8, 8), mode="exact")
+    plan = sparseblock.compile(Counting().eval(), torch.rand(1, 2, 8, 8), mode="exact", whole_from=1.0)
     for segment in plan._segments:
         if hasattr(segment, "node"):
             run = segment.run
@@ -213,7 +213,7 @@ def test_channels_of_a_concatenation_change_apart():
             both = torch.cat([x[:, :1] * 2, x[:, 1:] * 3], 1)
             return F.relu(both[:, :1]), F.relu(both[:, 1:])
 
-    plan = sparseblock.compile(Branches().eval(), torch.rand(1, 2, 8, 8), mode="exact")
+    plan = sparseblock.compile(Branches().eval(), torch.rand(1, 2, 8, 8), mode="exact", whole_from=1.0)
     state = plan.new_state()
     frame = torch.rand(1, 2, 8, 8)
     plan(frame, None, state)
@@ -269,3 +269,73 @@ def test_an_exact_plan_takes_no_blocks():
     plan = exact(case)
     with pytest.raises(SparseBlockError, match="finds what to compute by itself"):
         plan(case.frames(), torch.ones(1, 1, 1, dtype=torch.bool), plan.new_state())
+
+
+def test_from_its_share_of_changed_tiles_on_a_frame_runs_whole():
+    """Below it tile by tile, with the same bits; and of a bounded plan nothing is held back."""
+    case = miniature("swift")
+    c, h, w = case.frame
+    plans = [exact(case, tolerance, 0.5) for tolerance in (None, 1e-9)]
+    for plan in plans:
+        state, frame = plan.new_state(), torch.empty(1, c, h, w)
+        for rows, is_whole in ((h, True), (h // 4, False), (0, False), (3 * h // 4, True), (h // 4, False)):
+            frame[:, :, :rows] = torch.rand(1, c, rows, w)
+            out = plan(frame, None, state)
+            assert_identical(out, plan(frame, None, plan.new_state()))
+            stats = plan.stats(state)
+            assert state.ran_whole == is_whole and (stats.macs == plan.macs) == is_whole
+            assert stats.changed == pytest.approx(rows / h)
+            assert all(node.computed > 0 for node in stats.nodes) == (rows > 0)
+
+
+def test_whether_a_stream_runs_whole_does_not_depend_on_the_others():
+    """A bounded plan's outputs show it: what runs whole holds nothing back."""
+    case = miniature("swift")
+    plan = exact(case, 0.05, 0.5)
+    together, alone = plan.new_state(2), [plan.new_state(), plan.new_state()]
+    frames = clip(case, 4, streams=2)
+    frames[2] = frames[2].clone()
+    frames[2][0] = torch.rand(case.frame)
+    for frame in frames:
+        frame = frame + 0.01 * torch.rand(frame.shape)
+        both = plan(frame, None, together)
+        for stream, state in enumerate(alone):
+            assert_identical(both[stream : stream + 1], plan(frame[stream : stream + 1], None, state))
+
+
+def test_the_share_is_measured_and_reported():
+    case = miniature("swift")
+    plan = exact(case, whole_from=None)
+    choice = plan.report().whole
+    assert choice is plan.whole and 0 < choice.share <= 1 and choice.seconds > 0
+    assert [share for share, _ in choice.measured] == [0.5, 0.25, 0.125, 0.0625, 0.03125][: len(choice.measured)]
+    assert "% or more of the tiles changed run whole: whole takes" in str(plan.report())
+    assert plan.report().to_dict()["whole"]["share"] == choice.share
+    assert str(exact(case, whole_from=0.25).report()).endswith("25 % or more of the tiles changed run whole: given")
+
+
+def test_the_measured_share_follows_the_times(monkeypatch):
+    """Times by a rule: tile by tile takes twice the share of a whole frame's second."""
+    clock, log = [0.0], []
+    monkeypatch.setattr(whole.time, "perf_counter", lambda: clock[0])
+
+    def run(frame, whole_from):
+        changed = float((frame != before[0]).float().mean())
+        before[0] = frame.clone()
+        clock[0] += 1.0 if whole_from == 0.0 else 2 * changed * 1.5
+        log.append((changed, whole_from))
+
+    before = [torch.zeros(1, 3, 256, 256)]
+    choice = whole.measure(run, (1, 3, 256, 256))
+    assert choice == whole.WholeChoice(0.5, 1.0, ((0.5, 1.5), (0.25, 0.75)))
+    assert log == [(1.0, 0.0), (1.0, 0.0), (1.0, 0.0), (0.5, float("inf")), (0.25, float("inf"))]
+
+
+@pytest.mark.parametrize("whole_from", [-0.1, 1.5, True, "all"])
+def test_a_share_is_a_share(whole_from):
+    with pytest.raises(SparseBlockError, match=f"^compile: whole_from is {whole_from!r}; it must be a share"):
+        exact(miniature("swift"), whole_from=whole_from)
+    with pytest.raises(
+        SparseBlockError, match=r"^compile: whole_from is 0.5 with mode 'grid'; it is for mode \"exact\"$"
+    ):
+        sparseblock.compile(miniature("swift").network, torch.rand(1, 3, 32, 32), whole_from=0.5)

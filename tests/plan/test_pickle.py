@@ -22,7 +22,7 @@ MODES = {
     "grid": {"block_size": 16},
     "half": {"block_size": 16, "dtype": torch.bfloat16},
     "gates": {"block_size": 16, "gates": ["body.3"]},
-    "exact": {"mode": "exact", "tolerance": 0.01},
+    "exact": {"mode": "exact", "tolerance": 0.01, "whole_from": 1.0},
 }
 
 

@@ -35,7 +35,7 @@ def test_by_default_another_size_is_refused(network):
         plan(frames(1, SIZES[1])[0], None, plan.new_state())
 
 
-@pytest.mark.parametrize("mode", [{"block_size": 16}, {"mode": "exact"}])
+@pytest.mark.parametrize("mode", [{"block_size": 16}, {"mode": "exact", "whole_from": 1.0}])
 def test_streams_begin_anew_where_the_size_changes(network, mode):
     first, other = (sparseblock.compile(network, frames(1, size)[0], **mode) for size in SIZES)
     plan = sparseblock.compile(network, frames(1, SIZES[0])[0], **mode, on_resize="reset")

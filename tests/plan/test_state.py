@@ -14,7 +14,7 @@ import sparseblock
 from sparseblock import SparseBlockError
 from sparseblock.testing import assert_identical
 
-PLANS = {"grid": {"block_size": 16}, "exact": {"mode": "exact"}}
+PLANS = {"grid": {"block_size": 16}, "exact": {"mode": "exact", "whole_from": 1.0}}
 
 
 def compiled(mode: str, streams: int = 1):

@@ -90,7 +90,7 @@ with sparseblock.profiling.span("mine"):
 
 RUNS = {
     "grid": "plan = sparseblock.compile(Network().eval(), frame, block_size=32)",
-    "exact": "plan = sparseblock.compile(Network().eval(), frame, mode='exact')",
+    "exact": "plan = sparseblock.compile(Network().eval(), frame, mode='exact', whole_from=1.0)",
     "gates": "plan = sparseblock.compile(Network().eval(), frame, block_size=32, gates=['stem'])",
 }
 
@@ -104,6 +104,12 @@ def test_every_layer_of_a_plan_has_a_range(mode, recorder, tmp_path):
     blocks = "" if mode == "exact" else ", up to 6 blocks"
     assert layers[1] == f"stem: conv2d+relu [1, 8, 32, 48]{blocks}"
     assert layers[3] == f"head: conv2d [1, 4, 32, 48]{blocks}"
+
+
+def test_so_has_every_layer_of_a_frame_that_changed_in_part(recorder, tmp_path):
+    code = RUNS["exact"] + "\nstate = plan.new_state()\nplan(frame, None, state)\nframe[0, 0, 0, 0] = 2\n"
+    ranges = record(recorder, tmp_path, code + "plan(frame, None, state)\nassert not state.ran_whole")
+    assert len(ranges) == 10 and ranges[5:] == ranges[:5]
 
 
 def test_layers_that_run_as_a_chain_share_a_range(recorder, tmp_path):
