@@ -294,6 +294,13 @@ def test_grad_mode_of_the_model_does_not_matter():
 SCALE = torch.linspace(0.5, 2, 4)
 
 
+def by_hand(x, power=2, axis=1, eps=1e-6, scale=SCALE):
+    """Layer norm over channels as ConvNeXt and Segment Anything write it."""
+    mean = x.mean(1, keepdim=True)
+    variance = (x - mean).pow(power).mean(axis, keepdim=True)
+    return scale[:, None, None] * ((x - mean) / torch.sqrt(variance + eps)) + scale[:, None, None]
+
+
 @pytest.mark.parametrize(
     ("function", "labels"),
     [
@@ -307,6 +314,10 @@ SCALE = torch.linspace(0.5, 2, 4)
             lambda x: F.gelu(F.layer_norm(x.permute(0, 2, -1, -3), (4,))).permute(0, -1, 1, 2),
             ["copy", "layer_norm+gelu"],
         ),
+        (by_hand, ["copy", "layer_norm"]),
+        (lambda x: by_hand(x[:, 1:], scale=SCALE[1:]), ["copy", "slice", "layer_norm"]),
+        (lambda x: (x - x.mean(1, keepdim=True)) / 2, ["copy", "conv2d", "add+affine"]),
+        (lambda x: x.mean(-3, keepdim=True) * x, ["copy", "conv2d", "mul"]),
         (lambda x: (x.permute(0, 2, 3, 1).contiguous() * SCALE).permute(0, 3, 1, 2), ["affine"]),
         (lambda x: (x.permute(0, 2, 3, 1) + x.permute(0, 2, 3, 1).relu()).permute(0, 3, 1, 2), ["copy", "relu", "add"]),
         (lambda x: x.permute(0, 2, 3, 1).softmax(-1).permute(0, 3, 1, 2), ["copy", "softmax"]),
@@ -327,6 +338,11 @@ def test_norms_over_channels_are_known_however_they_are_written(function, labels
     [
         lambda x: x / x.norm(dim=1, keepdim=True).clamp(0.1, 1.0),
         lambda x: x / x.norm(1, dim=1, keepdim=True),
+        lambda x: by_hand(x, power=4),
+        lambda x: by_hand(x, axis=2),
+        lambda x: by_hand(x, eps=torch.linspace(1, 2, 24)),
+        lambda x: (x - x.mean(1, keepdim=True)) / torch.sqrt(x.pow(2).mean(1, keepdim=True) + 1),
+        lambda x: (x + x.mean(1, keepdim=True)) / torch.sqrt((x - x.mean(1, keepdim=True)).pow(2).mean(1, True) + 1),
         lambda x: x / x.norm(dim=2, keepdim=True),
         lambda x: x / x.relu().norm(dim=1, keepdim=True),
         lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (24, 4)).permute(0, 3, 1, 2),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparseblock.plan.ir import Node, Pointwise, Ref
 from sparseblock.plan.rules._base import Unsupported, filled, per_channel, rule
-from sparseblock.plan.rules.channel_norms import unit_length
+from sparseblock.plan.rules.channel_norms import unit_length, unit_variance
 
 if TYPE_CHECKING:
     from sparseblock.plan.lower import _Lowering
@@ -55,9 +55,10 @@ def square(lower: _Lowering, a: SimpleNamespace) -> Ref:
 
 @rule("div")
 def div(lower: _Lowering, a: SimpleNamespace) -> Ref:
-    normal = unit_length(lower, a.input, a.other)
-    if normal is not None:
-        return normal
+    for known in (unit_length, unit_variance):
+        normal = known(lower, a.input, a.other)
+        if normal is not None:
+            return normal
     if not isinstance(a.input, Ref) or isinstance(a.other, Ref) or getattr(a, "rounding_mode", None) is not None:
         raise Unsupported("no block-sparse rule for a division by a map or with rounding")
     divisor = per_channel(a.other, lower.value(a.input))

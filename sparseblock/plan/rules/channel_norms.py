@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparseblock.plan.ir import ChannelNorm, Pointwise, Ref, Torch
+from sparseblock.plan.ir import ChannelNorm, Conv2d, Pointwise, Ref, Torch
 from sparseblock.plan.rules._base import Unsupported, rule
 
 if TYPE_CHECKING:
@@ -63,6 +63,53 @@ def unit_length(lower: _Lowering, x: object, divisor: object) -> Ref | None:
     if source != x or order != 2 or axes is None or [axis % 4 for axis in axes] != [1] or not kept:
         return None
     return lower.emit(ChannelNorm("normalize", eps), [x])
+
+
+def unit_variance(lower: _Lowering, x: object, divisor: object) -> Ref | None:
+    """x / divisor, where that is a layer norm by hand: (v - mean) / sqrt(mean of (v - mean)^2 + eps)."""
+    source, root = _centered(lower, x), lower.producer(divisor)
+    if source is None or root is None or not isinstance(root.op, Torch) or root.op.target != _aten.sqrt.default:
+        return None
+    variance = lower.pointwise(root.op.args[0])
+    if variance is None or len(variance.inputs) != 1 or variance.epilogue.shift is None:
+        return None
+    square = lower.pointwise(_mean_of(lower, Ref(variance.inputs[0])))
+    e = variance.epilogue
+    if square is None or e.scale is not None or e.activation is not None or square.epilogue.combine != "mul":
+        return None
+    if any(_centered(lower, Ref(name)) != source for name in square.inputs):
+        return None
+    return lower.emit(ChannelNorm("layer_norm", float(e.shift[0])), [source])
+
+
+def channel_mean(lower: _Lowering, x: Ref) -> Ref:
+    """A 1x1 convolution."""
+    channels = lower.value(x).shape[1]
+    return lower.emit(Conv2d(torch.full((1, channels, 1, 1), 1 / channels), None, (1, 1), (0, 0), (1, 1), 1), [x])
+
+
+def _mean_of(lower: _Lowering, mean: object) -> Ref | None:
+    """The map that `mean` is the `channel_mean` of."""
+    node = lower.producer(mean)
+    if node is None or not isinstance(node.op, Conv2d) or node.op.weight.shape[0] != 1:
+        return None
+    weight = node.op.weight
+    plain = weight.shape[2:] == (1, 1) and node.op.bias is None and bool((weight == 1 / weight.shape[1]).all())
+    return Ref(node.inputs[0]) if plain and node.op.stride == (1, 1) else None
+
+
+def _centered(lower: _Lowering, difference: object) -> Ref | None:
+    """The map that `difference` is, less its mean over the channels."""
+    node = lower.pointwise(difference)
+    if node is None or len(node.inputs) != 2 or node.epilogue.combine != "add" or node.epilogue.is_affine:
+        return None
+    x, negative = Ref(node.inputs[0]), lower.pointwise(Ref(node.inputs[1]))
+    if negative is None or len(negative.inputs) != 1 or negative.epilogue.scale is None:
+        return None
+    e = negative.epilogue
+    if e.shift is not None or e.activation is not None or bool((e.scale != -1).any()):
+        return None
+    return x if _mean_of(lower, Ref(negative.inputs[0])) == x else None
 
 
 def _along_channels(lower: _Lowering, axes: object) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from sparseblock.plan.ir import GlobalPool, GroupNorm, Ref
 from sparseblock.plan.rules._base import Unsupported, rule
+from sparseblock.plan.rules.channel_norms import channel_mean
 from sparseblock.plan.rules.convolution import batch_norm
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 def global_pool(lower: _Lowering, a: SimpleNamespace) -> Ref:
     value, kind = lower.value(a.input), "avg" if hasattr(a, "dtype") else "max"
     axes = getattr(a, "dim", None) or ()
+    if kind == "avg" and [axis % 4 for axis in axes] == [1] and a.keepdim:
+        return channel_mean(lower, a.input)
     if sorted(axis % 4 for axis in axes) != [2, 3]:
         raise Unsupported("no block-sparse rule for a mean or maximum along other axes than rows and columns")
     return lower.emit(GlobalPool(kind, value.shape[2:]), [a.input])
