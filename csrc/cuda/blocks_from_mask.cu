@@ -14,6 +14,7 @@ SB_DEVICE void list(const uint8_t *mask, int64_t n, int64_t rows, int64_t cols, 
         const int before = shuffle_up(upto, delta);
         if (lane_index() >= delta) upto += before;
     }
+    static_assert(SB_SHARED == SB_THREADS / WARP * sizeof(int), "a count for every warp");
     int *warps = (int *)shared_memory();
     if (lane_index() == WARP - 1) warps[warp_index()] = upto;
     barrier();

@@ -272,6 +272,7 @@ struct Sums<float> {
 SB_DEVICE void run(const sb_conv2d &conv, const sb_epilogue &epilogue, const sb_plane &in, const sb_plane &residual, bool combined,
                    const sb_blocks &blocks, const sb_plane &out, bool vector, bool vector_out) {
     static_assert(ROWS * COLS * sizeof(float) <= STAGES * STAGE * sizeof(SB_T), "sums are kept where the stages were");
+    static_assert(SB_SHARED == STAGES * STAGE * sizeof(SB_T) + ROWS * (sizeof(Source) + sizeof(Place)), "and what rows are");
     const Regions regions(blocks, out);
     SB_T *stages = (SB_T *)shared_memory();
     Source *sources = (Source *)(stages + STAGES * STAGE);

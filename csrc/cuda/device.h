@@ -7,14 +7,18 @@
  *     namespace sb::SB_NAME { template <class T> SB_DEVICE void run(const sb_pool2d &pool, ...) {...} }
  *     SB_ENTRY(sb_pool2d pool, sb_plane x, sb_blocks blocks, sb_plane out) { sb::SB_NAME::run<SB_T>(pool, x, blocks, out); }
  *
- * Groups are one-dimensional, SB_THREADS threads each, and so is the grid; SB_GROUPS_PER_SM, 1 unless a line says otherwise, of
- * them share a multiprocessor. Work is persistent: groups take their work in steps of group_count(). */
+ * Groups are one-dimensional, SB_THREADS threads and SB_SHARED bytes of shared memory each, and so is the grid; SB_GROUPS_PER_SM,
+ * 1 unless a line says otherwise, of them share a multiprocessor. Work is persistent: groups take it in steps of group_count(). */
 #pragma once
 
 #include "sparseblock.h"
 
 #ifndef SB_GROUPS_PER_SM
 #define SB_GROUPS_PER_SM 1
+#endif
+
+#ifndef SB_SHARED
+#define SB_SHARED 0
 #endif
 
 #ifdef SB_EMULATED

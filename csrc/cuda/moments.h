@@ -6,7 +6,6 @@
 namespace sb {
 
 constexpr int WARPS = SB_THREADS / WARP;
-constexpr int SUM_BYTES = SB_THREADS * sizeof(double); /* shared memory of group_sum */
 
 SB_DEVICE double add(double a, double b) { return a + b; }
 
@@ -14,6 +13,7 @@ SB_DEVICE double add(double a, double b) { return a + b; }
  * turn, and their sums are added in their order. The whole group calls it. `join` adds, or whatever else takes nothing to be 0. */
 template <class F, class Join = decltype(&add)>
 SB_DEVICE double group_sum(int64_t rows, int64_t cols, const F &value, const Join &join = add) {
+    static_assert(sizeof(F) && SB_SHARED == SB_THREADS * sizeof(double), "a sum for every thread"); /* of kernels that call it */
     double *sums = (double *)shared_memory(), sum = 0.0;
     int64_t y = warp_index() / cols, x = warp_index() % cols;
     while (y < rows) {

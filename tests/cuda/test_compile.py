@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from resources import ARCHITECTURES, TABLE, registers, rows, spilled
 
 import sparseblock
 from sparseblock import SparseBlockError
@@ -23,20 +23,22 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "sparseblock" / "cuda"
 
 
-def spilled(log: str) -> list[int]:
-    """Bytes of stack, stored and loaded by spills, as the assembler says them of one kernel."""
-    said = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
-    assert len(said) == 1, log
-    return [int(number) for number in said[0]]
-
-
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_100"])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("name", kernels())
-def test_a_kernel_compiles_and_spills_nothing(name, arch):
+def test_a_kernel_compiles_spills_nothing_and_is_as_recorded(name, arch):
     code, log = compiler.compiled(kernels()[name], (), arch)
     assert code.startswith(b"\x7fELF")
     assert name.encode() in code
     assert spilled(log) == [0, 0, 0]
+    threads, groups, shared, *used = rows(TABLE.read_text())[name]
+    kernel = kernels()[name]
+    assert [threads, groups, shared] == [kernel.threads, kernel.groups_per_sm, kernel.shared]
+    if compiler._compiler() in TABLE.read_text():  # another one may use others
+        assert registers(log) == used[ARCHITECTURES.index(arch)], "run python tests/cuda/resources.py"
+
+
+def test_the_record_has_every_kernel_and_no_other():
+    assert list(rows(TABLE.read_text())) == list(kernels())
 
 
 def test_a_kernel_that_spills_is_seen():

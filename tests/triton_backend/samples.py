@@ -32,7 +32,9 @@ def samples(dtype: torch.dtype = torch.float32) -> Iterator[Case]:
     broken[0, 0, 4, 4] = float("nan")
     window = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1)}
     wide, slopes = normal(1, 160, 5, 6, seed=1, dtype=dtype), torch.arange(8.0)
-    few, deep, gates = (normal(*shape, seed=3, dtype=dtype) for shape in ((20, 8, 3, 3), (24, 128, 1, 1), (2, 20, 1, 1)))
+    few, deep, gates = (
+        normal(*shape, seed=3, dtype=dtype) for shape in ((20, 8, 3, 3), (24, 128, 1, 1), (2, 20, 1, 1))
+    )
     for case, block in (
         (cases.conv2d(x, few, slopes.repeat(3)[:20], gates, padding=(1, 1), activation="silu"), (4, 5)),
         (cases.conv2d(x, few[:, :2], padding=(2, 1), stride=(2, 1), groups=4, padding_mode="reflect"), (3, 5)),

@@ -6,7 +6,6 @@ from ctypes import c_int32, c_void_p
 
 import torch
 
-from sparseblock.backends.cuda.kernels import WARP, kernels
 from sparseblock.backends.cuda.launch import launch
 
 
@@ -21,6 +20,5 @@ def blocks_from_mask(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         work=1,
         arguments=[read, *map(c_int32, mask.shape), *written],
         device=mask.device,
-        shared=4 * kernels()["blocks_from_mask"].threads // WARP,
     )
     return index, count

@@ -13,8 +13,6 @@ from sparseblock.backends.kept import kept
 from sparseblock.errors import SparseBlockError
 
 ALGORITHMS = ("direct", "tf32")  # a depthwise convolution, which has no use for tensor cores, is the same by both
-# Of csrc/cuda/conv2d.cu: stages, bytes of a row or column in one, and what a row's pixel and its source take.
-_STAGES, _STAGE_BYTES, _ROW_BYTES = 4, 64, 12 + 16
 
 
 def conv2d(
@@ -74,5 +72,4 @@ def _tiles(conv: native.Conv2d, arguments, index, count, block, out, algorithm: 
         work=tiles * phases[0] * phases[1],
         arguments=[*arguments, native.blocks_of(index, count, block), of_out, *map(c_int32, flags)],
         device=out.device,
-        shared=_STAGES * _STAGE_BYTES * (rows + cols) + _ROW_BYTES * rows,
     )

@@ -35,6 +35,11 @@ class Kernel:
         return int(self.macros["SB_THREADS"])
 
     @property
+    def shared(self) -> int:
+        """Bytes of shared memory of a group."""
+        return int(self.macros.get("SB_SHARED", 0))
+
+    @property
     def groups_per_sm(self) -> int:
         """Groups that share a multiprocessor."""
         return int(self.macros.get("SB_GROUPS_PER_SM", 1))

@@ -29,7 +29,6 @@ def launch(
     work: int,
     arguments: Sequence[ctypes.Structure | ctypes._SimpleCData],
     device: torch.device,
-    shared: int = 0,
     defines: Sequence[tuple[str, int | str]] = (),
 ) -> None:
     """Runs `kernel` of kernels.txt.
@@ -38,7 +37,6 @@ def launch(
         work: how many groups could have something to do at most; as many run as fit onto the device at once.
         arguments: the parameters of the kernel, by value.
         device: of the tensors that they point to, which the caller keeps alive.
-        shared: bytes of dynamic shared memory.
         defines: macros for this shape, with which the kernel is compiled anew. Emulated they do not count: a kernel
             computes the same without.
 
@@ -49,19 +47,19 @@ def launch(
     addresses = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
     if device.type == "cpu":
         grid = max(1, min(work, _EMULATED_MULTIPROCESSORS * line.groups_per_sm))
-        problem = getattr(_emulation(), kernel)(grid, shared, addresses)
+        problem = getattr(_emulation(), kernel)(grid, line.shared, addresses)
         if problem:
             raise SparseBlockError(problem.decode())
         return
     with torch.cuda.device(device):
         index = torch.cuda.current_device()
         grid = max(1, min(work, multiprocessors(index) * line.groups_per_sm))
-        function = _loaded(kernel, tuple((name, str(value)) for name, value in defines), index, shared)
+        function = _loaded(kernel, tuple((name, str(value)) for name, value in defines), index)
         stream = torch.cuda.current_stream().cuda_stream
         driver = _driver()
         _check(
             driver.cuLaunchKernel(
-                function, grid, 1, 1, line.threads, 1, 1, shared, stream, ctypes.addressof(addresses), 0
+                function, grid, 1, 1, line.threads, 1, 1, line.shared, stream, ctypes.addressof(addresses), 0
             )
         )
 
@@ -166,11 +164,12 @@ def architecture(index: int) -> str:
 
 
 @functools.cache
-def _loaded(kernel: str, defines: tuple[tuple[str, str], ...], index: int, shared: int):
+def _loaded(kernel: str, defines: tuple[tuple[str, str], ...], index: int):
     driver = _driver()
     code = cubin(kernels()[kernel], defines, architecture(index))
     library = _check(driver.cuLibraryLoadData(code, None, None, 0, None, None, 0))
     loaded = _check(driver.cuLibraryGetKernel(library, kernel.encode()))
+    shared = kernels()[kernel].shared
     if shared > _DEFAULT_SHARED:
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _check(driver.cuKernelSetAttribute(attribute, shared, loaded, _check(driver.cuDeviceGet(index))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparseblock.backends.cuda.kernels import WARP, kernels
+from sparseblock.backends.cuda.kernels import WARP
 from sparseblock.backends.cuda.launch import launch
 
 
@@ -13,5 +13,4 @@ def launch_sums(kernel: str, sums: int, channels: int, arguments, device) -> Non
         work=sums * -(-channels // WARP),
         arguments=arguments,
         device=device,
-        shared=8 * kernels()[kernel].threads,  # SUM_BYTES
     )
