@@ -24,6 +24,7 @@ __all__ = [
     "SparseBlockError",
     "active",
     "backend",
+    "calibrate",
     "compile",
     "explain",
     "ops",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 # Loaded on first use: the planner brings in torch.export, testing needs hypothesis.
-_PLANNER = ("CompiledState", "DevicePlan", "ExactPlan", "Plan", "active", "compile", "explain", "verify")
+_PLANNER = ("CompiledState", "DevicePlan", "ExactPlan", "Plan", "active", "calibrate", "compile", "explain", "verify")
 _LAZY = dict.fromkeys(_PLANNER, "sparseblock.plan") | {"testing": None}
 
 

@@ -118,6 +118,7 @@ def test_the_public_names():
         "SparseBlockError",
         "active",
         "backend",
+        "calibrate",
         "compile",
         "explain",
         "ops",

@@ -5,6 +5,7 @@ capture (torch.export) -> lower (ATen to a small IR, `ir.py`) -> passes -> place
 
 from __future__ import annotations
 
+from sparseblock.plan.calibrate import Calibration, Trial, calibrate
 from sparseblock.plan.choice import Candidate, Choice
 from sparseblock.plan.compile import compile
 from sparseblock.plan.device_plan import DevicePlan
@@ -20,6 +21,7 @@ from sparseblock.plan.verify import verify
 from sparseblock.plan.whole import WholeChoice
 
 __all__ = [
+    "Calibration",
     "Candidate",
     "Choice",
     "CompiledState",
@@ -35,8 +37,10 @@ __all__ = [
     "Report",
     "ResizablePlan",
     "ResizableState",
+    "Trial",
     "WholeChoice",
     "active",
+    "calibrate",
     "compile",
     "explain",
     "verify",

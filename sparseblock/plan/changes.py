@@ -38,25 +38,26 @@ class Tiling:
         return math.ceil(self.h / self.tile), math.ceil(self.w / self.tile)
 
 
-class Changes:
-    """How changes pass from value to value.
+def tilings(graph: Graph, placements: dict[str, Placement]) -> dict[str, Tiling]:
+    """Of the frame and of every node's output that something computes, in order; a value's number is its place."""
+    (frame,) = graph.inputs
+    found = {frame: Tiling(*graph.values[frame].shape[2:], TILE)}
+    for node in graph.nodes:
+        if not node.is_view:
+            tile = placements[node.output].block
+            size = graph.values[node.output].shape[2:] if tile else (1, 1)
+            found[node.output] = Tiling(*size, tile or 1)
+    return found
 
-    Attributes:
-        tilings: of the frame and of every node's output that something computes, in order; a value's number is its
-            place.
-    """
+
+class Changes:
+    """How changes pass from value to value."""
 
     def __init__(self, graph: Graph, placements: dict[str, Placement], tolerances: dict[str, float]) -> None:
         self._graph = graph
         self._producers = graph.producers()
-        (frame,) = graph.inputs
-        self.tilings = {frame: Tiling(*graph.values[frame].shape[2:], TILE)}
-        for node in graph.nodes:
-            if not node.is_view:
-                tile = placements[node.output].block
-                size = graph.values[node.output].shape[2:] if tile else (1, 1)
-                self.tilings[node.output] = Tiling(*size, tile or 1)
-        self._numbers = {name: number for number, name in enumerate(self.tilings)}
+        self._tilings = tilings(graph, placements)
+        self._numbers = {name: number for number, name in enumerate(self._tilings)}
         self._tolerances = tolerances
         self._alive: list[Any] = []  # what the native structs point to
         self._known: dict[tuple[bytes, bytes], native.Reach] = {}
@@ -96,7 +97,7 @@ class Changes:
             offset += channels
 
     def _source(self, node: Node, place: int, name: str) -> native.Source:
-        x, out = self.tilings[name], self.tilings[node.output]
+        x, out = self._tilings[name], self._tilings[node.output]
         rows, cols = (
             reads(node, place, self._graph, axis) if min(sizes) > 1 else everything(*sizes)
             for axis, sizes in enumerate(((out.h, x.h), (out.w, x.w)))
@@ -116,7 +117,7 @@ class ChangeCache(FeatureCache):
     """A `FeatureCache` that also remembers each stream's last frame, and what changed since.
 
     Attributes:
-        changes: the table for `sb_run_changes`, one entry per value of `Changes.tilings`.
+        changes: the table for `sb_run_changes`, one entry per value of `tilings`.
         pixels: uint8 [n, h, w] by value: 1 where it is not what it was.
         indices: int32 [tiles, 3] by value: the tiles that the last frame computed, as many as `counts` says.
         counts, passed: int32 [values]: how many tiles the last frame computed, and did not hold back.

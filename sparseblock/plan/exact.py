@@ -15,7 +15,7 @@ from sparseblock.blocks import BlockSet
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
-from sparseblock.plan.changes import ChangeCache, Changes
+from sparseblock.plan.changes import ChangeCache, Changes, tilings
 from sparseblock.plan.gates import Gate, check_gates
 from sparseblock.plan.ir import Conv2d, Graph
 from sparseblock.plan.macs import axis_macs
@@ -130,20 +130,39 @@ class ExactPlan(Plan):
         (self._frame,) = self.graph.inputs
         self._nodes = self.graph.producers()
         self._axis_macs: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._changes = Changes(self.graph, self._placements, self.tolerances)
+        self._tilings = tilings(self.graph, self._placements)
 
     def _pack(self, graph: Graph) -> None:
         super()._pack(graph)
         self.network = graph
+        self._follow()
+
+    def _follow(self) -> None:
+        """How changes pass through what runs."""
+        self._changes = Changes(self.graph, self._placements, self.tolerances)
         self._spreads = [
             self._changes.spreads([segment.node] if isinstance(segment, TorchCall) else segment.nodes)
             for segment in self._segments
         ]
 
+    def with_tolerance(self, tolerance: Tolerance) -> ExactPlan:
+        """The same plan with other tolerances, as `sparseblock.compile` takes them. States of either fit the other.
+
+        Raises:
+            SparseBlockError: this plan has no weights, or a tolerance is negative or of no layer.
+        """
+        if self._segments is None:
+            raise SparseBlockError("plan: it was unpickled and has no weights yet; first call plan.with_weights(model)")
+        plan = object.__new__(ExactPlan)
+        plan.__dict__.update(self.__dict__)
+        plan.tolerances = _by_value(self.graph, tolerance)
+        plan._follow()
+        return plan
+
     def new_state(self, streams: int = 1) -> ChangeCache:
         """As `Plan.new_state`; the state also remembers each stream's last frame."""
         self._check_streams(streams)
-        return ChangeCache(self._specs, streams, self._changes.tilings, self._frame)
+        return ChangeCache(self._specs, streams, self._tilings, self._frame)
 
     def stats(self, state: ChangeCache) -> FrameStats:
         """What the last frame of `state` took: tiles and MACs of every node."""

@@ -173,11 +173,11 @@ class _Check:
         value = values[self.node.output]
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             return
-        self._error = max(self._error, _largest(_distance(_wide(value), dense.values[self.node.output])))
+        self._error = max(self._error, peak(apart(_wide(value), dense.values[self.node.output])))
         expected = local._compute(self.node)
-        distance = _distance(_wide(value), expected)
+        distance = apart(_wide(value), expected)
         allowed = rounding(self.node, local, expected) + self._tolerance
-        self._own = max(self._own, _largest(distance / allowed))
+        self._own = max(self._own, peak(distance / allowed))
         if self._difference is not None:
             return
         if self._bits:
@@ -214,7 +214,7 @@ def rounding(node: Node, reference: Reference, result: torch.Tensor) -> torch.Te
     if isinstance(op, Torch):
         sources = [value for name in node.inputs if torch.is_tensor(value := reference.values[name])]
         terms = max((value.numel() for value in sources), default=1)
-        largest = max((_largest(value.abs()) for value in [*sources, result] if value.is_floating_point()), default=0.0)
+        largest = max((peak(value.abs()) for value in [*sources, result] if value.is_floating_point()), default=0.0)
         return EPS * (terms + ROUNDINGS) * largest + smallest
     if node.is_view:
         return smallest
@@ -250,21 +250,21 @@ def rounding(node: Node, reference: Reference, result: torch.Tensor) -> torch.Te
 def _statistic_rounding(node: Node, reference: Reference, result: torch.Tensor) -> float:
     """The same for statistics of a map, whose sums are taken cell by cell: K is a cell's pixels, plus the cells."""
     op, (x, *cells) = node.op, [reference.values[name] for name in node.inputs]
-    largest, pixels = _largest(x.abs()), math.prod(op.cell or x.shape[2:])
+    largest, pixels = peak(x.abs()), math.prod(op.cell or x.shape[2:])
     if isinstance(op, BlockMoments):
         return EPS * (pixels + ROUNDINGS) * max(largest, pixels * largest**2 if op.order == 2 else 0.0)
     if isinstance(op, GlobalPool):
         return EPS * (x[0, 0].numel() + ROUNDINGS) * largest
     _, variance = statistics(cells[0], x.shape[2:], op.cell, op.groups)
     terms = pixels + cells[0][0].numel() // op.groups + ROUNDINGS
-    scale = 1.0 if node.epilogue.scale is None else _largest(node.epilogue.scale.abs())
-    slope = 1.0 if node.epilogue.slope is None else max(1.0, _largest(node.epilogue.slope.abs()))
+    scale = 1.0 if node.epilogue.scale is None else peak(node.epilogue.scale.abs())
+    slope = 1.0 if node.epilogue.slope is None else max(1.0, peak(node.epilogue.slope.abs()))
     # A mean or a standard deviation that is off by e moves a normalized value by e over the standard deviation.
     return (
         EPS
         * terms
         * slope
-        * (scale * largest * float((variance + op.eps).rsqrt().max()) ** 2 * largest + _largest(result.abs()))
+        * (scale * largest * float((variance + op.eps).rsqrt().max()) ** 2 * largest + peak(result.abs()))
     )
 
 
@@ -298,11 +298,12 @@ def _wide(value: Any) -> Any:
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
-def _distance(value: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+def apart(value: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """|value - expected|; 0 where both are the same infinity or NaN, infinite where one alone is."""
     same = (value == expected) | (value.isnan() & expected.isnan())
     return torch.where(same, 0.0, (value - expected).abs().nan_to_num(nan=torch.inf))
 
 
-def _largest(values: torch.Tensor) -> float:
+def peak(values: torch.Tensor) -> float:
+    """The largest element, 0 of none."""
     return float(values.max()) if values.numel() else 0.0
