@@ -11,8 +11,6 @@
 namespace sb::SB_ISA {
 namespace {
 
-constexpr int CHAINS = 4; /* pixels of a row go to sums in turn, so that additions do not wait for each other */
-
 template <class T>
 struct Cell {
     const T *pixels;
@@ -22,19 +20,26 @@ struct Cell {
 /* Sum of value - center, or of its square, of one vector of channels. */
 template <bool SQUARED, class T>
 SB_INLINE wide_vec sum(const Cell<T> &cell, int64_t channel, int lanes, wide_vec center) {
-    wide_vec sums[CHAINS] = {};
+    /* Pixels of a row go to four sums in turn, so that additions do not wait for each other. */
+    wide_vec a = {}, b = {}, c = {}, d = {};
     for (int64_t y = 0; y < cell.rows; ++y) {
         const T *p = cell.pixels + y * cell.stride_y + channel;
         auto add = [&](wide_vec &to, const T *from) {
-            const wide_vec d = widen(load_lanes(from, lanes)) - center;
-            to += SQUARED ? d * d : d;
+            const wide_vec v = widen(load_lanes(from, lanes)) - center;
+            to += SQUARED ? v * v : v;
         };
         int64_t x = 0;
-        for (; x + CHAINS <= cell.cols; x += CHAINS)
-            for (int i = 0; i < CHAINS; ++i) add(sums[i], p + (x + i) * cell.stride_x);
-        for (int i = 0; x + i < cell.cols; ++i) add(sums[i], p + (x + i) * cell.stride_x);
+        for (; x + 4 <= cell.cols; x += 4, p += 4 * cell.stride_x) {
+            add(a, p);
+            add(b, p + cell.stride_x);
+            add(c, p + 2 * cell.stride_x);
+            add(d, p + 3 * cell.stride_x);
+        }
+        if (x < cell.cols) add(a, p);
+        if (x + 1 < cell.cols) add(b, p + cell.stride_x);
+        if (x + 2 < cell.cols) add(c, p + 2 * cell.stride_x);
     }
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    return (a + b) + (c + d);
 }
 
 template <class T>

@@ -19,9 +19,12 @@ SB_INLINE V join(V total, V more) {
     else return total + more;
 }
 
+template <int NORM>
+SB_INLINE wide_vec join(wide_vec total, wide_vec more) { return {join<NORM>(total.low, more.low), join<NORM>(total.high, more.high)}; }
+
 /* What a difference counts as. */
 template <int NORM>
-SB_INLINE wide_vec weight(wide_vec d) {
+SB_INLINE doubles weight(doubles d) {
     if constexpr (NORM == SB_NORM_L2) return d * d;
     else return d < 0.0 ? -d : d;
 }
@@ -35,8 +38,8 @@ double norm_of(const T *x, const sb_plane &xs, const T *y, const sb_plane *ys, i
             for (int64_t c = 0; c < xs.c; c += W) {
                 const int lanes = (int)minimum(W, xs.c - c);
                 wide_vec d = widen(load_lanes(p + c, lanes));
-                if (q) d -= widen(load_lanes(q + c, lanes));
-                totals = join<NORM>(totals, weight<NORM>(d));
+                if (q) d = d - widen(load_lanes(q + c, lanes));
+                totals = join<NORM>(totals, wide_vec{weight<NORM>(d.low), weight<NORM>(d.high)});
             }
         }
     double total = 0.0;

@@ -20,32 +20,6 @@ namespace {
 
 constexpr int64_t STRIP_PIXELS = 256, STRIP_COLUMNS = 256;
 
-typedef int64_t wide_ivec __attribute__((vector_size(8 * SB_WIDTH)));
-
-/* The first `lanes` lanes of v, and `rest` in the others. */
-SB_INLINE vec first(vec v, int lanes, float rest) {
-    ivec place = {};
-    for (int i = 0; i < W; ++i) place[i] = i;
-    return place < lanes ? v : splat(rest);
-}
-SB_INLINE wide_vec first(wide_vec v, int lanes) {
-    wide_ivec place = {};
-    for (int i = 0; i < W; ++i) place[i] = i;
-    return place < (int64_t)lanes ? v : wide_vec{};
-}
-
-/* The sum, and the maximum, of all lanes. */
-SB_INLINE double across(wide_vec v) {
-    for (int step = W / 2; step; step /= 2)
-        for (int i = 0; i < step; ++i) v[i] += v[i + step];
-    return v[0];
-}
-SB_INLINE float largest(vec v) {
-    float most = v[0];
-    for (int i = 1; i < W; ++i) most = v[i] > most ? v[i] : most;
-    return most;
-}
-
 /* Calls f(channel, lanes) for all channels, W at a time. */
 template <class F>
 SB_INLINE void for_channels(int64_t channels, F f) {
@@ -63,15 +37,19 @@ struct Scale {
 template <class T>
 SB_INLINE Scale exponentials(const T *x, int64_t channels, float *powers) {
     vec most = splat(-INFINITY);
-    for_channels(channels, [&](int64_t c, int lanes) { most = max(first(load_lanes(x + c, lanes), lanes, -INFINITY), most); });
-    const vec center = splat(largest(most)); /* of a NaN any: it is NaN below */
+    for_channels(channels, [&](int64_t c, int lanes) {
+        const vec v = load_lanes(x + c, lanes);
+        most = max(lanes == W ? v : first(v, lanes, -INFINITY), most);
+    });
+    const vec center = splat(largest_of(most)); /* of a NaN any: it is NaN below */
     wide_vec total = {};
     for_channels(channels, [&](int64_t c, int lanes) {
-        const vec power = first(exp(load_lanes(x + c, lanes) - center), lanes, 0.0f);
+        vec power = exp(load_lanes(x + c, lanes) - center);
+        if (lanes < W) power = first(power, lanes, 0.0f);
         store(powers + c, power);
         total += widen(power);
     });
-    return {0.0, 1.0 / across(total)};
+    return {0.0, 1.0 / sum_of(total)};
 }
 
 template <class T>
@@ -81,7 +59,7 @@ SB_INLINE Scale unit_length(const T *x, int64_t channels, double eps) {
         const wide_vec v = widen(load_lanes(x + c, lanes));
         squares += v * v;
     });
-    const double norm = sqrt(across(squares));
+    const double norm = sqrt(sum_of(squares));
     return {0.0, 1.0 / (norm < eps ? eps : norm)};
 }
 
@@ -89,12 +67,13 @@ template <class T>
 SB_INLINE Scale unit_variance(const T *x, int64_t channels, double eps) {
     wide_vec total = {}, squares = {};
     for_channels(channels, [&](int64_t c, int lanes) { total += widen(load_lanes(x + c, lanes)); });
-    const double mean = across(total) / channels;
+    const double mean = sum_of(total) / channels;
     for_channels(channels, [&](int64_t c, int lanes) {
-        const wide_vec d = first(widen(load_lanes(x + c, lanes)) - mean, lanes);
+        wide_vec d = widen(load_lanes(x + c, lanes)) - mean;
+        if (lanes < W) d = first(d, lanes);
         squares += d * d;
     });
-    return {mean, 1.0 / sqrt(across(squares) / channels + eps)};
+    return {mean, 1.0 / sqrt(sum_of(squares) / channels + eps)};
 }
 
 /* One pixel; V: what is scaled, x itself or the exponentials. x may be out. */

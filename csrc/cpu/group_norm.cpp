@@ -7,6 +7,7 @@
  * Scale and shift of every image are made first, in double precision and one order, then the active blocks are written. The
  * shift belongs to the scale as it was rounded, so a large mean cancels to within one rounding of mean * scale. */
 #include <math.h>
+#include <string.h>
 
 #include "epilogue.h"
 #include "kernels.h"
@@ -57,8 +58,10 @@ void scale_and_shift(const sb_group_norm &norm, const sb_epilogue &e, const sb_p
     share(s.mean, channels, norm.groups, count);
     for (int64_t c = 0; c < channels; c += W) {
         const int lanes = (int)minimum(W, channels - c);
-        wide_vec mean = {}, total = {};
-        for (int i = 0; i < lanes; ++i) mean[i] = s.mean[c + i];
+        double means[W] = {};
+        for (int i = 0; i < lanes; ++i) means[i] = s.mean[c + i];
+        wide_vec mean, total = {};
+        memcpy(&mean, means, sizeof mean);
         for_each_cell(moments, cells, n, [&](const float *cell, double pixels) {
             const wide_vec d = widen(load_lanes(cell + c, lanes)) - mean;
             total += widen(load_lanes(cell + channels + c, lanes)) + d * d * pixels;

@@ -134,10 +134,78 @@ SB_INLINE void store(T *p, vec v) { *(unaligned_halves *)p = narrow(v, T()); }
 template <class T>
 SB_INLINE void store(T *p, vec v, int n) { store_halves(p, narrow(v, T()), n); }
 
-/* The same lanes in double precision, for sums over a whole map. */
-typedef double wide_vec __attribute__((vector_size(8 * SB_WIDTH)));
-SB_INLINE wide_vec widen(vec v) { return __builtin_convertvector(v, wide_vec); }
-SB_INLINE vec narrow(wide_vec v) { return __builtin_convertvector(v, vec); }
+/* The same lanes in double precision, for sums over many: two registers. (One vector twice as long as a register is kept in memory.) */
+typedef double doubles __attribute__((vector_size(4 * SB_WIDTH)));
+struct wide_vec {
+    doubles low, high; /* lanes [0, W / 2) and [W / 2, W) */
+
+    double operator[](int i) const { return i < W / 2 ? low[i] : high[i - W / 2]; }
+};
+SB_INLINE wide_vec operator+(wide_vec a, wide_vec b) { return {a.low + b.low, a.high + b.high}; }
+SB_INLINE wide_vec operator-(wide_vec a, wide_vec b) { return {a.low - b.low, a.high - b.high}; }
+SB_INLINE wide_vec operator*(wide_vec a, wide_vec b) { return {a.low * b.low, a.high * b.high}; }
+SB_INLINE wide_vec operator-(wide_vec a, double b) { return {a.low - b, a.high - b}; }
+SB_INLINE wide_vec operator*(wide_vec a, double b) { return {a.low * b, a.high * b}; }
+SB_INLINE wide_vec operator/(wide_vec a, double b) { return {a.low / b, a.high / b}; }
+SB_INLINE void operator+=(wide_vec &a, wide_vec b) { a = a + b; }
+
+#if SB_WIDTH == 16
+SB_INLINE wide_vec widen(vec v) {
+    const __m512 u = (__m512)v;
+    return {(doubles)_mm512_cvtps_pd(_mm512_castps512_ps256(u)), (doubles)_mm512_cvtps_pd(_mm512_extractf32x8_ps(u, 1))};
+}
+SB_INLINE vec narrow(wide_vec v) {
+    const __m512 low = _mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)v.low));
+    return (vec)_mm512_insertf32x8(low, _mm512_cvtpd_ps((__m512d)v.high), 1);
+}
+#elif SB_WIDTH == 8
+SB_INLINE wide_vec widen(vec v) {
+    const __m256 u = (__m256)v;
+    return {(doubles)_mm256_cvtps_pd(_mm256_castps256_ps128(u)), (doubles)_mm256_cvtps_pd(_mm256_extractf128_ps(u, 1))};
+}
+SB_INLINE vec narrow(wide_vec v) {
+    const __m256 low = _mm256_castps128_ps256(_mm256_cvtpd_ps((__m256d)v.low));
+    return (vec)_mm256_insertf128_ps(low, _mm256_cvtpd_ps((__m256d)v.high), 1);
+}
+#else
+SB_INLINE wide_vec widen(vec v) { return {doubles{v[0], v[1]}, doubles{v[2], v[3]}}; }
+SB_INLINE vec narrow(wide_vec v) { return vec{(float)v.low[0], (float)v.low[1], (float)v.high[0], (float)v.high[1]}; }
+#endif
+
+/* Of all lanes: the sum, halves of them being added up until one is left; and the largest, where none is NaN. */
+SB_INLINE double sum_of(wide_vec v) {
+    const doubles a = v.low + v.high;
+#if SB_WIDTH == 16
+    return _mm512_reduce_add_pd((__m512d)a);
+#elif SB_WIDTH == 8
+    return (a[0] + a[2]) + (a[1] + a[3]);
+#else
+    return a[0] + a[1];
+#endif
+}
+SB_INLINE float largest_of(vec v) {
+#if SB_WIDTH == 16
+    return _mm512_reduce_max_ps((__m512)v);
+#else
+    float most = v[0];
+    for (int i = 1; i < W; ++i) most = v[i] > most ? v[i] : most;
+    return most;
+#endif
+}
+
+/* The first n lanes, and `rest` or zero in the others. */
+SB_INLINE vec first(vec v, int n, float rest) {
+    typedef int32_t places __attribute__((vector_size(4 * SB_WIDTH)));
+    places place = {};
+    for (int i = 0; i < W; ++i) place[i] = i;
+    return place < n ? v : splat(rest);
+}
+SB_INLINE wide_vec first(wide_vec v, int n) {
+    typedef int64_t places __attribute__((vector_size(4 * SB_WIDTH)));
+    places place = {};
+    for (int i = 0; i < W / 2; ++i) place[i] = i;
+    return {place < (int64_t)n ? v.low : doubles{}, place < (int64_t)(n - W / 2) ? v.high : doubles{}};
+}
 
 /* Stores past the caches, to an address that is a multiple of what is stored; stream_end orders them before what follows. */
 #if SB_WIDTH == 16
