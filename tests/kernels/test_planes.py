@@ -10,7 +10,6 @@ import torch
 from native_conv import NativeConv, plane, with_border
 
 from sparseblock import BlockSet
-from sparseblock.algorithm import ALGORITHMS
 from sparseblock.backends.cpu import native
 from sparseblock.backends.reference.masked import activate, combined
 from sparseblock.testing import assert_identical, assert_matches, tolerance, winograd_tolerance
@@ -83,7 +82,7 @@ def test_residual_in_place(isa):
     assert_identical(conv(x, shared, border=1, residual=shared), expected)
 
 
-@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "bf16_pairs"])  # those on floats
+@pytest.mark.parametrize("algorithm", [name for name in native.ALGORITHMS if name != "bf16_pairs"])  # those on floats
 @pytest.mark.parametrize("activation", [None, "relu", "clamp", "prelu", "silu", "elu"])
 @pytest.mark.parametrize("k", [16, 21])
 def test_epilogue(isa, activation, k, algorithm):
