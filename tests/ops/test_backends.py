@@ -57,7 +57,7 @@ def test_a_forced_backend_does_not_fall_back():
 
 def test_every_op_has_every_backend():
     for op in set(ops.__all__) - {"cat_slices"}:
-        for name in ("cpu", "reference"):
+        for name in ("cpu", "reference", "triton"):
             assert callable(backends.implementation(name, op))
 
 

@@ -1,6 +1,6 @@
 """Compiles the kernels that the samples launch, for a GPU that is not here; prints a line for each.
 
-    python compile_ahead.py cuda 80 32
+    python compile_ahead.py cuda 80 32 float32 bfloat16
 
 A process of its own: kernels that were decorated where TRITON_INTERPRET is set do not compile.
 """
@@ -22,11 +22,12 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction, mangle_type
 
 import sparseblock
+from sparseblock import ops
 from sparseblock.backends import triton as package
 
 BINARIES = {"cuda": "cubin", "hip": "hsaco"}
 OPTIONS = ("num_warps", "num_stages")
-kind, arch, lanes = sys.argv[1:]
+kind, arch, lanes, *stored = sys.argv[1:]
 target = GPUTarget(kind, int(arch) if arch.isdigit() else arch, int(lanes))
 seen = set()
 
@@ -63,8 +64,11 @@ print(*sorted(function.__name__ for function in functions if "tl.program_id" in 
 JITFunction.run = compile_it
 os.environ["TRITON_INTERPRET"] = "1"  # now the backend takes CPU tensors
 with sparseblock.backend("triton"):
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+    for name in stored:
+        dtype = getattr(torch, name)
         for case in samples(dtype):
-            out = torch.empty(case.out_shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            sums = case.oracle in (ops.block_moments, ops.block_norm)  # float32, whatever is stored
+            out = torch.empty(case.out_shape, dtype=torch.float32 if sums else dtype)
+            out = out.contiguous(memory_format=torch.channels_last)
             maps = {name: x.contiguous(memory_format=torch.channels_last) for name, x in case.maps.items()}
             case.run(maps, case.blocks, out)

@@ -29,13 +29,16 @@ def samples(dtype: torch.dtype = torch.float32) -> Iterator[Case]:
     """One or more of each kernel, maps of `dtype`; some with NaN."""
     x = normal(2, 8, 13, 18, seed=0, dtype=dtype)
     broken = x.clone()
-    broken[0, 0, 4, 4] = float("nan")
+    broken[0, 0, 2, 2] = float("nan")  # where a block is active
     window = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1)}
     wide, slopes = normal(1, 160, 5, 6, seed=1, dtype=dtype), torch.arange(8.0)
-    few, deep, gates = (
-        normal(*shape, seed=3, dtype=dtype) for shape in ((20, 8, 3, 3), (24, 128, 1, 1), (2, 20, 1, 1))
-    )
+    shapes = (20, 8, 3, 3), (24, 128, 1, 1), (2, 20, 1, 1)
+    few, deep, gates = (normal(*shape, seed=3, dtype=dtype) for shape in shapes)
+    cells = torch.cat([part := normal(2, 8, 4, 4, seed=5, dtype=torch.float32), part.square()], 1)
+    norm = {"num_groups": 2, "cell": (4, 5), "eps": 0.5, "activation": "prelu", "slope": slopes}
+    wide_cells = torch.ones(1, 320, 1, 1)
     for case, block in (
+        (replace(cases.avg_pool2d(x, **window), call=blurred, tolerance=0.1), (4, 5)),
         (cases.conv2d(x, few, slopes.repeat(3)[:20], gates, padding=(1, 1), activation="silu"), (4, 5)),
         (cases.conv2d(x, few[:, :2], padding=(2, 1), stride=(2, 1), groups=4, padding_mode="reflect"), (3, 5)),
         (cases.conv2d(x, few[:16, :1], groups=8, dilation=(2, 1), padding=((1, 2), (1, 0))), (4, 5)),
@@ -51,7 +54,26 @@ def samples(dtype: torch.dtype = torch.float32) -> Iterator[Case]:
         (cases.avg_pool2d(x, count_include_pad=False, **window), (4, 5)),
         (cases.avg_pool2d(wide, **window), (4, 4)),
         (cases.adaptive_avg_pool2d(x, (5, 7)), (2, 3)),
-        (replace(cases.avg_pool2d(x, **window), call=blurred, tolerance=0.1), (4, 5)),
+        (cases.adaptive_max_pool2d(x, (1, 1)), (1, 1)),
+        (cases.interpolate(x, (20, 25), mode="nearest"), (4, 5)),
+        (cases.interpolate(x, (20, 25), mode="bilinear"), (4, 5)),
+        (cases.interpolate(x, (1, 25), mode="bilinear", align_corners=True), (1, 5)),
+        (cases.pad(x, padding=((1, 2), (3, 4)), value=1.5), (4, 5)),
+        (cases.pad(x, padding=((1, 2), (3, 4)), mode="reflect"), (4, 5)),
+        (cases.pixel_shuffle(x, upscale_factor=2), (4, 5)),
+        (cases.pixel_unshuffle(x[:, :, :12], downscale_factor=2), (2, 5)),
+        (cases.channel_shuffle(x, groups=4), (4, 5)),
+        (cases.softmax(wide), (4, 4)),
+        (cases.normalize(x, eps=1.0), (4, 5)),
+        (cases.layer_norm(wide[:, :1], slopes[1:2], None), (1, 1)),
+        (cases.layer_norm(x, slopes + 1, slopes), (4, 5)),
+        (cases.block_moments(x, cell=(4, 5), order=2), (2, 1)),
+        (cases.block_moments(wide, cell=(5, 6)), (1, 1)),
+        *((cases.block_norm(x, x.flip(2), cell=(4, 5), norm=norm), (2, 1)) for norm in ("l1", "l2")),
+        (cases.block_norm(broken, cell=(4, 5), norm="max"), (2, 1)),
+        (cases.global_avg_pool2d(cells[:, :8], size=(13, 18), cell=(4, 5)), (1, 1)),
+        (cases.group_norm(x, cells, slopes, slopes + 1, **norm), (4, 5)),
+        (cases.group_norm(wide, wide_cells, num_groups=1, cell=(5, 6)), (4, 4)),
     ):
         n, _, height, width = case.out_shape
         mask = torch.rand(n, -(-height // block[0]), -(-width // block[1]), generator=torch.Generator().manual_seed(2))

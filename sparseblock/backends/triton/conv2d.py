@@ -16,7 +16,7 @@ import triton.language as tl
 from sparseblock.backends.kept import kept
 from sparseblock.backends.triton.epilogue import activate, activation_of, of_channels, vector
 from sparseblock.backends.triton.launch import elementwise, launch, plane
-from sparseblock.backends.triton.maps import at, pad_source, pixels_of, region_of, work_of
+from sparseblock.backends.triton.maps import at, pad_source, pixels_of, region_of, run_of, work_of
 from sparseblock.backends.triton.values import added_product, rounded, widened
 from sparseblock.errors import SparseBlockError
 
@@ -67,19 +67,15 @@ def conv2d_tiles(
     steps = taps * chunks if IN >= TERMS else (taps * IN + TERMS - 1) // TERMS
     across = tl.minimum(block_w, width)
     per_block = tl.minimum(block_h, height) * across
-    pixels = tl.load(count).to(tl.int64) * per_block
     columns = (OUT + COLS - 1) // COLS
-    work = tl.cdiv(pixels, ROWS) * columns * GROUPS
+    work = tl.cdiv(tl.load(count).to(tl.int64) * per_block, ROWS) * columns * GROUPS
     item = tl.program_id(0).to(tl.int64)
     while item < work:
         group = item // columns % GROUPS
-        pixel = item // columns // GROUPS * ROWS + tl.arange(0, ROWS)[:, None]
-        listed = pixel < pixels
-        pixel = tl.where(listed, pixel, 0)
-        n, top, left = region_of(index, pixel // per_block, block_h, block_w)
-        pixel = (pixel % per_block).to(tl.int32)
-        y = top + pixel // across
-        column = left + pixel % across
+        i, place, listed = run_of(item // columns // GROUPS, per_block, tl.load(count), ROWS)
+        n, top, left = region_of(index, i, block_h, block_w)
+        y = top + place // across
+        column = left + place % across
         listed = listed & (y < height) & (column < width)
         k = (item % columns * COLS).to(tl.int32) + tl.arange(0, COLS)[None, :]
         of_group = weight + group * (taps * IN * OUT)
@@ -101,8 +97,8 @@ def conv2d_tiles(
                 real = term < taps * IN
             row = source_of(y, tap // KERNEL_W, x_height, STRIDE_H, PAD_H, DILATION_H, TRANSPOSED, MODE)
             col = source_of(column, tap % KERNEL_W, x_width, STRIDE_W, PAD_W, DILATION_W, TRANSPOSED, MODE)
-            place = row.to(tl.int64) * x_y + col.to(tl.int64) * x_x + c
-            a = tl.load(image + place, mask=listed & known & (row >= 0) & (col >= 0), other=0.0)
+            read = row.to(tl.int64) * x_y + col.to(tl.int64) * x_x + c
+            a = tl.load(image + read, mask=listed & known & (row >= 0) & (col >= 0), other=0.0)
             b = tl.load(of_group + term * OUT + k, mask=real & (k < OUT), other=0.0)
             total = added_product(a, b, total)
         known_k = k < OUT
@@ -128,9 +124,11 @@ def conv2d_depthwise(
 ):  # fmt: skip
     """OUT channels read one of x."""
     work = work_of(count, block_h, block_w, height, width, channels, PIXELS, CHANNELS)
-    item = tl.program_id(0)
+    item = tl.program_id(0).to(tl.int64)
     while item < work:
-        n, y, column, k, inside = pixels_of(item, index, block_h, block_w, height, width, channels, PIXELS, CHANNELS)
+        n, y, column, k, inside = pixels_of(
+            item, index, count, block_h, block_w, height, width, channels, PIXELS, CHANNELS
+        )
         known = k < channels
         total = tl.zeros([PIXELS, CHANNELS], tl.float32)
         for r in range(KERNEL_H):

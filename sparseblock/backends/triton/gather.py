@@ -17,21 +17,22 @@ def gather_blocks(
     packed, packed_n, packed_y, packed_x, channels, halo, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     across = block_w + 2 * halo
-    pixels = (block_h + 2 * halo) * across
-    work = tl.load(count) * pieces_of(pixels, channels, PIXELS, CHANNELS)
-    item = tl.program_id(0)
+    maps = tl.load(count)
+    per_map = (block_h + 2 * halo) * across
+    work = pieces_of(maps, per_map, channels, PIXELS, CHANNELS)
+    item = tl.program_id(0).to(tl.int64)
     while item < work:
-        i, pixel, c, inside = piece_of(item, pixels, channels, PIXELS, CHANNELS)
+        i, place, c, inside = piece_of(item, maps, per_map, channels, PIXELS, CHANNELS)
         n, top, left = region_of(index, i, block_h, block_w)
-        y = top - halo + pixel // across
-        column = left - halo + pixel % across
+        y = top - halo + place // across
+        column = left - halo + place % across
         real = inside & (y >= 0) & (y < height) & (column >= 0) & (column < width)
         v = tl.load(x + at(n, y, column, c, x_n, x_y, x_x), mask=real, other=0.0)
-        tl.store(packed + at(i, pixel // across, pixel % across, c, packed_n, packed_y, packed_x), v, mask=inside)
+        tl.store(packed + at(i, place // across, place % across, c, packed_n, packed_y, packed_x), v, mask=inside)
         item += tl.num_programs(0)
 
 
 def gather(x, index, count, block, out, halo) -> None:
-    work, tile = tiles(len(out), out.shape[2] * out.shape[3], out.shape[1])
+    work, tile = tiles(len(out) * out.shape[2] * out.shape[3], out.shape[1])
     arguments = [*plane(x), *x.shape[2:], index, count, *block, *plane(out), out.shape[1], halo]
     launch(gather_blocks, work, out.device, *arguments, **tile)

@@ -57,15 +57,15 @@ def elementwise(
     """
     height, width = (min(side, size) for side, size in zip(block, out.shape[2:], strict=True))
     sizes = out.shape[2], out.shape[3], out.shape[1]
-    work, tile = tiles(len(index), height * width, out.shape[1])
+    work, tile = tiles(len(index) * height * width, out.shape[1])
     launch(kernel, work, out.device, *arguments, index, count, *block, *plane(out), *sizes, **tile, **constants)
 
 
-def tiles(maps: int, pixels: int, channels: int) -> tuple[int, dict[str, int]]:
-    """Into how many tiles, and of how many PIXELS and CHANNELS, so many maps of so many pixels are cut."""
+def tiles(pixels: int, channels: int) -> tuple[int, dict[str, int]]:
+    """Into how many tiles, and of how many PIXELS and CHANNELS, so many pixels are cut."""
     across = min(triton.next_power_of_2(channels), _WIDEST)
-    down = min(triton.next_power_of_2(pixels), _TILE // across)
-    return maps * -(-pixels // down) * -(-channels // across), {"PIXELS": down, "CHANNELS": across}
+    down = _TILE // across
+    return -(-pixels // down) * -(-channels // across), {"PIXELS": down, "CHANNELS": across}
 
 
 def plane(tensor: torch.Tensor) -> tuple[torch.Tensor, int, int, int]:

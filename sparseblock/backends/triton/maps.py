@@ -1,7 +1,7 @@
 """Where the elements of active blocks are, and how programs share them.
 
-A program takes PIXELS pixels of CHANNELS channels of a map at a time: what is said of pixels has the shape [PIXELS, 1],
-what is said of channels [1, CHANNELS].
+A program takes PIXELS pixels, a run of one active block after another, of CHANNELS channels at a time: what is said of
+pixels has the shape [PIXELS, 1], what is said of channels [1, CHANNELS].
 """
 
 from __future__ import annotations
@@ -11,26 +11,35 @@ import triton.language as tl
 
 
 @triton.jit
-def pieces_of(pixels, channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    """How many pieces of work a map of so many pixels is."""
-    return tl.cdiv(pixels, PIXELS) * tl.cdiv(channels, CHANNELS)
+def run_of(piece, per_map, maps, PIXELS: tl.constexpr):
+    """Map and place in it of the pixels of run `piece` through so many maps, and which of these pixels there are."""
+    first = piece.to(tl.int64) * PIXELS
+    i = first // per_map
+    place = (first - i * per_map).to(tl.int32) + tl.arange(0, PIXELS)[:, None]
+    i += place // per_map
+    listed = i < maps
+    return tl.where(listed, i, 0), place % per_map, listed
 
 
 @triton.jit
-def piece_of(item, pixels, channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Which map piece `item` is of, the pixels and channels that it takes, and whether each is one of the map's."""
+def pieces_of(maps, per_map, channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
+    """How many pieces of work so many maps of so many pixels are."""
+    return tl.cdiv(maps.to(tl.int64) * per_map, PIXELS) * tl.cdiv(channels, CHANNELS)
+
+
+@triton.jit
+def piece_of(item, maps, per_map, channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Map, place in it and channels of piece `item`, and which of these there are."""
     across = tl.cdiv(channels, CHANNELS)
-    c = item % across * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    down = item // across
-    per_map = tl.cdiv(pixels, PIXELS)
-    pixel = down % per_map * PIXELS + tl.arange(0, PIXELS)[:, None]
-    return down // per_map, pixel, c, (pixel < pixels) & (c < channels)
+    c = (item % across).to(tl.int32) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    i, place, listed = run_of(item // across, per_map, maps, PIXELS)
+    return i, place, c, listed & (c < channels)
 
 
 @triton.jit
 def region_of(index, i, block_h, block_w):
-    """Image, first row and first column of active block `i`."""
-    entry = index + 3 * i.to(tl.int64)
+    """Image, first row and first column of active blocks `i`."""
+    entry = index + 3 * i
     return tl.load(entry).to(tl.int64), tl.load(entry + 1) * block_h, tl.load(entry + 2) * block_w
 
 
@@ -40,21 +49,22 @@ def work_of(
     PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """How many pieces all active blocks are: the count is read where it is."""
-    pixels = tl.minimum(block_h, height) * tl.minimum(block_w, width)
-    return tl.load(count) * pieces_of(pixels, channels, PIXELS, CHANNELS)
+    per_block = tl.minimum(block_h, height) * tl.minimum(block_w, width)
+    return pieces_of(tl.load(count), per_block, channels, PIXELS, CHANNELS)
 
 
 @triton.jit
 def pixels_of(
-    item, index, block_h, block_w, height, width, channels,
+    item, index, count, block_h, block_w, height, width, channels,
     PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Image, rows, columns and channels of piece `item` of the active blocks, and what of it is inside of the map."""
+    """Images, rows, columns and channels of piece `item` of the active blocks, and what of it is inside of the map."""
     across = tl.minimum(block_w, width)
-    i, pixel, c, inside = piece_of(item, tl.minimum(block_h, height) * across, channels, PIXELS, CHANNELS)
+    per_block = tl.minimum(block_h, height) * across
+    i, place, c, inside = piece_of(item, tl.load(count), per_block, channels, PIXELS, CHANNELS)
     n, top, left = region_of(index, i, block_h, block_w)
-    y = top + pixel // across
-    x = left + pixel % across
+    y = top + place // across
+    x = left + place % across
     return n, y, x, c, inside & (y < height) & (x < width)
 
 

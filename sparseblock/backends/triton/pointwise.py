@@ -21,9 +21,11 @@ def pointwise(
     PIXELS: tl.constexpr, CHANNELS: tl.constexpr, COMBINE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     work = work_of(count, block_h, block_w, height, width, channels, PIXELS, CHANNELS)
-    item = tl.program_id(0)
+    item = tl.program_id(0).to(tl.int64)
     while item < work:
-        n, y, column, c, inside = pixels_of(item, index, block_h, block_w, height, width, channels, PIXELS, CHANNELS)
+        n, y, column, c, inside = pixels_of(
+            item, index, count, block_h, block_w, height, width, channels, PIXELS, CHANNELS
+        )
         v = tl.load(x + at(n, y, column, c, x_n, x_y, x_x), mask=inside, other=0.0)
         if residual is not None or scale is not None or ACTIVATION is not None or x.dtype != out.dtype:
             v = widened(v)

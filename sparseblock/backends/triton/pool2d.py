@@ -33,9 +33,11 @@ def pool2d(
     COUNT_PAD: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     work = work_of(count, block_h, block_w, height, width, channels, PIXELS, CHANNELS)
-    item = tl.program_id(0)
+    item = tl.program_id(0).to(tl.int64)
     while item < work:
-        n, y, column, c, inside = pixels_of(item, index, block_h, block_w, height, width, channels, PIXELS, CHANNELS)
+        n, y, column, c, inside = pixels_of(
+            item, index, count, block_h, block_w, height, width, channels, PIXELS, CHANNELS
+        )
         top, rows = window_of(y, x_height, height, KERNEL_H, STRIDE_H, PAD_H, ADAPTIVE)
         left, cols = window_of(column, x_width, width, KERNEL_W, STRIDE_W, PAD_W, ADAPTIVE)
         total = tl.full([PIXELS, CHANNELS], float("-inf") if MAX else 0.0, tl.float32)
