@@ -1,4 +1,6 @@
-"""Plans that run op by op on a backend: on CPU tensors, with the reference's ops and with the emulated CUDA kernels."""
+"""Plans that run op by op on a backend: on CPU tensors, with the ops of the reference and of the cpu backend, with the
+emulated CUDA kernels, and with the interpreted ones of Triton.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,11 @@ class NoSums(nn.Module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_on_the_cuda_kernels(cuda_device, dtype):
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_on_the_kernels_of_gpus(backend, dtype, request):
     case = Case(NoSums().eval(), (3, 36, 44), 16)
-    make = functools.partial(DevicePlan, backend="cuda", device=cuda_device)
-    with sparseblock.backend("cuda"):
+    make = functools.partial(DevicePlan, backend=backend, device=request.getfixturevalue(f"{backend}_device"))
+    with sparseblock.backend(backend):
         check(case, 2, random_masks(case, 2, seed=1), deep=True, dtype=dtype, make_plan=make)
 
 
@@ -64,6 +67,14 @@ def test_miniature_on_the_cuda_kernels(name, cuda_device):
     case = miniature(name)
     make = functools.partial(DevicePlan, backend="cuda", device=cuda_device)
     with sparseblock.backend("cuda"):
+        check(case, 1, random_masks(case, 1, seed=1)[:2], deep=True, make_plan=make)
+
+
+@pytest.mark.parametrize("name", ["next", "shuffle", "swift"])
+def test_miniature_on_the_triton_kernels(name, triton_device):
+    case = miniature(name)
+    make = functools.partial(DevicePlan, backend="triton", device=triton_device)
+    with sparseblock.backend("triton"):
         check(case, 1, random_masks(case, 1, seed=1)[:2], deep=True, make_plan=make)
 
 

@@ -1,6 +1,6 @@
 """out = activation((x (+ or *) residual) * scale + shift): activations, sums, products, affine maps and copies.
 
-A frame may be float32 where maps are halves. What is only copied keeps its bits.
+A frame may be float32 where maps are halves, and need not be channels-last. What is only copied keeps its bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sparseblock.backends.triton.values import rounded, widened
 
 @triton.jit
 def pointwise(
-    x, x_n, x_y, x_x, residual, residual_n, residual_y, residual_x, residual_c, scale, shift, slope, low, high,
+    x, x_n, x_y, x_x, x_c, residual, residual_n, residual_y, residual_x, residual_c, scale, shift, slope, low, high,
     index, count, block_h, block_w, out, out_n, out_y, out_x, height, width, channels,
     PIXELS: tl.constexpr, CHANNELS: tl.constexpr, COMBINE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
@@ -26,7 +26,7 @@ def pointwise(
         n, y, column, c, inside = pixels_of(
             item, index, count, block_h, block_w, height, width, channels, PIXELS, CHANNELS
         )
-        v = tl.load(x + at(n, y, column, c, x_n, x_y, x_x), mask=inside, other=0.0)
+        v = tl.load(x + at(n, y, column, c * x_c, x_n, x_y, x_x), mask=inside, other=0.0)
         if residual is not None or scale is not None or ACTIVATION is not None or x.dtype != out.dtype:
             v = widened(v)
             if residual is not None:
@@ -50,5 +50,5 @@ def run(
         residual = residual.expand(out.shape)
         second = (*plane(residual), residual.stride(1))
     fused, constants = activation_of(activation, slope, bounds)
-    arguments = [*plane(x), *second, vector(scale), vector(shift), *fused]
+    arguments = [*plane(x), x.stride(1), *second, vector(scale), vector(shift), *fused]
     elementwise(pointwise, arguments, index, count, block, out, COMBINE=combine, **constants)
