@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.engines import show as show_engines
 from bench.exact import exact
 from bench.exact import show as show_exact
 from bench.timing import machine
@@ -30,7 +31,7 @@ app.command()(exact)
 
 @app.command()
 def run(
-    suite: Annotated[str, typer.Argument(help="conv2d, network or all")] = "all",
+    suite: Annotated[str, typer.Argument(help="conv2d, network, engines or all")] = "all",
     select: Annotated[str, typer.Option("-k", help="only the cases whose name matches, as pytest's -k")] = "",
     output: Annotated[Path, typer.Option(help="folder for the results")] = FOLDER / "results",
 ) -> None:
@@ -46,15 +47,19 @@ def run(
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
         os.replace(partial, path)
-        show(record)
+        shown(record)
 
 
 @app.command()
 def table(results: Annotated[list[Path], typer.Argument(help="JSON files under bench/results")]) -> None:
     """Print the tables of results that were measured before."""
     for path in results:
-        record = json.loads(path.read_text())
-        {"video": show_video, "exact": show_exact}.get(record["suite"], show)(record)
+        shown(json.loads(path.read_text()))
+
+
+def shown(record: dict) -> None:
+    """Print a record as its suite is printed."""
+    {"video": show_video, "exact": show_exact, "engines": show_engines}.get(record["suite"], show)(record)
 
 
 def run_suite(name: str, select: str) -> list[dict]:

@@ -1,0 +1,93 @@
+"""What a user would run instead: the same network, dense, by the engines that there are for a CPU."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+ENGINES = ("PyTorch", "torch.compile", "ONNX Runtime", "OpenVINO")
+
+
+def engines(model: nn.Module, frame: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """The dense network on `frame` [1, 3, h, w] by each engine, by name; each with torch.get_num_threads() threads.
+
+    All of them are float32 and ready: compiled, optimised, and their answer has been compared with PyTorch's.
+    """
+    with torch.inference_mode():
+        expected = model(frame)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(model, (frame,), path, dynamo=True, verbose=False, external_data=False)
+        made = (_torch(model, frame), _torch_compile(model, frame), _onnxruntime(path, frame), _openvino(path, frame))
+        found = dict(zip(ENGINES, made, strict=True))
+    for name, run in found.items():
+        error = (torch.as_tensor(run()) - expected).abs().max() / expected.abs().max()
+        if not error < 1e-2:
+            raise RuntimeError(f"{name} computes something else: {error:.2g} of the largest output")
+    return found
+
+
+def _torch(model: nn.Module, frame: torch.Tensor) -> Callable[[], torch.Tensor]:
+    fast, x = model.to(memory_format=torch.channels_last), frame.contiguous(memory_format=torch.channels_last)
+    return lambda: fast(x)
+
+
+def _torch_compile(model: nn.Module, frame: torch.Tensor) -> Callable[[], torch.Tensor]:
+    import torch._inductor.config as inductor
+
+    inductor.freezing = True
+    fast, x = torch.compile(model), frame.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        fast(x)
+
+    def run() -> torch.Tensor:
+        with torch.no_grad():
+            return fast(x)
+
+    return run
+
+
+def _onnxruntime(path: Path, frame: torch.Tensor) -> Callable[[], object]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    given = {session.get_inputs()[0].name: frame.numpy()}
+    return lambda: session.run(None, given)[0]
+
+
+def _openvino(path: Path, frame: torch.Tensor) -> Callable[[], object]:
+    import openvino
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    network = openvino.Core().compile_model(openvino.Core().read_model(path), "CPU", settings)
+    request, given = network.create_infer_request(), [frame.numpy()]
+    return lambda: request.infer(given)[0]
+
+
+def show(record: dict) -> None:
+    """Print the engines' times, and those of plans as fractions of the fastest one's."""
+    machine = record["machine"]
+    title = f"engines: {machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, {record['date']}"
+    densities = [key for key in record["rows"][0]["seconds"] if key[0].isdigit()]
+    out = Table(title=title)
+    for column in ("", "dtype", *(f"{name}, ms" for name in ENGINES), *(f"at {density}" for density in densities)):
+        out.add_column(column, justify="left" if not column else "right", no_wrap=not column)
+    for row in record["rows"]:
+        seconds = row["seconds"]
+        for prefix, dtype in (("", "float32"), ("bfloat16 ", "bfloat16")):
+            times = [f"{seconds[name] * 1e3:.0f}" if dtype == "float32" else "" for name in ENGINES]
+            fractions = [f"{seconds[prefix + density] / seconds[row['baseline']]:.3f}" for density in densities]
+            out.add_row(row["row"] if dtype == "float32" else "", dtype, *times, *fractions)
+    Console(width=max(Console().width, 150)).print(out)
