@@ -27,7 +27,7 @@ def area_mean(x: torch.Tensor, window: int, rows: int, cols: int) -> tuple[torch
         rows, cols: of the result, at least h / window and w / window.
 
     Returns:
-        ([n, c, rows, cols], contiguous; whether it is finite, on the cuda backend as a bool tensor [] of the device,
+        ([n, c, rows, cols], contiguous; whether it is finite, on a GPU's backend as a bool tensor [] of the device,
         for which nothing waits).
 
     Raises:

@@ -45,11 +45,11 @@ def _reference(function, *arguments, **options):
         return function(*map(double, arguments), **options)
 
 
-@pytest.fixture(params=["cpu", "cuda"])
+@pytest.fixture(params=["cpu", "cuda", "triton"])
 def device(request):
     """Where the backend of the test computes."""
     with sparseblock.backend(request.param):
-        yield torch.device("cpu") if request.param == "cpu" else request.getfixturevalue("cuda_device")
+        yield torch.device("cpu") if request.param == "cpu" else request.getfixturevalue(f"{request.param}_device")
 
 
 def test_area_means(device):

@@ -148,6 +148,12 @@ def test_a_backend_of_gpus_computes_on_cpu_tensors_only_where_it_is_stood_in_for
     assert backends.selected(torch.device("cuda", 1)) == "cuda"
 
 
+def test_without_triton_its_backend_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(backends, "_has_triton", lambda: False)
+    with backend("triton"), raises("the triton backend needs Triton: pip install 'sparseblock[triton]'"):
+        backends.selected(torch.device("cuda", 0))
+
+
 def test_an_op_that_a_backend_lacks_is_one_clear_line():
     with raises("fold: the cpu backend does not have it; use another, as sparseblock.backend('reference')"):
         backends.implementation("cpu", "fold")

@@ -185,7 +185,7 @@ def test_faulty_norms_of_blocks_are_noticed(norm, fault):
         check_contract(replace(case, call=fault))
 
 
-@pytest.mark.parametrize("name", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", ["cpu", "cuda", "triton"])
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 def test_norms_of_halves_are_those_of_their_values(name, norm, there):
     for dtype in (torch.bfloat16, torch.float16):
@@ -199,7 +199,7 @@ def test_norms_of_halves_are_those_of_their_values(name, norm, there):
         assert_identical(*results)
 
 
-@pytest.mark.parametrize("name", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", ["cpu", "cuda", "triton"])
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 def test_nan_gives_a_norm_of_nan(name, norm, there):
     x, out = normal(2, 40, *SIZE), torch.zeros(2, 1, *GRID)

@@ -43,6 +43,7 @@ def samples(dtype: torch.dtype = torch.float32) -> Iterator[Case]:
         (cases.conv2d(x, few[:, :2], padding=(2, 1), stride=(2, 1), groups=4, padding_mode="reflect"), (3, 5)),
         (cases.conv2d(x, few[:16, :1], groups=8, dilation=(2, 1), padding=((1, 2), (1, 0))), (4, 5)),
         (cases.conv2d(normal(1, 128, 6, 7, seed=4, dtype=dtype), deep), (2, 2)),
+        (cases.conv2d(wide[:, :72], normal(136, 72, 1, 1, seed=6, dtype=dtype), combine="mul"), (2, 3)),
         (cases.conv_transpose2d(x, few[:8, :5], stride=(2, 3), padding=(1, 0), combine="mul"), (7, 9)),
         (cases.activation(broken, activation="relu"), (4, 5)),
         (cases.activation(x, activation="gelu"), (4, 5)),
