@@ -17,6 +17,7 @@ from sparseblock.blocks import BlockSet
 from sparseblock.cache import FeatureCache, check_state
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
+from sparseblock.plan import report_html
 from sparseblock.plan.capture import check_model
 from sparseblock.plan.carry import Carry
 from sparseblock.plan.parts import stand_in
@@ -222,7 +223,7 @@ class NestedPlan:
 
 @dataclass(frozen=True)
 class NestedReport:
-    """The reports of the parts, and totals; `str()` shows them.
+    """The reports of the parts, and totals; `str()` shows them, `to_json` and `to_html` hold the same.
 
     Attributes:
         grid: rows and columns of blocks, and pixels of a block of the frame.
@@ -251,20 +252,24 @@ class NestedReport:
         """`to_dict` as JSON text."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
-    def __str__(self) -> str:
+    def to_html(self) -> str:
+        """One HTML page, which needs nothing else: totals, and of every part its totals, table and graph."""
+        return report_html.page(self.parts, self.totals())
+
+    def totals(self) -> list[str]:
+        """What holds for the whole plan, in lines."""
         inside = sum(report.macs for report in self.parts.values())
-        lines = [f"{name}\n{report}\n" for name, report in self.parts.items()]
         rows, cols, block = self.grid
-        return "\n".join(
-            [
-                *lines,
-                f"{rows} x {cols} blocks of {block} px; {len(self.parts)} parts, {', '.join(self.parts)}; "
-                "the rest stays Python",
-                f"{self.macs / 1e9:.3f} GMAC a frame, {100 * self.coverage:.1f} % of them sparse, "
-                f"{100 * (self.macs - inside) / max(self.macs, 1):.1f} % in Python",
-                *([f"not captured whole: {self.left}"] if self.left else []),
-            ]
-        )
+        return [
+            f"{rows} x {cols} blocks of {block} px; {len(self.parts)} parts, {', '.join(self.parts)}; "
+            "the rest stays Python",
+            f"{self.macs / 1e9:.3f} GMAC a frame, {100 * self.coverage:.1f} % of them sparse, "
+            f"{100 * (self.macs - inside) / max(self.macs, 1):.1f} % in Python",
+            *([f"not captured whole: {self.left}"] if self.left else []),
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join([*(f"{name}\n{report}\n" for name, report in self.parts.items()), *self.totals()])
 
 
 class _Run:

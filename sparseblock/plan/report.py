@@ -102,7 +102,7 @@ class Report:
 
     def to_html(self) -> str:
         """One HTML page, which needs nothing else: totals, table, and the graph coloured by placement."""
-        return report_html.page(self)
+        return report_html.page({"": self})
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table's cells, a row a node."""

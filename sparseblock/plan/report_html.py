@@ -6,6 +6,7 @@ line, any other goes down a lane on the left, which it has to itself from its fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,27 @@ td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }
 """
 
 
-def page(report: Report) -> str:
-    """The whole page; it needs no other file and no script."""
+def page(parts: Mapping[str, Report], totals: Sequence[str] = ()) -> str:
+    """The whole page: `totals`, and each part's, with its graph and table, under its name where it has one.
+
+    It needs no other file and no script.
+    """
     keys = "".join(
         f'<span class="key"><svg width="12" height="12"><circle cx="6" cy="6" r="{_RADIUS}" fill="{colour}"/></svg> '
         f"{kind}</span>"
         for kind, colour in COLOURS.items()
     )
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Plan</title>',
+            f"<style>{_STYLE}</style></head>\n<body>{_lines(totals)}<p>{keys}</p>",
+            *(part for name, report in parts.items() for part in _part(name, report)),
+            "</body></html>\n",
+        ]
+    )
+
+
+def _part(name: str, report: Report) -> list[str]:
     head = "".join(
         f'<th class="number">{title}</th>' if is_number else f"<th>{title}</th>"
         for title, is_number in zip(report.columns, report.right, strict=True)
@@ -46,16 +61,17 @@ def page(report: Report) -> str:
             for cell, is_number in zip(cells, report.right, strict=True)
         )
         rows.append(f"<tr>{picture if number == 0 else ''}{line}</tr>")
-    totals = "".join(f"<p>{escape(line)}</p>" for line in report.totals())
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Plan</title>',
-            f"<style>{_STYLE}</style></head>\n<body>{totals}<p>{keys}</p>",
-            f"<table><thead><tr><th></th>{head}</tr></thead>\n<tbody>",
-            *rows,
-            "</tbody></table></body></html>\n",
-        ]
-    )
+    return [
+        *([f"<h2>{escape(name)}</h2>"] if name else []),
+        _lines(report.totals()),
+        f"<table><thead><tr><th></th>{head}</tr></thead>\n<tbody>",
+        *rows,
+        "</tbody></table>",
+    ]
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
 def lanes(nodes: tuple[NodeReport, ...]) -> dict[tuple[int, int], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from html.parser import HTMLParser
 
 import pytest
@@ -104,3 +105,26 @@ def test_edges_in_one_lane_never_overlap(report):
         for other, other_lane in chosen.items():
             if edge != other and lane == other_lane:
                 assert edge[1] <= other[0] or other[1] <= edge[0]
+
+
+class InParts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        score = self.head(self.backbone(x)).sort(1).values
+        return score[score > 0]
+
+
+def test_the_page_of_a_plan_in_parts_has_those_of_its_parts():
+    network = InParts().eval()
+    report = sparseblock.compile(network, torch.rand(1, 3, 32, 32), 16, parts=["backbone", "head"]).report()
+    text = report.to_html()
+    page = Page(text)
+    nodes = [node for part in report.parts.values() for node in part.nodes]
+    assert page.cells == [cell for part in report.parts.values() for row in part.rows() for cell in row]
+    assert page.fills[len(COLOURS) :] == [COLOURS[node.placement] for node in nodes]
+    headings = [text.index(f"<h2>{name}</h2>") for name in ("backbone", "head")]
+    assert headings == sorted(headings) and text.count("<svg") == len(COLOURS) + 2
+    assert all(text.index(escape(line)) < headings[0] for line in report.totals())
