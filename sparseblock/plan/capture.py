@@ -23,13 +23,16 @@ class Uncapturable(SparseBlockError):
     """The model runs, but not as one graph; parts of it may."""
 
 
+MAP = ...  # stands for a map among the arguments of a call
+
+
 @dataclass(frozen=True)
 class Signature:
     """How a captured module is called and what it returns.
 
     Attributes:
         arguments: structure of (args, kwargs).
-        fixed: for every leaf of the arguments, None for a map, and anything else as it was at capture.
+        fixed: for every leaf of the arguments, MAP for a map, and anything else as it was at capture.
         result: structure of what it returns.
     """
 
@@ -49,9 +52,9 @@ class Signature:
                 f"plan: the arguments are {_shape_of(args, kwargs)}; they must be structured as when it was compiled"
             )
         for leaf, fixed in zip(leaves, self.fixed, strict=True):
-            if fixed is not None and leaf != fixed:
+            if fixed is not MAP and leaf != fixed:
                 raise SparseBlockError(f"plan: an argument is {leaf!r} but was {fixed!r} when it was compiled")
-        return [leaf for leaf, fixed in zip(leaves, self.fixed, strict=True) if fixed is None]
+        return [leaf for leaf, fixed in zip(leaves, self.fixed, strict=True) if fixed is MAP]
 
 
 def _shape_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
@@ -69,10 +72,16 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     _check(model, args, kwargs)
     args, kwargs = pytree.tree_map_only(torch.Tensor, lambda x: x[:1].detach(), (tuple(args), dict(kwargs)))
     leaves, spec = pytree.tree_flatten((args, kwargs))
-    fixed = tuple(None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
+    fixed = tuple(MAP if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
     sizes = " and ".join(str(list(leaf.shape)) for leaf in leaves if isinstance(leaf, torch.Tensor))
     try:
-        program = _export(model, args, kwargs)
+        with _changes(model) as changed:
+            program = _export(model, args, kwargs)
+        if changed and _remembers(model, args, kwargs):
+            raise Uncapturable(
+                f"compile: {type(model).__name__} keeps {', '.join(changed)} from frame to frame, which a plan does "
+                "not; give it to the model as an input, or compile its parts"
+            )
         return program.module(), Signature(spec, fixed, program.call_spec.out_spec)
     except SparseBlockError:
         raise
@@ -111,6 +120,63 @@ def _export(model: nn.Module, args: Any, kwargs: Any) -> torch.export.ExportedPr
         return torch.export.export(model, args, kwargs, strict=False)
 
 
+@contextlib.contextmanager
+def _changes(model: nn.Module) -> Iterator[list[str]]:
+    """Gives the names of attributes that the model sets when it runs; what capture runs, torch puts back afterwards."""
+    changed: list[str] = []
+    before = [
+        (path, module, {name: pytree.tree_flatten(value) for name, value in vars(module).items()})
+        for path, module in model.named_modules()
+    ]
+
+    def compare(*_: Any) -> None:
+        for path, module, attributes in before:
+            changed.extend(
+                f"{path}.{name}" if path else name
+                for name, value in vars(module).items()
+                if name not in _OWN
+                and (name not in attributes or not _same(pytree.tree_flatten(value), attributes[name]))
+            )
+
+    hook = model.register_forward_hook(compare)
+    try:
+        yield changed
+    finally:
+        hook.remove()
+
+
+_OWN = frozenset(vars(nn.Module()))  # of torch's: weights, submodules, hooks
+
+
+def _same(now: Sequence[Any], before: Sequence[Any]) -> bool:
+    """Whether two flattened attributes hold the same objects, or numbers and words that are equal."""
+    (leaves, spec), (old, old_spec) = now, before
+    plain = (int, float, str)
+    return spec == old_spec and all(
+        a is b or (isinstance(a, plain) and isinstance(b, plain) and a == b) for a, b in zip(leaves, old, strict=True)
+    )
+
+
+@torch.no_grad()
+def _remembers(model: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Whether what the model returns depends on the frame before, tried on copies; no where it cannot be copied."""
+    other = pytree.tree_map_only(torch.Tensor, lambda x: x.flip(-1) + 1, (args, kwargs))
+    try:
+        fresh, used = copy.deepcopy(model), copy.deepcopy(model)
+    except Exception:
+        return False
+    _call(used, *other)
+    first, second = _call(fresh, args, kwargs), _call(used, args, kwargs)
+    leaves = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=True)
+    return any(isinstance(a, torch.Tensor) and not torch.equal(a, b) for a, b in leaves)
+
+
+def _call(model: nn.Module, args: Any, kwargs: Any) -> Any:
+    """What the model returns; it gets tensors of its own, which it may change."""
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+    return model(*args, **kwargs)
+
+
 def _run(model: nn.Module, args: Any, kwargs: Any) -> Any:
     """What the model returns or raises when it runs as it is; on a copy, since a run may change buffers."""
     try:
@@ -119,8 +185,7 @@ def _run(model: nn.Module, args: Any, kwargs: Any) -> Any:
         return None
     try:
         with torch.no_grad():
-            args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
-            return model(*args, **kwargs)
+            return _call(model, args, kwargs)
     except Exception as error:
         return error
 
@@ -137,13 +202,42 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
 
 
+# Modules of torch that do something else in training mode; a convolution put in after eval() does not.
+_TRAINED = (
+    nn.modules.batchnorm._NormBase,
+    nn.modules.dropout._DropoutNd,
+    nn.RReLU,
+    nn.MultiheadAttention,
+)
+
+
 def check_model(model: nn.Module) -> None:
     """Raises SparseBlockError unless it is a float32 module in eval mode on the cpu."""
     if not isinstance(model, nn.Module):
         raise SparseBlockError(f"compile: model is a {type(model).__name__}; it must be a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SparseBlockError(
+            f"compile: model is a {type(model).__name__}, of which no graph can be captured; compile the module that "
+            "it was made from"
+        )
     if model.training:
         raise SparseBlockError(f"compile: {type(model).__name__} is in training mode; call model.eval() first")
+    for name, module in model.named_modules():
+        if module.training and isinstance(module, _TRAINED):
+            raise SparseBlockError(
+                f"compile: {name} is in training mode, though {type(model).__name__} is not; call model.eval() once "
+                "all of its modules are there"
+            )
+    if torch.is_autocast_enabled("cpu"):
+        raise SparseBlockError(
+            "compile: autocast is on, but a plan computes in float32; compile outside of it, with dtype= for what is "
+            "stored"
+        )
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            raise SparseBlockError(
+                f"compile: {name} has no size yet, as lazy modules have none; run the model on a frame first"
+            )
         if tensor.device.type != "cpu":
             raise SparseBlockError(
                 f"compile: {name} is on {tensor.device}; plans run on the cpu: call model.cpu() first"

@@ -19,7 +19,7 @@ from sparseblock.blocks import BlockSet, check_list
 from sparseblock.cache import FeatureCache, PlaneSpec, check_device, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
-from sparseblock.plan.capture import Signature
+from sparseblock.plan.capture import MAP, Signature
 from sparseblock.plan.chains import Chain, find_chains
 from sparseblock.plan.choice import Choice, choose
 from sparseblock.plan.gates import Gate, check_gates, mark_gated, open_tiles
@@ -161,7 +161,7 @@ class Plan:
             >>> plan = pickle.loads(data).with_weights(model)
         """
         maps = iter([torch.zeros(self.graph.values[name].shape) for name in self.graph.inputs])
-        leaves = [next(maps) if fixed is None else fixed for fixed in self._signature.fixed]
+        leaves = [next(maps) if fixed is MAP else fixed for fixed in self._signature.fixed]
         args, kwargs = pytree.tree_unflatten(leaves, self._signature.arguments)
         graph, _ = trace_call(model, args, kwargs)
         graph = track_strides(graph, [self.graph.values[name].stride for name in self.graph.inputs])
@@ -318,8 +318,12 @@ class Plan:
         return total
 
     def _run(self, *frame: Any) -> Any:
+        device = self.device.type
         with profiling.span("frame"):
-            return self._run_frame(*frame)
+            if not torch.is_autocast_enabled(device):
+                return self._run_frame(*frame)
+            with torch.autocast(device, enabled=False):  # what runs on torch is to give what was captured
+                return self._run_frame(*frame)
 
     def _run_frame(
         self,

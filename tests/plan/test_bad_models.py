@@ -1,0 +1,297 @@
+"""What models do that a plan must get right, or refuse with a name and what to do."""
+
+from __future__ import annotations
+
+import collections
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from error_bound import assert_within, depth_tolerance
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import sparseblock
+from sparseblock import SparseBlockError
+from sparseblock.plan.reference import Reference
+from sparseblock.plan.trace import trace
+
+FRAME = (1, 3, 32, 48)
+
+
+def conv(c: int = 3, k: int = 4) -> nn.Conv2d:
+    return nn.Conv2d(c, k, 3, padding=1)
+
+
+class Model(nn.Module):
+    """What `run` does, with modules of its own."""
+
+    def __init__(self, run, **modules) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            setattr(self, name, module)
+        self.run = run
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+def model(run, **modules) -> nn.Module:
+    return Model(run, a=conv(), b=conv(4, 4), **modules).eval()
+
+
+def hooked(kind: str, hook) -> nn.Module:
+    network = nn.Sequential(conv(), conv(4, 4)).eval()
+    getattr(network[1], f"register_{kind}")(hook)
+    return network
+
+
+def tied() -> nn.Module:
+    network = nn.Sequential(conv(), conv(4, 4), conv(4, 4)).eval()
+    network[2].weight = network[1].weight
+    return network
+
+
+def sub_view(self, x):
+    y = self.a(x)
+    y[:, :2].add_(1)
+    return self.b(y)
+
+
+def written(self, x):
+    y = self.a(x)
+    y[..., :5, 3:9] = 0.5
+    return self.b(y)
+
+
+def after_reading(self, x):
+    y = self.a(x)
+    z = self.b(y)
+    y.mul_(z)
+    return y, z
+
+
+CASES = {
+    "a module twice": model(lambda self, x: self.b(F.relu(self.b(self.a(x))))),
+    "a module listed twice": (lambda b: nn.Sequential(conv(), b, b).eval())(conv(4, 4)),
+    "tied weights": tied(),
+    "a weight in two layouts": model(
+        lambda self, x: F.conv2d(F.conv2d(x, self.a.weight), self.a.weight.transpose(0, 1), padding=2)
+    ),
+    "a weight of two factors": nn.Sequential(nn.utils.parametrizations.weight_norm(conv())).eval(),
+    "a hook that changes the result": hooked("forward_hook", lambda module, args, out: out * 2 + 1),
+    "a hook that changes the input": hooked("forward_pre_hook", lambda module, args: (F.relu(args[0]),)),
+    "a hook that looks at values": hooked("forward_hook", lambda *given: -given[2] if given[2].mean() < 9 else 0),
+    "in place": model(lambda self, x: F.relu_(self.a(x)).add_(1).clamp_(max=1.5)),
+    "the input in place": model(lambda self, x: self.a(x.mul_(2)) + x[:, :1]),
+    "in place after another has read it": model(after_reading),
+    "into a tensor of its own": model(lambda self, x: torch.add(self.a(x), 1, out=torch.empty(1, 4, 32, 48))),
+    "a model in channels-last": nn.Sequential(conv(), nn.BatchNorm2d(4)).eval().to(memory_format=torch.channels_last),
+    "views of channels-last": model(
+        lambda self, x: self.a(x).contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).reshape(1, -1)
+    ),
+    "a branch on values": model(lambda self, x: self.b(self.a(x)) if x.mean() > 0 else self.a(x)),
+    "sizes that depend on values": model(lambda self, x: (lambda y: y[y > 0.1])(self.a(x))),
+    "a result of numpy": model(lambda self, x: torch.from_numpy(self.a(x).numpy() * 2)),
+    "sizes in Python": model(lambda self, x: F.interpolate(self.a(x), (x.shape[2] // 2, x.shape[3] // 2))[:, :, :-1]),
+    "results that are the input, a constant, a view, one twice": model(
+        lambda self, x: (lambda y: (x, torch.ones(3), None, "text", y, y, y[:, 1:, ::2]))(self.a(x))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_is_right(name):
+    network = CASES[name]
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    frames = [torch.rand(FRAME), torch.rand(FRAME)]
+    plan = sparseblock.compile(network, frames[0].clone(), block_size=16)
+    state = plan.new_state()
+    for frame in frames:
+        out = plan(frame.clone(), None, state)
+        with torch.no_grad():
+            expected = network(frame.clone())
+        assert pytree.tree_structure(out) == pytree.tree_structure(expected)
+        for got, want in zip(pytree.tree_leaves(out), pytree.tree_leaves(expected), strict=True):
+            if isinstance(got, torch.Tensor):
+                torch.testing.assert_close(got, want)
+            else:
+                assert got == want
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+LAYOUTS = {
+    "channels-last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "every second row": lambda x: x.repeat_interleave(2, 2)[:, :, ::2],
+    "one channel three times": lambda x: x[:, :1].expand(-1, 3, -1, -1),
+    "of a gradient": lambda x: x.requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("streams", [1, 3])
+def test_layouts_and_batches_of_frames(layout, streams):
+    network = nn.Sequential(conv(), nn.ReLU(), conv(4, 4)).eval()
+    frame = LAYOUTS[layout](torch.rand(streams, *FRAME[1:]))
+    plan = sparseblock.compile(network, frame, block_size=16)
+    out = plan(frame, None, plan.new_state(streams))
+    reference = Reference(trace(network, frame[:1])[0], plan.grid)
+    for stream in range(streams):
+        image = frame[stream : stream + 1].detach()
+        (want,) = pytree.tree_leaves(reference(image, torch.ones(2, 3, dtype=torch.bool)))
+        assert_within(out[stream : stream + 1], want, depth_tolerance(reference))
+
+
+def test_each_image_of_a_batch_is_a_video_of_its_own():
+    """Also where the model by itself would mix the images of a batch."""
+    network = model(lambda self, x: self.a(x).flip(0) - self.a(x).mean(0, keepdim=True) + self.a(x).softmax(0))
+    frame = torch.rand(3, *FRAME[1:])
+    plan = sparseblock.compile(network, frame, block_size=16)
+    out = plan(frame, None, plan.new_state(3))
+    for stream in range(3):
+        image = frame[stream : stream + 1]
+        assert torch.equal(out[stream : stream + 1], plan(image, None, plan.new_state()))
+        torch.testing.assert_close(out[stream : stream + 1], network(image).detach())
+    network = model(lambda self, x: torch.cat([self.a(x), self.a(x)], 0))
+    plan = sparseblock.compile(network, frame, block_size=16)
+    message = "new_state: output cat is [2, 4, 32, 48] for one frame, without an axis for 3 streams; use one state per "
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}"):
+        plan.new_state(3)
+
+
+def keeps_frame(self, x):
+    out = self.a(x) if self.last is None else self.a(x - self.last)
+    self.last = x
+    return out
+
+
+def keeps_list(self, x):
+    self.seen.append(self.a(x))
+    return sum(self.seen)
+
+
+def counts(self, x):
+    self.number += 1
+    return self.a(x) * self.number
+
+
+@pytest.mark.parametrize(
+    ("run", "attributes"),
+    [
+        (keeps_frame, {"last": None}),
+        (keeps_list, {"seen": collections.deque(maxlen=2)}),
+        (keeps_list, {"seen": []}),
+        (counts, {"number": 0}),
+    ],
+)
+def test_what_a_model_remembers_stays_python(run, attributes):
+    """It would be a constant of a plan; and what it holds is not what a capture left there."""
+    network = model(run)
+    for name, value in attributes.items():
+        setattr(network, name, value)
+    (name,) = attributes
+    message = f"compile: Model keeps {name} from frame to frame, which a plan does not; give it to the model"
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}"):
+        sparseblock.compile(network, torch.rand(FRAME), mode="exact")
+    assert not getattr(network, name)
+    plan = sparseblock.compile(network, torch.rand(FRAME), block_size=16)
+    assert list(plan.parts) == ["a"] and message in str(plan.report())
+
+
+def test_attributes_that_carry_nothing_over_are_no_obstacle():
+    def run(self, x):
+        self.features, self.size = self.a(x), x.shape[2:]
+        return self.features * 2
+
+    network = model(run)
+    network.features = "none yet"
+    plan = sparseblock.compile(network, torch.rand(FRAME), block_size=16)
+    assert isinstance(plan, sparseblock.Plan)
+    assert network.features == "none yet"
+
+
+class Part(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv()
+
+    def forward(self, x, mask=None, *, scale=2.0):
+        return self.conv(x) * scale if mask is None else x
+
+
+def test_an_argument_that_is_none_is_no_map():
+    def run(self, x):
+        y = self.part(x, mask=None, scale=3.0)
+        return y[y > 0.1]
+
+    network, frame = model(run, part=Part()), torch.rand(FRAME)
+    plan = sparseblock.compile(network, frame, block_size=16, parts=["part"])
+    torch.testing.assert_close(plan(frame, None, plan.new_state()), network(frame).detach())
+
+
+def test_autocast_changes_nothing():
+    network, frame = model(lambda self, x: self.tail(self.a(x).flatten(2)), tail=nn.Conv1d(4, 4, 3)), torch.rand(FRAME)
+    plan = sparseblock.compile(network, frame, block_size=16)
+    expected = plan(frame, None, plan.new_state())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(plan(frame, None, plan.new_state()), expected)
+        with pytest.raises(SparseBlockError, match=r"^compile: autocast is on, but a plan computes in float32"):
+            sparseblock.compile(network, frame)
+
+
+def training_part() -> nn.Module:
+    network = nn.Sequential(conv(), nn.BatchNorm2d(4), nn.Dropout(0.5)).eval()
+    network[1].train()
+    return network
+
+
+def counting() -> nn.Module:
+    def run(self, x):
+        self.count += 1
+        return self.a(x)
+
+    return model(run, count=nn.Buffer(torch.zeros(1)))
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        (nn.Sequential(conv()), {}, "Sequential is in training mode; call model.eval() first"),
+        (training_part(), {}, "1 is in training mode, though Sequential is not; call model.eval() once all of its"),
+        (counting(), {"mode": "exact"}, "add_ changes count in place; a plan's constants cannot change: do not update"),
+        (nn.LazyConv2d(4, 3).eval(), {}, "weight has no size yet, as lazy modules have none; run the model on a frame"),
+        (
+            torch.jit.trace(conv().eval(), torch.rand(FRAME)),
+            {},
+            "model is a TopLevelTracedModule, of which no graph",
+        ),
+        (
+            conv(5).eval(),
+            {},
+            "Conv2d itself fails on a frame of [1, 3, 32, 48] (RuntimeError: Given groups=1",
+        ),
+        (conv().eval().half(), {}, "weight is torch.float16; plans compute in float32: call model.float() first"),
+        (model(sub_view), {"mode": "exact"}, "add_ changes in place what conv2d shows in part; write it out of place"),
+        (
+            model(lambda self, x: self.a(x).nonzero()),
+            {"mode": "exact"},
+            "the size of nonzero (aten.nonzero.",
+        ),
+    ],
+)
+def test_is_refused(network, options, message):
+    with pytest.raises(SparseBlockError, match=f"^compile: {re.escape(message)}"):
+        sparseblock.compile(network, torch.rand(FRAME), **options)
+
+
+@pytest.mark.parametrize("run", [sub_view, written])
+def test_python_that_writes_to_what_a_part_returned_is_refused(run):
+    """By the frame after; what it wrote would be kept."""
+    plan = sparseblock.compile(model(run), torch.rand(FRAME), block_size=16)
+    state = plan.new_state()
+    plan(torch.rand(FRAME), None, state)
+    message = "plan: the model has changed what a returned in place, which the next frame would have kept; leave"
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}"):
+        plan(torch.rand(FRAME), None, state)
