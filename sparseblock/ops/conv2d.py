@@ -44,8 +44,9 @@ def conv2d(
 
     Args:
         x: [n, c, h, w], channels-last.
-        weight: [k, c / groups, r, s], any layout. The cpu backend keeps a packed copy with this tensor, and packs again
-            when the tensor was changed in place; it does not see changes behind torch's back (`weight.data`, numpy).
+        weight: [k, c / groups, r, s], any layout. Backends keep a packed copy with this tensor, and pack again when the
+            tensor was changed in place; they do not see changes behind torch's back (`weight.data`, numpy). On GPUs,
+            beside bfloat16 and float16 maps, it is rounded to their dtype.
         bias: [k] or None.
         blocks: grid over `out`; a block is `blocks.block` pixels of `out`.
         out: [n, k, oh, ow], channels-last; written in place, shares no memory with `x`.

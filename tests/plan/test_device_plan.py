@@ -62,7 +62,7 @@ def test_on_the_kernels_of_gpus(backend, dtype, request):
         check(case, 2, random_masks(case, 2, seed=1), deep=True, dtype=dtype, make_plan=make)
 
 
-@pytest.mark.parametrize("name", sorted(set(MINIATURES) - {"next"}))  # layer_norm has no CUDA kernel
+@pytest.mark.parametrize("name", MINIATURES)
 def test_miniature_on_the_cuda_kernels(name, cuda_device):
     case = miniature(name)
     make = functools.partial(DevicePlan, backend="cuda", device=cuda_device)
