@@ -19,6 +19,8 @@ from rich.table import Table
 from bench.engines import show as show_engines
 from bench.exact import exact
 from bench.exact import show as show_exact
+from bench.gpu import gpu
+from bench.gpu import show as show_gpu
 from bench.timing import machine
 from bench.video import show as show_video
 from bench.video import video
@@ -27,6 +29,7 @@ FOLDER = Path(__file__).parent
 app = typer.Typer(add_completion=False, help=__doc__)
 app.command()(video)
 app.command()(exact)
+app.command()(gpu)
 
 
 @app.command()
@@ -59,7 +62,9 @@ def table(results: Annotated[list[Path], typer.Argument(help="JSON files under b
 
 def shown(record: dict) -> None:
     """Print a record as its suite is printed."""
-    {"video": show_video, "exact": show_exact, "engines": show_engines}.get(record["suite"], show)(record)
+    {"video": show_video, "exact": show_exact, "engines": show_engines, "gpu": show_gpu}.get(record["suite"], show)(
+        record
+    )
 
 
 def run_suite(name: str, select: str) -> list[dict]:

@@ -1,0 +1,203 @@
+"""Everything that a GPU is to say, in one call: ceilings, layers, networks, tests, sanitizer. Written as it comes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tasknets
+import torch
+import torch.nn.functional as F
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import sparseblock
+from bench.layers import SWIFTNET_RN18, Layer
+from bench.timing import machine
+from sparseblock import BlockSet, ops
+
+DENSITIES = (1.0, 0.5, 0.25, 0.1)
+TESTS = ("tests/ops", "tests/cuda", "tests/triton_backend", "tests/plan/test_device_plan.py", "tests/test_blocks.py")
+SANITIZED = ("tests/cuda/test_cuda_conv2d.py", "-k", "edges")
+ROUNDS, REPLAYS = 20, 10
+
+
+def gpu(
+    output: Annotated[Path, typer.Option(help="folder for gpu.json and the logs of tests")] = Path("bench/results"),
+    minutes: Annotated[float, typer.Option(help="begin no step after this long")] = 9.0,
+    dtype: Annotated[str, typer.Option(help="what maps are stored in")] = "float16",
+) -> None:
+    """Measure and test on the GPU of this machine, in CUDA graphs on both sides."""
+    if not torch.cuda.is_available():
+        raise typer.BadParameter("torch sees no GPU here, and no other device stands for one")
+    output.mkdir(parents=True, exist_ok=True)
+    start, device, stored = time.perf_counter(), torch.device("cuda"), getattr(torch, dtype)
+    record = {
+        "suite": "gpu",
+        "date": datetime.date.today().isoformat(),
+        "machine": machine() | {"gpu": torch.cuda.get_device_name(device)},
+        "dtype": dtype,
+    }
+    steps: dict[str, Callable[[], object]] = {
+        "ceilings": lambda: ceilings(device, stored),
+        "layers": lambda: [layer(shape, device, stored) for shape in SWIFTNET_RN18],
+        "networks": lambda: [network(name, 1024, 2048, device, stored) for name in ("swiftnet-rn50", "swiftnet-rn18")],
+        "tests": lambda: command([sys.executable, "-m", "pytest", "-q", "-n", "8", *TESTS], output / "gpu-tests.log"),
+        "sanitizer": lambda: sanitized(output / "gpu-sanitizer.log"),
+    }
+    for name, step in steps.items():
+        began = time.perf_counter()
+        if began - start > 60 * minutes:
+            record[name] = {"left out": f"after {minutes:g} minutes"}
+        else:
+            try:
+                record[name] = step()
+            except Exception as error:  # one step must not cost the others, on a machine that is lent for minutes
+                record[name] = {"failed": f"{type(error).__name__}: {error}"}
+        record.setdefault("seconds", {})[name] = time.perf_counter() - began
+        partial = output / "gpu.partial"
+        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        os.replace(partial, output / "gpu.json")
+    show(record)
+
+
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """The median time of `run`; on a GPU of REPLAYS replays of it as a CUDA graph, after one call that warms up."""
+    run()
+    if device.type != "cuda":
+        began = time.perf_counter()
+        run()
+        return time.perf_counter() - began
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    times = []
+    for _ in range(ROUNDS):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(REPLAYS):
+            graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3 / REPLAYS)
+    return statistics.median(times)
+
+
+def ceilings(device: torch.device, dtype: torch.dtype, size: int = 8192) -> dict[str, float]:
+    """What the chip gives at most: products of matrices, FLOP/s, and copies, bytes/s read and written."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    into = torch.empty_like(a)
+    product, copy = seconds(lambda: torch.matmul(a, b, out=into), device), seconds(lambda: into.copy_(a), device)
+    return {"flops": 2 * size**3 / product, "bytes": 2 * a.nbytes / copy}
+
+
+@torch.inference_mode()
+def layer(shape: Layer, device: torch.device, dtype: torch.dtype) -> dict[str, object]:
+    """A convolution by torch, which asks cuDNN for its fastest, and by both backends of ours at every density."""
+    torch.backends.cudnn.benchmark = True
+    layout = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
+    x = torch.randn(1, shape.channels, shape.height, shape.width).to(**layout)
+    weight = torch.randn(shape.out_channels, shape.channels, shape.kernel, shape.kernel).to(**layout)
+    bias, padding = torch.randn(shape.out_channels, device=device), shape.dilation * (shape.kernel - 1) // 2
+    window = {"stride": shape.stride, "padding": padding, "dilation": shape.dilation}
+    taken = {"torch": seconds(lambda: F.conv2d(x, weight, bias.to(dtype), **window), device)}
+    out = F.conv2d(x, weight, bias.to(dtype), **window)
+    for backend in ("cuda", "triton"):
+        for density in DENSITIES:
+            blocks = random_blocks(out, shape.block, density)
+            with sparseblock.backend(backend):
+                run = lambda blocks=blocks: ops.conv2d(x, weight, bias, blocks, out, **window)  # noqa: E731
+                taken[f"{backend} {density:g}"] = seconds(run, device)
+    return {"row": shape.name, "macs": shape.macs, "seconds": taken}
+
+
+def random_blocks(out: torch.Tensor, block: int, density: float) -> BlockSet:
+    """As many random blocks of a map as `density` says, in a list with room for all."""
+    rows, cols = (-(-side // block) for side in out.shape[2:])
+    mask = torch.zeros(rows * cols, dtype=torch.bool)
+    chosen = torch.randperm(rows * cols, generator=torch.Generator().manual_seed(1))
+    mask[chosen[: max(1, round(density * rows * cols))]] = True
+    return BlockSet.from_mask(mask.reshape(1, rows, cols).to(out.device), (block, block))
+
+
+@torch.inference_mode()
+def network(name: str, height: int, width: int, device: torch.device, dtype: torch.dtype) -> dict[str, object]:
+    """A whole network: torch's as a CUDA graph, torch.compile's, and a plan at every density."""
+    task = tasknets.load(name)
+    frame = task.preprocess(torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)).to(device)
+    plan = sparseblock.compile(task.model.to(device), frame, block_size=128, dtype=dtype)
+    dense = tasknets.load(name).model.to(device, dtype, memory_format=torch.channels_last)
+    x = frame.to(dtype).contiguous(memory_format=torch.channels_last)
+    taken = {"torch": seconds(lambda: dense(x), device)}
+    if device.type == "cuda":
+        fast = torch.compile(dense, mode="max-autotune-no-cudagraphs")
+        taken["torch.compile"] = seconds(lambda: fast(x), device)
+    state = plan.new_state()
+    plan(frame, None, state)
+    grid = torch.empty(1, 1, plan.grid.rows, plan.grid.cols, device=device)
+    for density in (1.0, 0.5, 0.3, 0.1):
+        blocks = random_blocks(grid, 1, density).to_mask()
+        taken[f"plan {density:g}"] = by_event(lambda blocks=blocks: plan(frame, blocks, state), device)
+    return {"row": f"{name} {height}x{width}", "macs": plan.macs, "seconds": taken}
+
+
+def by_event(run: Callable[[], object], device: torch.device) -> float:
+    """The median time of `run`, which is a graph of its own, as a caller sees it: host and device."""
+    for _ in range(3):
+        run()
+    times = []
+    for _ in range(ROUNDS if device.type == "cuda" else 1):
+        began = time.perf_counter()
+        for _ in range(REPLAYS if device.type == "cuda" else 1):
+            run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append((time.perf_counter() - began) / (REPLAYS if device.type == "cuda" else 1))
+    return statistics.median(times)
+
+
+def command(words: list[str], log: Path) -> dict[str, object]:
+    """Runs a command, its output to `log`: how it ended, and its last line."""
+    with log.open("w") as file:
+        done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False)
+    lines = log.read_text().strip().splitlines()
+    return {"status": done.returncode, "said": lines[-1] if lines else ""}
+
+
+def sanitized(log: Path) -> dict[str, object]:
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        return {"left out": "compute-sanitizer is not on the path"}
+    return command([tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", *SANITIZED], log)
+
+
+def show(record: dict) -> None:
+    """Print layers and networks: milliseconds of torch, then every other time as a fraction of the best dense one."""
+    console = Console(width=max(Console().width, 150))
+    for suite in ("layers", "networks"):
+        rows = record.get(suite)
+        if not isinstance(rows, list):
+            continue
+        out = Table(title=f"{suite}: {record['machine']['gpu']}, {record['dtype']}, {record['date']}")
+        names = list(rows[0]["seconds"])
+        for column in ("", "GMAC", "torch, ms", *names[1:]):
+            out.add_column(column, justify="left" if not column else "right", no_wrap=not column)
+        for row in rows:
+            taken = row["seconds"]
+            best = min(taken[name] for name in ("torch", "torch.compile") if name in taken)
+            fractions = [f"{taken[name] / best:.3f}" for name in names[1:]]
+            out.add_row(row["row"], f"{row['macs'] / 1e9:.2f}", f"{taken['torch'] * 1e3:.3f}", *fractions)
+        console.print(out)
+    for step in ("ceilings", "tests", "sanitizer"):
+        console.print(f"{step}: {record.get(step)}")
