@@ -191,8 +191,16 @@ class ExactPlan(Plan):
         return FrameStats(changed, tuple(nodes), macs, self.macs * state.streams)
 
     def report(self) -> Report:
-        """As `Plan.report`, with the share of changed tiles from which on frames run whole."""
-        return replace(super().report(), whole=self.whole)
+        """As `Plan.report`, with each tolerance among the reasons, and when frames run whole."""
+        report = super().report()
+        held = [self.tolerances.get(node.output, -1.0) for node in self.graph.nodes]
+        nodes = tuple(
+            replace(row, reason="; ".join(filter(None, (row.reason, f"tolerance {tolerance:g}"))))
+            if tolerance >= 0
+            else row
+            for row, tolerance in zip(report.nodes, held, strict=True)
+        )
+        return replace(report, nodes=nodes, whole=self.whole)
 
     def _blocks_of_maps(self) -> None:
         """Every map has tiles of its own."""

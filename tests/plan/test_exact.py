@@ -314,6 +314,14 @@ def test_the_share_is_measured_and_reported():
     assert str(exact(case, whole_from=0.25).report()).endswith("25 % or more of the tiles changed run whole: given")
 
 
+def test_tolerances_are_in_the_report():
+    case = miniature("swift")
+    layer = next(node.name for node in exact(case).report().nodes if node.op.startswith("conv2d"))
+    nodes = exact(case, {layer: 0.125}).report().nodes
+    assert {node.name for node in nodes if node.reason == "tolerance 0.125"} == {layer}
+    assert not any("tolerance" in node.reason for node in nodes if node.name != layer)
+
+
 def test_the_measured_share_follows_the_times(monkeypatch):
     """Times by a rule: tile by tile takes twice the share of a whole frame's second."""
     clock, log = [0.0], []
