@@ -21,7 +21,8 @@ from bench.exact import exact
 from bench.exact import show as show_exact
 from bench.gpu import gpu
 from bench.gpu import show as show_gpu
-from bench.timing import machine
+from bench.plots import plot
+from bench.timing import machine, peak
 from bench.video import show as show_video
 from bench.video import video
 
@@ -45,7 +46,8 @@ def run(
     for name in suites if suite == "all" else [suite]:
         rows = run_suite(name, select)
         output.mkdir(parents=True, exist_ok=True)
-        record = {"suite": name, "date": datetime.date.today().isoformat(), "machine": machine(), "rows": rows}
+        about = machine() | {"flops": {threads: peak(threads) for threads in sorted({row["threads"] for row in rows})}}
+        record = {"suite": name, "date": datetime.date.today().isoformat(), "machine": about, "rows": rows}
         path = output / f"{name}.json"
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
@@ -58,6 +60,19 @@ def table(results: Annotated[list[Path], typer.Argument(help="JSON files under b
     """Print the tables of results that were measured before."""
     for path in results:
         shown(json.loads(path.read_text()))
+
+
+@app.command(name="plot")
+def plots(
+    results: Annotated[list[Path], typer.Argument(help="JSON files of suites: conv2d, network, engines")],
+    output: Annotated[Path, typer.Option(help="folder for the pictures")] = Path(),
+) -> None:
+    """Draw time over the share of active blocks, one PNG for each file."""
+    for path in results:
+        record = json.loads(path.read_text())
+        if not isinstance(record.get("rows"), list):
+            raise typer.BadParameter(f"{path} is of suite {record.get('suite')!r}; only suites with rows are drawn")
+        plot(record, output / f"{path.stem}.png")
 
 
 def shown(record: dict) -> None:
@@ -89,7 +104,11 @@ def run_suite(name: str, select: str) -> list[dict]:
 
 
 def show(record: dict) -> None:
-    """Print one suite: time relative to dense at each density, and the gap time / (dense time x density)."""
+    """Print one suite: time relative to dense at each density, and the gap time / (dense time x density).
+
+    "Of peak" is the rate of the direct sum's FLOP with all blocks active, over that of torch's product of float32
+    matrices: Winograd and bfloat16 can be above 100 %.
+    """
     console = Console(width=max(Console().width, 150))
     rows = record["rows"]
     densities = [key for key in rows[0]["seconds"] if key != rows[0]["baseline"]]
@@ -101,6 +120,7 @@ def show(record: dict) -> None:
         "dtype",
         "GMAC",
         "dense ms",
+        "of peak",
         *(f"time at {d}" for d in densities),
         *(f"gap at {d}" for d in densities),
     ):
@@ -112,13 +132,17 @@ def show(record: dict) -> None:
         for d in densities:
             ratios.setdefault((row["threads"], dtype, d), []).append(relative[d])
         cells = [f"{relative[d]:.3f}" for d in densities] + [f"{relative[d] / float(d):.2f}" for d in densities]
-        out.add_row(row["row"], str(row["threads"]), dtype, f"{row['macs'] / 1e9:.2f}", f"{dense * 1e3:.2f}", *cells)
+        peaks = m.get("flops", {})
+        flops = peaks.get(str(row["threads"]), peaks.get(row["threads"]))
+        of_peak = f"{2 * row['macs'] / row['seconds']['1'] / flops:.0%}" if flops else ""
+        gmac = f"{row['macs'] / 1e9:.2f}"
+        out.add_row(row["row"], str(row["threads"]), dtype, gmac, f"{dense * 1e3:.2f}", of_peak, *cells)
     out.add_section()
     for threads, dtype in sorted({key[:2] for key in ratios}):
         logarithms = {d: [math.log(ratio) for ratio in ratios[threads, dtype, d]] for d in densities}
         means = {d: math.exp(sum(values) / len(values)) for d, values in logarithms.items()}
         cells = [f"{means[d]:.3f}" for d in densities] + [f"{means[d] / float(d):.2f}" for d in densities]
-        out.add_row("geometric mean", str(threads), dtype, "", "", *cells)
+        out.add_row("geometric mean", str(threads), dtype, "", "", "", *cells)
     console.print(out)
 
 

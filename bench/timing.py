@@ -55,6 +55,18 @@ def measure(benchmark, contenders: Mapping[str, Callable[[], float]], rounds: in
     return medians
 
 
+def peak(threads: int, size: int = 2048) -> float:
+    """FLOP/s of torch's product of float32 matrices [size, size], a median: what the processor gives at most."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    product = wall(lambda: a @ b)
+    product()
+    seconds = statistics.median(product() for _ in range(9))
+    torch.set_num_threads(before)
+    return 2 * size**3 / seconds
+
+
 def machine() -> dict[str, object]:
     """What the numbers hold for: processor, cores, versions, commit."""
     model = next(

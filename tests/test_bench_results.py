@@ -1,0 +1,36 @@
+"""Committed results of benchmarks are whole: what was measured, where, when, and every time of every row."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+import pytest
+
+RESULTS = sorted((Path(__file__).parents[1] / "bench" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_record_is_whole(path):
+    record = json.loads(path.read_text())
+    assert path.stem.split("_")[0] == record["suite"]
+    datetime.date.fromisoformat(record["date"])
+    assert {"processor", "cores", "torch", "python", "commit"} <= record["machine"].keys()
+    if "clips" in record:
+        for clip in record["clips"]:
+            assert {"clip", "network", "frames", "methods"} <= clip.keys()
+            for method in clip["methods"].values():
+                assert {"score", "error"} & method.keys()
+                assert method.get("mean_ms", 1) > 0  # what repeats another's results takes no time of its own
+        return
+    names = [set(row["seconds"]) for row in record["rows"]]
+    assert names and all(name == names[0] for name in names)
+    for row in record["rows"]:
+        assert {"row", "threads", "macs", "baseline"} <= row.keys()
+        assert row["baseline"] in row["seconds"]
+        assert all(seconds > 0 for seconds in row["seconds"].values())
+
+
+def test_there_are_records():
+    assert {path.stem for path in RESULTS} >= {"conv2d", "network"}
