@@ -34,6 +34,9 @@ class NestedState:
         frames: frames seen by each stream since its start or reset.
         pending: bool [n, rows, cols] over the parts' grid, for every call: blocks that were active in frames in which
             the model did not make this call; they run when it next does.
+        versions: counters of writes to what each call left in its cache.
+        written: by the name of a call, whether the model writes to what it returned, and so gets a copy. A call's first
+            frame, of which nothing is known yet, returns one too.
     """
 
     caches: dict[str, FeatureCache]
@@ -41,6 +44,7 @@ class NestedState:
     frames: list[int]
     pending: dict[str, torch.Tensor]
     versions: dict[str, list[int]] = field(default_factory=dict)
+    written: dict[str, bool] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -98,7 +102,7 @@ class NestedState:
         """A state of its own that goes on from here, such as to look ahead."""
         caches = {name: cache.fork() for name, cache in self.caches.items()}
         pending = {name: mask.clone() for name, mask in self.pending.items()}
-        return NestedState(caches, self.streams, list(self.frames), pending)
+        return NestedState(caches, self.streams, list(self.frames), pending, written=dict(self.written))
 
 
 class NestedPlan:
@@ -167,6 +171,7 @@ class NestedPlan:
         finally:
             _RUN.reset(token)
             run.finish()
+        run.learn()
         state.frames[:] = [seen + 1 for seen in state.frames]
         return out
 
@@ -279,6 +284,7 @@ class _Run:
         self.plan, self.state, self.mask = plan, state, mask
         self.calls: Counter[str] = Counter()
         self.done: set[str] = set()
+        self.copies: dict[str, list[tuple[torch.Tensor, int]]] = {}
 
     def call(self, part: str, args: tuple, kwargs: Mapping[str, Any]) -> Any:
         name = _name(part, self.calls[part])
@@ -302,7 +308,20 @@ class _Run:
         self.state.versions[name] = _versions(cache, plan)
         self.state.pending[name].zero_()
         self.done.add(name)
+        return self._copied(name, out) if self.state.written.get(name, True) else out
+
+    def _copied(self, name: str, out: Any) -> Any:
+        with torch.inference_mode(False):  # whose tensors count no writes
+            out = pytree.tree_map_only(torch.Tensor, torch.clone, out)
+        copies = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        self.copies[name] = [(copy, copy._version) for copy in copies]
         return out
+
+    def learn(self) -> None:
+        """Which calls the model writes to the results of, after a frame."""
+        for name, copies in self.copies.items():
+            changed = any(copy._version != version for copy, version in copies)
+            self.state.written[name] = changed or self.state.written.get(name, False)
 
     def finish(self) -> None:
         """Blocks of this frame that a call which was not made would have run are kept for when it is."""
