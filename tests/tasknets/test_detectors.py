@@ -7,6 +7,8 @@ from tasknets.checkpoint import load_weights
 from tasknets.elan import ELAN
 from tasknets.lffd import LFFD, SEEN, STRIDES, boxes
 
+import sparseblock
+
 
 def test_boxes_are_where_the_pixels_say():
     output = [(torch.zeros(1, 2, 6, 8), torch.zeros(1, 4, 6, 8)) for _ in STRIDES]
@@ -33,6 +35,9 @@ def test_real_lffd_weights_find_the_head_in_the_dog_clip(data, read_frame):
     assert len(found) == 1 and found[0, 4] > 0.9
     x, y = (found[0, :2] + found[0, 2:4]) / 2
     assert 400 < x < 480 and 120 < y < 200
+    plan = sparseblock.compile(model, bgr, block_size=64)
+    assert plan.dense_macs == 0
+    torch.testing.assert_close(boxes(plan(bgr, None, plan.new_state())), found)
 
 
 def test_lffd_has_the_published_parameters():
