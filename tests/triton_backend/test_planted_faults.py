@@ -70,7 +70,7 @@ FAULTS = {
     "takes the first group": ("conv2d", "group * IN\n", "0 * group\n"),
     "forgets the bias": ("conv2d", "v += of_channels(bias, c, known)", "v += 0.0"),
     "leaves the last columns": ("conv2d", "columns = (OUT + COLS - 1) // COLS", "columns = 1"),
-    "leaves the last terms": ("conv2d", "for step in range(steps)", "for step in range(steps - 1)"),
+    "leaves the last terms": ("conv2d", "for step in range(STEPS)", "for step in range(STEPS - 1)"),
     "takes rows' taps for columns'": ("conv2d", "source_of(y, tap // KERNEL_W,", "source_of(y, tap % KERNEL_W,"),
     "reaches between strides": ("conv2d", " & (source * STRIDE == reach)", ""),
     "takes the first multiplier": ("conv2d", "at(n, row, col, k // OUT,", "at(n, row, col, k * 0,"),

@@ -58,13 +58,13 @@ def conv2d_tiles(
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
     DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, TRANSPOSED: tl.constexpr, MODE: tl.constexpr,
     COMBINE: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, TERMS: tl.constexpr,
+    STEPS: tl.constexpr,
 ):  # fmt: skip
-    """IN and OUT: channels of a group. Tiles of ROWS pixels, which may be of several blocks, and COLS channels; TERMS
-    are multiplied at a time: of one tap, or, where it has fewer channels, of as many taps as that takes.
+    """IN and OUT: channels of a group. Tiles of ROWS pixels, which may be of several blocks, and COLS channels; in each
+    of STEPS steps TERMS are multiplied: of one tap, or, where it has fewer channels, of as many taps as that takes.
     """
     taps = KERNEL_H * KERNEL_W
     chunks = (IN + TERMS - 1) // TERMS
-    steps = taps * chunks if IN >= TERMS else (taps * IN + TERMS - 1) // TERMS
     across = tl.minimum(block_w, width)
     per_block = tl.minimum(block_h, height) * across
     columns = (OUT + COLS - 1) // COLS
@@ -81,7 +81,7 @@ def conv2d_tiles(
         of_group = weight + group * (taps * IN * OUT)
         image = x + n * x_n + group * IN
         total = tl.zeros([ROWS, COLS], tl.float32)
-        for step in range(steps):
+        for step in range(STEPS):
             if IN >= TERMS:
                 tap = step // chunks
                 c = step % chunks * TERMS + tl.arange(0, TERMS)[None, :]
@@ -179,7 +179,7 @@ def run(
     if in_group == 1 and groups > 1:
         elementwise(conv2d_depthwise, arguments, index, count, block, out, **constants)
         return
-    tile = _tile(in_group, out_group, x.dtype)
+    tile = _tile(in_group, out_group, weight.shape[2] * weight.shape[3], x.dtype)
     pixels = len(index) * min(block[0], out.shape[2]) * min(block[1], out.shape[3])
     work = -(-pixels // tile["ROWS"]) * -(-out_group // tile["COLS"]) * groups
     arguments += [index, count, *block, *plane(out), *out.shape[2:]]
@@ -195,9 +195,11 @@ def _packed(weight: torch.Tensor, groups: int, transposed: bool, dtype: torch.dt
     return by_group.to(dtype).contiguous()
 
 
-def _tile(in_group: int, out_group: int, dtype: torch.dtype) -> dict[str, int]:
+def _tile(in_group: int, out_group: int, taps: int, dtype: torch.dtype) -> dict[str, int]:
     """Tensor cores multiply halves; float32 is multiplied as it is, for which smaller tiles fit into registers."""
     halves = dtype.itemsize == 2
     cols = min(max(triton.next_power_of_2(out_group), 16), 128 if halves else 64)
     terms = 64 if halves and in_group % 64 == 0 else 32
-    return {"ROWS": 128 if halves else 64, "COLS": cols, "TERMS": terms, "num_warps": 8 if cols == 128 else 4}
+    steps = taps * -(-in_group // terms) if in_group >= terms else -(-taps * in_group // terms)
+    warps = 8 if cols == 128 or in_group < terms else 4
+    return {"ROWS": 128 if halves else 64, "COLS": cols, "TERMS": terms, "STEPS": steps, "num_warps": warps}
