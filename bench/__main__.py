@@ -35,7 +35,7 @@ app.command()(gpu)
 
 @app.command()
 def run(
-    suite: Annotated[str, typer.Argument(help="conv2d, network, engines or all")] = "all",
+    suite: Annotated[str, typer.Argument(help="a suite, or all")] = "all",
     select: Annotated[str, typer.Option("-k", help="only the cases whose name matches, as pytest's -k")] = "",
     output: Annotated[Path, typer.Option(help="folder for the results")] = FOLDER / "results",
 ) -> None:
