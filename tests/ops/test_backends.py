@@ -23,6 +23,7 @@ def raises(message: str):
 def test_the_device_decides(monkeypatch):
     monkeypatch.delenv("SPARSEBLOCK_BACKEND", raising=False)
     assert backends.selected(CPU) == "cpu"
+    assert backends.selected(torch.device("xpu", 0)) == "triton"
     with raises("no backend is the default on meta; move the tensors to cpu, or use sparseblock.backend('reference')"):
         backends.selected(torch.device("meta"))
 
@@ -152,6 +153,18 @@ def test_without_triton_its_backend_says_what_to_install(monkeypatch):
     monkeypatch.setattr(backends, "_has_triton", lambda: False)
     with backend("triton"), raises("the triton backend needs Triton: pip install 'sparseblock[triton]'"):
         backends.selected(torch.device("cuda", 0))
+
+
+def test_triton_has_one_algorithm(triton_device):
+    x, weight = (
+        channels_last(torch.ones(1, 2, 4, 4, device=triton_device)),
+        torch.ones(2, 2, 3, 3, device=triton_device),
+    )
+    with backend("triton"), raises("conv2d: algorithm is 'winograd_2x2', but the triton backend has 'direct' alone"):
+        ops.conv2d(
+            x, weight, None, BlockSet.all(1, 1, 1, 4, triton_device), torch.zeros_like(x),
+            padding=1, algorithm="winograd_2x2",
+        )  # fmt: skip
 
 
 def test_an_op_that_a_backend_lacks_is_one_clear_line():

@@ -60,7 +60,7 @@ def channels_normalized(
             total = tl.where(total < EPS, EPS, total)
         elif KIND == "layer_norm":
             total = tl.sqrt(total / channels + EPS)
-        factor = 1.0 / total
+        factor = 1.0 / tl.where(inside, total, 1.0)
         channel = 0
         while channel < channels:
             c = channel + tl.arange(0, CHANNELS)[None, :]
