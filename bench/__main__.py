@@ -106,8 +106,8 @@ def run_suite(name: str, select: str) -> list[dict]:
 def show(record: dict) -> None:
     """Print one suite: time relative to dense at each density, and the gap time / (dense time x density).
 
-    "Of peak" is the rate of the direct sum's FLOP with all blocks active, over that of torch's product of float32
-    matrices: Winograd and bfloat16 can be above 100 %.
+    "Of peak" is the rate of the direct sum's FLOP with all blocks active, over that of multiply-adds in registers:
+    Winograd's algorithms and dot products of bfloat16 can be above 100 %.
     """
     console = Console(width=max(Console().width, 150))
     rows = record["rows"]
