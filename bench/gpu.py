@@ -102,7 +102,7 @@ def ceilings(device: torch.device, dtype: torch.dtype, size: int = 8192) -> dict
     return {"flops": 2 * size**3 / product, "bytes": 2 * a.nbytes / copy}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def layer(shape: Layer, device: torch.device, dtype: torch.dtype) -> dict[str, object]:
     """A convolution by torch, which asks cuDNN for its fastest, and by both backends of ours at every density."""
     torch.backends.cudnn.benchmark = True
@@ -131,7 +131,7 @@ def random_blocks(out: torch.Tensor, block: int, density: float) -> BlockSet:
     return BlockSet.from_mask(mask.reshape(1, rows, cols).to(out.device), (block, block))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def network(name: str, height: int, width: int, device: torch.device, dtype: torch.dtype) -> dict[str, object]:
     """A whole network: torch's as a CUDA graph, torch.compile's, and a plan at every density."""
     task = tasknets.load(name)

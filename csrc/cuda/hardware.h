@@ -17,9 +17,9 @@ SB_DEVICE void barrier() { __syncthreads(); }
 SB_DEVICE void memory_fence() { __threadfence(); }
 SB_DEVICE int atomic_add(int *p, int v) { return atomicAdd(p, v); }
 
-/* The dynamic shared memory of the group, at a multiple of 16 bytes. */
+/* The dynamic shared memory of the group, at a multiple of 1024 bytes. */
 SB_DEVICE char *shared_memory() {
-    extern __shared__ __align__(16) char sb_shared_memory[];
+    extern __shared__ __align__(1024) char sb_shared_memory[];
     return sb_shared_memory;
 }
 

@@ -51,7 +51,7 @@ class DevicePlan(Plan):
     ) -> None:
         self.backend = backend
         self._algorithm = algorithm
-        self.device = device
+        self.device = torch.empty(0, device=device).device  # with its number
         super().__init__(graph, signature, grid, dtype, algorithms="direct")
 
     def _pack(self, graph: Graph) -> None:

@@ -77,7 +77,10 @@ def on_device(graph: Graph, device: torch.device) -> Graph:
     def moved(leaf: Any) -> Any:
         if isinstance(leaf, torch.device):
             return device
-        return leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        with torch.inference_mode(False):  # whose tensors count no writes: weights of theirs would be packed every frame
+            return (leaf.clone() if leaf.is_inference() else leaf).to(device)
 
     nodes = []
     for node in graph.nodes:

@@ -62,7 +62,7 @@ struct Site {
     const char *file;
     int line;
 };
-enum Collective { BARRIER, WARP_BARRIER, VOTE, SHUFFLE, LOAD_MATRIX, LOAD_MATRIX_TRANSPOSED, MULTIPLY_HALF, MULTIPLY_BFLOAT16, MULTIPLY_TF32 };
+enum Collective { BARRIER, WARP_BARRIER, VOTE, SHUFFLE, LOAD_MATRIX, LOAD_MATRIX_TRANSPOSED, MULTIPLY_HALF, MULTIPLY_BFLOAT16, MULTIPLY_TF32, SIGNAL };
 
 /* What a thread brings to a collective of its warp, and takes from it. */
 struct Exchange {
@@ -72,6 +72,7 @@ struct Exchange {
     uint32_t *r;
     float *d; /* multiply_add */
     const uint32_t *a, *b;
+    void *signal; /* and the parity of its round, `value` */
 };
 void meet(Collective kind, Site site, Exchange *exchange);
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -10,15 +10,18 @@
 
 #include <atomic>
 #include <string>
+#include <utility>
 #include <vector>
 
 #define SB_THREADS 0 /* no kernel's */
-#include "../device.h"
+#include "../hopper.h"
 
 namespace sb::emulated {
 namespace {
 
 constexpr size_t STACK = 128 << 10, GUARD = 4 << 10, MARGIN = 4 << 10;
+constexpr size_t ALIGNED = 1024; /* where the shared memory begins */
+constexpr int ROW = 128;         /* bytes of a row of a box or matrix */
 constexpr int64_t MOST_SHARED = 227 << 10; /* of sm_90; sm_80 has 163 KB */
 
 enum State { READY, WAITING, DONE };
@@ -28,6 +31,13 @@ struct Copy {
     const void *from;
     int bytes, batch;
     bool valid;
+};
+
+struct Box {
+    char *to;
+    const TensorMap *map;
+    Signal *signal;
+    int from[4];
 };
 
 struct Fiber {
@@ -40,11 +50,14 @@ struct Fiber {
     Exchange *exchange;
     std::vector<Copy> copies; /* that have not landed, oldest first */
     int committed;            /* batches of copies */
+    std::vector<std::pair<int, Product>> products; /* that have not been carried out, oldest first, each with its group */
+    int groups;                                    /* that were committed */
 };
 
 const char *name_of(Collective kind) {
     const char *names[] = {"barrier", "warp_barrier", "vote",         "shuffle",     "load_matrix",
-                           "load_matrix_transposed", "multiply_add of half", "multiply_add of bfloat16", "multiply_add of tf32"};
+                           "load_matrix_transposed", "multiply_add of half", "multiply_add of bfloat16", "multiply_add of tf32",
+                           "signal"};
     return names[kind];
 }
 
@@ -101,6 +114,31 @@ class Machine {
         fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + landed);
     }
 
+    void settle(Signal *signal, int bytes) {
+        check_shared(signal, sizeof(Signal), "a signal");
+        signal->bytes += bytes;
+        if (signal->missing || signal->bytes) return;
+        signal->round ^= 1;
+        signal->missing = signal->arrivals;
+    }
+    void copy_box(void *to, const TensorMap &map, Signal *signal, const int (&from)[4]) {
+        if ((uintptr_t)map.data % 16 || map.strides[0] % 16 || map.strides[1] % 16 || map.strides[2] % 16)
+            emulated::fail("copy_box of a tensor that does not lie at multiples of 16 bytes");
+        const int bytes = bytes_of(map);
+        check_shared(to, bytes, "copy_box");
+        if ((to_offset(to) & 1023) || map.box[0] * map.element > ROW) emulated::fail("copy_box to %p, which is not where a swizzle begins", to);
+        memset(to, 0xff, bytes);
+        boxes.push_back({(char *)to, &map, signal, {from[0], from[1], from[2], from[3]}});
+    }
+    void multiply(const Product &product) { fibers[current].products.push_back({fibers[current].groups, product}); }
+    void commit_products() { ++fibers[current].groups; }
+    void wait_products(int groups) {
+        Fiber &fiber = fibers[current];
+        size_t ended = 0;
+        for (; ended < fiber.products.size() && fiber.products[ended].first < fiber.groups - groups; ++ended) carry_out(fiber.products[ended].second);
+        fiber.products.erase(fiber.products.begin(), fiber.products.begin() + ended);
+    }
+
     char *shared() { return memory.data() + offset; }
 
     /* The loop of a fiber's life: one kernel thread after another. */
@@ -116,6 +154,8 @@ class Machine {
     std::vector<Fiber> fibers;
     std::vector<char> memory;
     size_t offset = 0;
+    std::vector<Box> boxes; /* that have not landed */
+    bool moved = false;     /* whether a thread has run since it was set to false */
     jmp_buf scheduler;
 
     void leave(Fiber &fiber) {
@@ -127,11 +167,13 @@ class Machine {
         for (int t = 0; t < launch->threads; ++t) {
             fibers[t].state = READY;
             fibers[t].copies.clear();
-            fibers[t].committed = 0;
+            fibers[t].committed = fibers[t].groups = 0;
+            fibers[t].products.clear();
         }
-        memory.resize(2 * MARGIN + 128 + launch->shared);
+        boxes.clear();
+        memory.resize(2 * MARGIN + ALIGNED + launch->shared);
         memset(memory.data(), 0xff, memory.size());
-        offset = MARGIN + (-(uintptr_t)(memory.data() + MARGIN) & 127);
+        offset = MARGIN + (-(uintptr_t)(memory.data() + MARGIN) & (ALIGNED - 1));
     }
 
     void resume(int thread);
@@ -140,9 +182,21 @@ class Machine {
     bool pass(uint64_t phase) {
         const int warps = launch->threads / WARP;
         const uint64_t dice = ((uint64_t)group * 1000003 + phase + 1) * 0x9e3779b97f4a7c15ull >> 32;
-        for (int i = 0; i < warps; ++i) {
-            const int warp = (int)((dice + i) % warps);
-            if (!run_warp(dice >> 16 & 1 ? warps - 1 - warp : warp, dice >> 17 & 1)) return false;
+        int unsignalled;
+        do {
+            moved = false;
+            for (int i = 0; i < warps; ++i) {
+                const int warp = (int)((dice + i) % warps);
+                if (!run_warp(dice >> 16 & 1 ? warps - 1 - warp : warp, dice >> 17 & 1)) return false;
+            }
+            unsignalled = -1;
+            for (int t = 0; t < launch->threads; ++t)
+                if (fibers[t].state == WAITING && fibers[t].kind == SIGNAL) unsignalled = t;
+        } while (unsignalled >= 0 && moved);
+        if (unsignalled >= 0) {
+            const Site site = fibers[unsignalled].site;
+            report("thread %d waits at %s:%d for a signal that nobody gives", unsignalled, site.file, site.line);
+            return false;
         }
         int waiting = -1, ended = -1;
         for (int t = 0; t < launch->threads; ++t) {
@@ -157,19 +211,25 @@ class Machine {
         return false;
     }
 
-    /* Runs a warp until all of its lanes wait at a barrier of the group or have ended. */
+    /* Runs a warp until all of its lanes wait at a barrier of the group or for a signal, or have ended. */
     bool run_warp(int warp, bool backwards) {
         const int first = warp * WARP;
         for (;;) {
             for (int i = 0; i < WARP; ++i) {
                 const int t = first + (backwards ? WARP - 1 - i : i);
-                if (fibers[t].state == READY) resume(t);
+                if (fibers[t].state == READY) moved = true, resume(t);
                 if (!error.empty()) return false;
             }
-            int meeting = -1;
-            for (int t = first; t < first + WARP; ++t)
-                if (fibers[t].state == WAITING && fibers[t].kind != BARRIER) meeting = t;
-            if (meeting < 0) return true;
+            int meeting = -1, ready = 0, unsignalled = 0;
+            for (int t = first; t < first + WARP; ++t) {
+                Fiber &fiber = fibers[t];
+                if (fiber.state != WAITING || fiber.kind == BARRIER) continue;
+                if (fiber.kind != SIGNAL) meeting = t;
+                else if (given(*fiber.exchange)) fiber.state = READY, ++ready;
+                else ++unsignalled;
+            }
+            if (ready) continue;
+            if (meeting < 0 || unsignalled) return true;
             for (int t = first; t < first + WARP; ++t)
                 if (fibers[t].state == DONE || differ(fibers[t], fibers[meeting])) return diverged(meeting, t);
             exchange(&fibers[first], first);
@@ -190,6 +250,72 @@ class Machine {
             report("thread %d waits at the %s of %s:%d, but thread %d at the %s of %s:%d", waiting, name_of(a.kind), a.site.file,
                    a.site.line, other, name_of(b.kind), b.site.file, b.site.line);
         return false;
+    }
+
+    /* Whether the round has ended that a thread waits for. */
+    bool given(const Exchange &exchange) {
+        Signal *signal = (Signal *)exchange.signal;
+        for (size_t i = 0; i < boxes.size();)
+            if (boxes[i].signal == signal) {
+                land(boxes[i]);
+                boxes.erase(boxes.begin() + i);
+            } else ++i;
+        return signal->round != exchange.value;
+    }
+
+    static int bytes_of(const TensorMap &map) { return map.box[0] * map.box[1] * map.box[2] * map.box[3] * map.element; }
+    size_t to_offset(const void *p) { return (const char *)p - shared(); }
+    /* Where the byte is that would be at p without swizzle. */
+    char *swizzled(const char *p) {
+        const size_t at = to_offset(p);
+        return shared() + (at ^ (at >> 7 & 7) << 4);
+    }
+
+    void land(const Box &box) {
+        const TensorMap &map = *box.map;
+        char *to = box.to;
+        for (int n = 0; n < map.box[3]; ++n)
+            for (int y = 0; y < map.box[2]; ++y)
+                for (int x = 0; x < map.box[1]; ++x, to += ROW) {
+                    const int at[] = {0, box.from[1] + x * map.steps[1], box.from[2] + y * map.steps[2], box.from[3] + n * map.steps[3]};
+                    const char *row = map.data;
+                    bool inside = true;
+                    for (int axis = 1; axis < 4; ++axis) {
+                        inside = inside && at[axis] >= 0 && at[axis] < map.sizes[axis];
+                        row += at[axis] * map.strides[axis - 1];
+                    }
+                    for (int i = 0; i < map.box[0]; ++i) {
+                        const int64_t c = box.from[0] + i;
+                        char *element = swizzled(to + i * map.element);
+                        if (inside && c >= 0 && c < map.sizes[0]) memcpy(element, row + c * map.element, map.element);
+                        else memset(element, 0, map.element);
+                    }
+                }
+        settle(box.signal, -bytes_of(map));
+    }
+
+    void carry_out(const Product &product) {
+        const int thread = current % 128, first = thread / WARP * 16 + thread % WARP / 4;
+        const auto line = [&](const char *rows, int group_bytes, int row, float(&values)[16]) {
+            for (int k = 0; k < 16; ++k) {
+                const char *place = swizzled(rows + row / 8 * group_bytes + row % 8 * ROW + 2 * k);
+                uint16_t bits = 0;
+                if (in_shared(place, 2)) memcpy(&bits, place, 2);
+                else report("a matrix of a product lies outside of the shared memory");
+                values[k] = product.element(bits);
+            }
+        };
+        float a[2][16];
+        for (int i = 0; i < 2; ++i) line(product.a, product.a_group, first + 8 * i, a[i]);
+        for (int column = 0; column < product.columns; ++column) {
+            if (column % 8 / 2 != thread % 4) continue;
+            float b[16];
+            line(product.b, product.b_group, column, b);
+            for (int i = 0; i < 2; ++i) {
+                float &sum = product.d[column / 8 * 4 + i * 2 + column % 2];
+                for (int k = 0; k < 16; ++k) sum += a[i][k] * b[k];
+            }
+        }
     }
 
     void exchange(Fiber *lanes, int first) {
@@ -321,6 +447,17 @@ void meet(Collective kind, Site site, Exchange *exchange) { machine.meet(kind, s
 void copy(void *shared, const void *global, int bytes, bool valid) { machine.copy(shared, global, bytes, valid); }
 void commit() { machine.commit(); }
 void wait(int pending) { machine.wait(pending); }
+void settle(Signal *signal, int bytes) { machine.settle(signal, bytes); }
+void await(Signal *signal, int parity, Site site) {
+    Exchange e = {};
+    e.signal = signal;
+    e.value = parity;
+    machine.meet(SIGNAL, site, &e);
+}
+void copy_box(void *shared, const TensorMap &map, Signal *signal, const int (&from)[4]) { machine.copy_box(shared, map, signal, from); }
+void multiply(const Product &product) { machine.multiply(product); }
+void commit_products() { machine.commit_products(); }
+void wait_products(int groups) { machine.wait_products(groups); }
 void fail(const char *format, ...) {
     char text[256];
     va_list values;

@@ -141,7 +141,8 @@ def main(given: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(given)
     for arch in chosen.arch:
         for kernel in kernels().values():
-            _write(chosen.out / _file(kernel, (), arch, _AHEAD), compiled(kernel, (), arch)[0])
+            if kernel.architecture in (None, arch):
+                _write(chosen.out / _file(kernel, (), arch, _AHEAD), compiled(kernel, (), arch)[0])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""conv2d of the cuda backend: csrc/cuda/conv2d.cu, or csrc/cuda/conv2d_depthwise.cu."""
+"""conv2d of the cuda backend: csrc/cuda/conv2d.cu, conv2d_depthwise.cu, or, on Hopper, conv2d_wgmma.cu."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from ctypes import c_int32
 import torch
 
 from sparseblock.backends.cpu import native
+from sparseblock.backends.cuda import conv2d_wgmma
 from sparseblock.backends.cuda.kernels import kernels
 from sparseblock.backends.cuda.launch import elementwise, kernel_of, launch, vector_of
 from sparseblock.backends.kept import kept
@@ -42,6 +43,9 @@ def run(conv, x, weight, bias, index, count, block, out, residual, fused, algori
     if depthwise:
         whole = conv.in_channels == conv.out_channels
         elementwise(kernel_of("conv2d_depthwise", out), arguments, index, count, block, out, whole)
+    elif algorithm == "direct" and conv2d_wgmma.can(conv, x):
+        vector_out = vector_of(planes[1], native.plane_of(out)) > 1
+        conv2d_wgmma.run(conv, arguments, x, packed, index, count, block, out, vector_out)
     else:
         _tiles(conv, arguments, index, count, block, out, algorithm)
 

@@ -40,6 +40,11 @@ class Kernel:
         return int(self.macros.get("SB_SHARED", 0))
 
     @property
+    def architecture(self) -> str | None:
+        """The only one that it is for; None: every one."""
+        return self.macros.get("SB_ARCH")
+
+    @property
     def groups_per_sm(self) -> int:
         """Groups that share a multiprocessor."""
         return int(self.macros.get("SB_GROUPS_PER_SM", 1))

@@ -46,18 +46,18 @@ def launch(
     line = kernels()[kernel]
     addresses = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
     if device.type == "cpu":
-        grid = max(1, min(work, _EMULATED_MULTIPROCESSORS * line.groups_per_sm))
+        grid = max(1, min(work, multiprocessors(device) * line.groups_per_sm))
         problem = getattr(_emulation(), kernel)(grid, line.shared, addresses)
         if problem:
             raise SparseBlockError(problem.decode())
         return
     with torch.cuda.device(device):
         index = torch.cuda.current_device()
-        grid = max(1, min(work, multiprocessors(index) * line.groups_per_sm))
+        grid = max(1, min(work, multiprocessors(device) * line.groups_per_sm))
         function = _loaded(kernel, tuple((name, str(value)) for name, value in defines), index)
         stream = torch.cuda.current_stream().cuda_stream
-        driver = _driver()
-        _check(
+        driver = driver()
+        checked(
             driver.cuLaunchKernel(
                 function, grid, 1, 1, line.threads, 1, 1, line.shared, stream, ctypes.addressof(addresses), 0
             )
@@ -65,9 +65,11 @@ def launch(
 
 
 @functools.cache
-def multiprocessors(index: int) -> int:
-    """Of CUDA device `index`."""
-    return torch.cuda.get_device_properties(index).multi_processor_count
+def multiprocessors(device: torch.device) -> int:
+    """Of a GPU, or of its emulation."""
+    if device.type == "cpu":
+        return _EMULATED_MULTIPROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def kernel_of(stem: str, tensor: torch.Tensor) -> str:
@@ -136,28 +138,37 @@ def _emulation() -> ctypes.CDLL:
 
 
 @functools.cache
-def _driver():
+def driver():
     from cuda.bindings import driver
 
     return driver
 
 
-def _check(result: tuple):
+def checked(result: tuple):
     """What a call of the driver returned besides its status."""
     status, *values = result
-    if status != _driver().CUresult.CUDA_SUCCESS:
-        _, text = _driver().cuGetErrorString(status)
+    if status != driver().CUresult.CUDA_SUCCESS:
+        _, text = driver().cuGetErrorString(status)
         raise SparseBlockError(f"the CUDA driver refuses a kernel: {text.decode() if text else status}")
     return values[0] if values else None
 
 
+def architecture(device: torch.device) -> str:
+    """What kernels are compiled for on a GPU: "sm_90a" has what only that one can do.
+
+    Emulated it is what the environment variable SPARSEBLOCK_CUDA_EMULATED_ARCH says, or "sm_80".
+    """
+    if device.type == "cpu":
+        return os.environ.get("SPARSEBLOCK_CUDA_EMULATED_ARCH", "sm_80")
+    return _architecture(device)
+
+
 @functools.cache
-def architecture(index: int) -> str:
-    """What kernels are compiled for on CUDA device `index`: "sm_90a" has what only that one can do."""
-    major, minor = torch.cuda.get_device_capability(index)
+def _architecture(device: torch.device) -> str:
+    major, minor = torch.cuda.get_device_capability(device)
     if major < 8:
         raise SparseBlockError(
-            f"the cuda backend needs a GPU of compute capability 8.0 or more, {torch.cuda.get_device_name(index)} has "
+            f"the cuda backend needs a GPU of compute capability 8.0 or more, {torch.cuda.get_device_name(device)} has "
             f"{major}.{minor}; move the tensors to cpu"
         )
     return f"sm_{major}{minor}{'a' if major >= 9 else ''}"
@@ -165,12 +176,12 @@ def architecture(index: int) -> str:
 
 @functools.cache
 def _loaded(kernel: str, defines: tuple[tuple[str, str], ...], index: int):
-    driver = _driver()
-    code = cubin(kernels()[kernel], defines, architecture(index))
-    library = _check(driver.cuLibraryLoadData(code, None, None, 0, None, None, 0))
-    loaded = _check(driver.cuLibraryGetKernel(library, kernel.encode()))
+    driver = driver()
+    code = cubin(kernels()[kernel], defines, architecture(torch.device("cuda", index)))
+    library = checked(driver.cuLibraryLoadData(code, None, None, 0, None, None, 0))
+    loaded = checked(driver.cuLibraryGetKernel(library, kernel.encode()))
     shared = kernels()[kernel].shared
     if shared > _DEFAULT_SHARED:
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _check(driver.cuKernelSetAttribute(attribute, shared, loaded, _check(driver.cuDeviceGet(index))))
+        checked(driver.cuKernelSetAttribute(attribute, shared, loaded, checked(driver.cuDeviceGet(index))))
     return driver.CUfunction(int(loaded))
