@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,18 +12,33 @@ import torch
 # TF32 rounds both factors to 10 bits behind the point, for tensor cores.
 ALGORITHMS = {"direct": None, "winograd_2x2": 2, "winograd_4x4": 4, "bf16_pairs": None, "tf32": None}
 NEEDS = {
-    "winograd_2x2": "a 3x3 kernel, stride 1, dilation 1, one group and zeros around",
-    "winograd_4x4": "a 3x3 kernel, stride 1, dilation 1, one group and zeros around",
+    "winograd_2x2": "a 3x3 kernel, stride 1, one group and zeros around",
+    "winograd_4x4": "a 3x3 kernel, stride 1, one group and zeros around",
     "bf16_pairs": "bfloat16 maps and an even number of input channels in a group",
     "tf32": "float32 maps",
 }
+
+
+def products(algorithm: str, block: Sequence[int], dilation: Sequence[int]) -> float:
+    """Products that a 3x3 convolution takes per pixel, input and output channel, in the mean over a block.
+
+    Without tiles 9. Winograd's tiles are cut from the block, m outputs along an axis, `dilation` apart: where the block
+    has fewer, the tile takes its (m + 2)^2 products all the same.
+
+    Args:
+        block: sides in pixels of the output.
+    """
+    m = ALGORITHMS[algorithm]
+    if m is None:
+        return 9.0
+    tiles = [sum(min(d, side - i) for i in range(0, side, m * d)) for side, d in zip(block, dilation, strict=True)]
+    return (m + 2) ** 2 * math.prod(tiles) / math.prod(block)
 
 
 def obstacle(
     algorithm: str,
     kernel: Sequence[int],
     stride: Sequence[int],
-    dilation: Sequence[int],
     groups: int,
     per_group: int,
     dtype: torch.dtype,
@@ -46,9 +62,8 @@ def obstacle(
         return f"its groups have {per_group} input channels" if stored == torch.bfloat16 and per_group % 2 else None
     if tuple(kernel) != (3, 3):
         return f"its kernel is {kernel[0]}x{kernel[1]}"
-    for name, sides in (("stride", stride), ("dilation", dilation)):
-        if tuple(sides) != (1, 1):
-            return f"its {name} is {sides[0]}x{sides[1]}"
+    if tuple(stride) != (1, 1):
+        return f"its stride is {stride[0]}x{stride[1]}"
     if padding_mode != "zeros":
         return f"its padding is {padding_mode!r}"
     return None if groups == 1 else f"it has {groups} groups"

@@ -5,8 +5,10 @@
  * for every tile of M x M outputs, where d are its (M + 2) x (M + 2) inputs: (M + 2)^2 products a tile in place of 9 M^2.
  * Each of the (M + 2)^2 frequencies is a product of two matrices, [tiles, c] and [c, k], for the direct kernel's microkernel.
  *
- * Tiles are the blocks cut into pieces of at most M x M, from the block's own corner: a tile, and so its rounding, depends on
- * nothing but its block. Of a tile that the block or the frame clips, only what its outputs need is read; the rest is zero.
+ * Pixels of a tile are `dilation` apart, its outputs as its inputs: pixels that are equal modulo the dilation, a phase, are a
+ * convolution without dilation. Blocks are cut into strips of at most M x M pixels of every phase, from the block's own
+ * corner, and a strip has one tile a phase: a tile, and so its rounding, depends on nothing but its block. Of a tile that the
+ * block or the frame clips, only what its outputs need is read; the rest is zero.
  *
  * Packed weights: [frequency][unit][c][unit's channels], units as in conv2d.cpp. A chunk of tiles passes in three steps: its
  * inputs' frequencies go to scratch [frequency][tile][c]; their products with the weights to [frequency][unit][tile][UNIT];
@@ -96,7 +98,7 @@ struct Shape {
     int64_t weights(int64_t frequency, int64_t unit) const { return (frequency * width + unit * UNIT) * channels; }
 };
 
-/* The frequencies of one tile, for all channels. The tile's input pixels lie at x, `step_y` and `step_x` floats apart. */
+/* The frequencies of one tile, for all channels. The tile's input pixels lie at x, `step_y` and `step_x` elements apart. */
 template <int M, class T>
 void transform_input(const T *x, int64_t step_y, int64_t step_x, int64_t channels, float *to, int64_t step_to) {
     constexpr int SIDE = Transform<M>::SIDE;
@@ -195,6 +197,38 @@ struct Output {
     }
 };
 
+/* The tiles of all strips, numbered. */
+struct Tiles {
+    Regions strips;
+    int64_t step_y, step_x;     /* dilation */
+    int64_t phases_y, phases_x; /* of a strip */
+    int64_t count;
+
+    Tiles(const sb_blocks *blocks, const sb_plane &out, const sb_conv2d &conv, int64_t side)
+        : strips(blocks, out, INT64_MAX, side * conv.dilation_w, side * conv.dilation_h), step_y(conv.dilation_h), step_x(conv.dilation_w) {
+        phases_y = whole_steps(strips.strip_h, step_y);
+        phases_x = whole_steps(strips.strip_w, step_x);
+        count = strips.count * phases_y * phases_x;
+    }
+
+    /* From the tile's first pixel to the end of its strip: its pixels are the first one and every step_y-th, step_x-th from there. */
+    Region operator[](int64_t i) const {
+        const int64_t phases = phases_y * phases_x;
+        Region tile = strips[i / phases];
+        tile.y0 += i % phases / phases_x;
+        tile.x0 += i % phases_x;
+        return tile;
+    }
+
+private:
+    /* The number of phases of a strip, which is rounded up so that the phases of all but the block's last one are of equal size. */
+    static int64_t whole_steps(int64_t &strip, int64_t step) {
+        if (strip <= step) return strip;
+        strip = ceil_div(strip, step) * step;
+        return step;
+    }
+};
+
 template <int M, class T>
 struct Winograd {
     static constexpr int SIDE = Transform<M>::SIDE, FREQUENCIES = SIDE * SIDE;
@@ -203,7 +237,7 @@ struct Winograd {
     const sb_conv2d &conv;
     const sb_epilogue &epilogue;
     const sb_plane &x, *residual, &out;
-    const Regions regions; /* one strip is one tile */
+    const Tiles tiles;
     const float *weight;
     int64_t chunk; /* tiles */
     bool stream;
@@ -231,41 +265,45 @@ struct Winograd {
     }
 
     void item(int64_t number, int64_t first_unit, int64_t last_unit) const;
-    void read_tile(const Region &region, float *to, int64_t step_to) const;
+    void read_tile(const Region &tile, float *to, int64_t step_to) const;
 };
 
 /* The frequencies of a tile's inputs. Where the tile is clipped or at the plane's edge, by way of a window with zeros. */
 template <int M, class T>
 void Winograd<M, T>::read_tile(const Region &r, float *to, int64_t step_to) const {
-    const int64_t channels = shape.channels, top = r.y0 - conv.pad_h, left = r.x0 - conv.pad_w;
-    const int64_t rows = r.y1 - r.y0 + 2, cols = r.x1 - r.x0 + 2;
-    if (rows == SIDE && cols == SIDE && top >= -x.border && left >= -x.border && top + SIDE <= x.h + x.border && left + SIDE <= x.w + x.border)
-        return transform_input<M>(pixel<T>(x, r.n, top, left), x.stride_y, x.stride_x, channels, to, step_to);
+    const int64_t channels = shape.channels, dy = tiles.step_y, dx = tiles.step_x, top = r.y0 - conv.pad_h, left = r.x0 - conv.pad_w;
+    const int64_t rows = ceil_div(r.y1 - r.y0, dy) + 2, cols = ceil_div(r.x1 - r.x0, dx) + 2;
+    if (rows == SIDE && cols == SIDE && top >= -x.border && left >= -x.border && top + (SIDE - 1) * dy < x.h + x.border &&
+        left + (SIDE - 1) * dx < x.w + x.border)
+        return transform_input<M>(pixel<T>(x, r.n, top, left), dy * x.stride_y, dx * x.stride_x, channels, to, step_to);
     T *window = (T *)scratch(SCRATCH_WINDOW, sizeof(T) * FREQUENCIES * channels);
     memset(window, 0, sizeof(T) * FREQUENCIES * channels);
-    for (int64_t i = maximum(-top, 0); i < minimum(rows, x.h - top); ++i)
-        for (int64_t j = maximum(-left, 0); j < minimum(cols, x.w - left); ++j)
-            memcpy(window + (i * SIDE + j) * channels, pixel<T>(x, r.n, top + i, left + j), sizeof(T) * channels);
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < cols; ++j) {
+            const int64_t row = top + i * dy, col = left + j * dx;
+            if (row >= 0 && row < x.h && col >= 0 && col < x.w)
+                memcpy(window + (i * SIDE + j) * channels, pixel<T>(x, r.n, row, col), sizeof(T) * channels);
+        }
     transform_input<M>(window, SIDE * channels, channels, channels, to, step_to);
 }
 
 /* The chunk of that number, a range of units of output channels. */
 template <int M, class T>
 void Winograd<M, T>::item(int64_t number, int64_t first_unit, int64_t last_unit) const {
-    const int64_t begin = number * chunk, end = minimum(begin + chunk, regions.count);
+    const int64_t begin = number * chunk, end = minimum(begin + chunk, tiles.count);
     const int64_t stride = ceil_div(shape.channels, W) * W, units = last_unit - first_unit;
     const int64_t step_in = chunk * stride + ODD_LINE, step_sums = chunk * units * UNIT + ODD_LINE;
     float *inputs = (float *)scratch(SCRATCH_FREQUENCIES, sizeof(float) * FREQUENCIES * (step_in + step_sums));
     float *sums = inputs + FREQUENCIES * step_in;
-    Region *tiles = (Region *)scratch(SCRATCH_TILES, sizeof(Region) * chunk);
+    Region *filled = (Region *)scratch(SCRATCH_TILES, sizeof(Region) * chunk);
     const float **rows = (const float **)scratch(SCRATCH_PIXELS, sizeof(float *) * chunk);
 
     int64_t count = 0;
     for (int64_t i = begin; i < end; ++i) {
-        const Region r = regions[i];
+        const Region r = tiles[i];
         if (r.y0 >= r.y1 || r.x0 >= r.x1) continue;
         rows[count] = inputs + count * stride;
-        tiles[count] = r;
+        filled[count] = r;
         read_tile(r, inputs + count * stride, step_in);
         ++count;
     }
@@ -307,18 +345,18 @@ void Winograd<M, T>::item(int64_t number, int64_t first_unit, int64_t last_unit)
         tile.vectors = (int)ceil_div(shape.lanes(unit), W);
         tile.stream = stream && params.lanes % W == 0;
         for (int64_t i = 0; i < count; ++i) {
-            const Region &r = tiles[i];
+            const Region &r = filled[i];
             Output<M, T> output;
             output.sums = sums + ((unit - first_unit) * chunk + i) * UNIT;
             output.step_sums = step_sums;
             output.residual = residual ? pixel<T>(*residual, r.n, r.y0, r.x0) : nullptr;
-            output.residual_y = residual ? residual->stride_y : 0;
-            output.residual_x = residual ? residual->stride_x : 0;
+            output.residual_y = residual ? tiles.step_y * residual->stride_y : 0;
+            output.residual_x = residual ? tiles.step_x * residual->stride_x : 0;
             output.out = pixel<T>(out, r.n, r.y0, r.x0);
-            output.out_y = out.stride_y;
-            output.out_x = out.stride_x;
-            output.rows = (int)(r.y1 - r.y0);
-            tile.pixels = (int)(r.x1 - r.x0);
+            output.out_y = tiles.step_y * out.stride_y;
+            output.out_x = tiles.step_x * out.stride_x;
+            output.rows = (int)ceil_div(r.y1 - r.y0, tiles.step_y);
+            tile.pixels = (int)ceil_div(r.x1 - r.x0, tiles.step_x);
             output.run(tile);
         }
     }
@@ -338,13 +376,13 @@ template <int M, class T>
 void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual,
          const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Shape shape(conv);
-    const Regions regions(blocks, out, M * M, M, M);
-    if (!regions.count) return;
-    Winograd<M, T> winograd{shape, conv, epilogue, x, residual, out, regions, packed, chunk_tiles(shape, regions.count, threads), false};
+    const Tiles tiles(blocks, out, conv, M);
+    if (!tiles.count) return;
+    Winograd<M, T> winograd{shape, conv, epilogue, x, residual, out, tiles, packed, chunk_tiles(shape, tiles.count, threads), false};
     const bool aligned = (uintptr_t)out.data % (sizeof(T) * W) == 0 && (out.stride_n | out.stride_y | out.stride_x) % W == 0;
-    winograd.stream = aligned && (int64_t)sizeof(T) * regions.count * M * M * out.c >= STREAM_BYTES;
+    winograd.stream = aligned && (int64_t)sizeof(T) * tiles.count * M * M * out.c >= STREAM_BYTES;
 
-    const int64_t chunks = ceil_div(regions.count, winograd.chunk);
+    const int64_t chunks = ceil_div(tiles.count, winograd.chunk);
     const int64_t shares = chunks < threads ? minimum(ceil_div(threads, chunks), shape.units) : 1;
     const int64_t items = chunks * shares;
     threads = (int)minimum(threads, items);

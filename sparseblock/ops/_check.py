@@ -293,12 +293,12 @@ def channel_vector(op: str, name: str, vector: torch.Tensor | None, channels: in
 
 
 def algorithm(
-    op: str, name: str, kernel, stride, dilation, groups: int, per_group: int, dtype: torch.dtype, padding_mode: str
+    op: str, name: str, kernel, stride, groups: int, per_group: int, dtype: torch.dtype, padding_mode: str
 ) -> None:
     """`name` is an algorithm that can compute this convolution."""
     if not isinstance(name, str) or name not in ALGORITHMS:
         raise SparseBlockError(f"{op}: algorithm is {name!r}; it must be one of {', '.join(ALGORITHMS)}")
-    against = obstacle(name, kernel, stride, dilation, groups, per_group, dtype, padding_mode=padding_mode)
+    against = obstacle(name, kernel, stride, groups, per_group, dtype, padding_mode=padding_mode)
     if against:
         raise SparseBlockError(f"{op}: algorithm is {name!r}, but {against}; it needs {NEEDS[name]}: use 'direct'")
 

@@ -61,13 +61,13 @@ def conv2d(
         residual: [n, k, oh, ow], channels-last, which may be `out` itself; or [n, k, 1, 1] or [n, 1, oh, ow], broadcast
             over the frame or over the channels; or None.
         combine: how the residual is taken in, "add" or "mul".
-        algorithm: how the sum is computed. "direct", or for a 3x3 kernel with stride 1, dilation 1, one group and zeros
-            around "winograd_2x2" or "winograd_4x4", Winograd's F(2x2, 3x3) and F(4x4, 3x3): 2.25 and 4 times fewer
+        algorithm: how the sum is computed. "direct", or for a 3x3 kernel with stride 1, one group and zeros around
+            "winograd_2x2" or "winograd_4x4", Winograd's F(2x2, 3x3) and F(4x4, 3x3): 2.25 and 4 times fewer
             products, other rounding (`sparseblock.testing.winograd_tolerance`), and a NaN or infinity in x reaches up
-            to 2 or 4 pixels further. For bfloat16 maps with an even number of input channels in a group, on processors
-            with AVX512-BF16, "bf16_pairs": weights are rounded to bfloat16, sums are float32. For float32 maps on the
-            cuda backend, "tf32": both factors are rounded to 10 bits behind the point, sums are float32. The reference
-            backend takes all for the direct sum.
+            to 2 or 4 times the dilation further; it pays where a block holds several times the dilation. For bfloat16
+            maps with an even number of input channels in a group, on processors with AVX512-BF16, "bf16_pairs": weights
+            are rounded to bfloat16, sums are float32. For float32 maps on the cuda backend, "tf32": both factors are
+            rounded to 10 bits behind the point, sums are float32. The reference backend takes all for the direct sum.
 
     Returns:
         `out`.
@@ -104,7 +104,7 @@ def conv2d(
             f"(x: {_check.shape(x)}, groups={groups}); weight.shape[1]*groups must equal c"
         )
     _check.padding_mode(op, padding_mode, sides, x, ("zeros", "reflect", "replicate", "circular"))
-    _check.algorithm(op, algorithm, kernel, stride, dilation, groups, per_group, x.dtype, padding_mode)
+    _check.algorithm(op, algorithm, kernel, stride, groups, per_group, x.dtype, padding_mode)
     padded = [size + sum(around) for size, around in zip(x.shape[2:], sides, strict=True)]
     extent = [conv_extent(*sizes, 0, d) for *sizes, d in zip(padded, kernel, stride, dilation, strict=True)]
     if min(extent) < 1:

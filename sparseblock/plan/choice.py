@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sparseblock.algorithm import ALGORITHMS, obstacle
+from sparseblock.algorithm import ALGORITHMS, obstacle, products
 from sparseblock.backends.cpu import native, packed_weight
 from sparseblock.errors import SparseBlockError
 from sparseblock.plan.ir import Conv2d, Graph, Node
@@ -124,14 +124,14 @@ def _pinned(node: Node, by_name: Mapping[str, str], strict: bool, dtype: torch.d
 
 def _measured(node: Node, graph: Graph, placement: Placement, dtype: torch.dtype) -> Choice:
     conv = node.op
-    against = {name: _obstacle(name, node, dtype) or _hopeless(name, conv) for name in native.ALGORITHMS}
+    height, width = graph.values[node.output].shape[2:]
+    block = (placement.block, placement.block) if placement.kind == "sparse" else (height, width)
+    block = (min(block[0], height), min(block[1], width))
+    against = {name: _obstacle(name, node, dtype) or _hopeless(name, conv, block) for name in native.ALGORITHMS}
     able = tuple(name for name, reason in against.items() if reason is None)
     rejected = [Candidate(name, None, reason) for name, reason in against.items() if reason is not None]
     if able == ("direct",):
         return Choice("direct", (Candidate("direct", None, "the only one"), *rejected))
-    height, width = graph.values[node.output].shape[2:]
-    block = (placement.block, placement.block) if placement.kind == "sparse" else (height, width)
-    block = (min(block[0], height), min(block[1], width))
     total = math.ceil(height / block[0]) * math.ceil(width / block[1])
     blocks = max(1, min(total // SHARE, PIXELS // (block[0] * block[1])))
     window = (conv.groups, conv.stride, conv.padding, conv.dilation)
@@ -157,16 +157,23 @@ def _obstacle(algorithm: str, node: Node, dtype: torch.dtype) -> str | None:
     if node.gated and ALGORITHMS[algorithm]:
         return "it takes a gate, whose tiles may cut an algorithm's"
     conv = node.op
-    geometry = (conv.weight.shape[2:], conv.stride, conv.dilation, conv.groups, conv.weight.shape[1])
+    geometry = (conv.weight.shape[2:], conv.stride, conv.groups, conv.weight.shape[1])
     against = obstacle(algorithm, *geometry, dtype, conv.transposed, conv.padding_mode)
     return against or packed_weight.missing(native.ALGORITHMS[algorithm])
 
 
-def _hopeless(algorithm: str, conv: Conv2d) -> str | None:
-    fewest = min(conv.weight.shape[:2])
-    if algorithm == "direct" or fewest >= LEAST_CHANNELS:
+def _hopeless(algorithm: str, conv: Conv2d, block: tuple[int, int]) -> str | None:
+    """Why an algorithm that could compute the convolution cannot be the fastest."""
+    if algorithm == "direct":
         return None
-    return f"{fewest} channels: below {LEAST_CHANNELS} it is not tried"
+    fewest = min(conv.weight.shape[:2])
+    if fewest < LEAST_CHANNELS:
+        return f"{fewest} channels: below {LEAST_CHANNELS} it is not tried"
+    taken = products(algorithm, block, conv.dilation)
+    if ALGORITHMS[algorithm] and taken >= products("direct", block, conv.dilation):
+        blocks = f"blocks of {block[0]}x{block[1]} at dilation {conv.dilation[0]}x{conv.dilation[1]}"
+        return f"{blocks} leave its tiles empty: {taken:.3g} products a pixel"
+    return None
 
 
 @functools.cache

@@ -230,18 +230,18 @@ def _any_conv2d(
 
 @st.composite
 def winograd_conv2d(draw: st.DrawFn) -> Case:
-    """A convolution that Winograd's algorithms can compute, by one of them; any sides, padding and blocks."""
+    """A convolution that Winograd's algorithms can compute, by one of them; any sides, padding, dilation and blocks."""
     generator = draw(generators())
-    c, k, size, padding = draw(CHANNELS), draw(CHANNELS), draw(st.tuples(SIDES, SIDES)), draw(pairs(0, 4))
-    extent = [conv_extent(side, 3, 1, pad, 1) for side, pad in zip(size, padding, strict=True)]
-    assume(min(extent) >= 1)
+    c, k, padding, dilation = draw(CHANNELS), draw(CHANNELS), draw(pairs(0, 4)), draw(st.just((1, 1)) | pairs(1, 5))
+    size = [draw(st.integers(max(1, 2 * d + 1 - 2 * p), 14)) for d, p in zip(dilation, padding, strict=True)]
+    extent = [conv_extent(*axis) for axis in zip(size, (3, 3), (1, 1), padding, dilation, strict=True)]
     n, dtype = draw(st.integers(1, 2)), draw(DTYPES)
     parameter = draw(parameters(dtype))
     x, weight = values(generator, n, c, *size, dtype=dtype), values(generator, k, c, 3, 3, dtype=parameter)
     bias = values(generator, k, dtype=parameter) if draw(st.booleans()) else None
     residual = values(generator, n, k, *extent, dtype=dtype) if draw(st.booleans()) else None
     fused = draw(activations(k, generator)) | {"algorithm": draw(st.sampled_from(["winograd_2x2", "winograd_4x4"]))}
-    return draw(with_blocks(cases.conv2d(x, weight, bias, residual, padding=padding, **fused)))
+    return draw(with_blocks(cases.conv2d(x, weight, bias, residual, padding=padding, dilation=dilation, **fused)))
 
 
 @st.composite

@@ -150,21 +150,35 @@ def test_blocks_from_mask():
 
 
 @pytest.mark.parametrize("algorithm", ["winograd_2x2", "winograd_4x4"])
-@pytest.mark.parametrize(("c", "k", "block"), [(40, 33, 4), (12, 70, 5), (64, 64, 16)])
-def test_winograd_border_threads_and_other_blocks_change_no_bit(isa, c, k, block, algorithm):
-    conv, x, bias = NativeConv(normal(k, c, 3, 3), padding=1, algorithm=algorithm), normal(2, c, 32, 41), normal(k)
+@pytest.mark.parametrize(
+    ("c", "k", "block", "dilation"),
+    [
+        (40, 33, 4, 1),
+        (12, 70, 5, 1),
+        (64, 64, 16, 1),
+        (40, 33, 8, 2),
+        (12, 20, 11, 3),
+        (64, 40, 16, 4),
+        (20, 16, 4, 12),
+    ],
+)
+def test_winograd_border_threads_and_other_blocks_change_no_bit(isa, c, k, block, dilation, algorithm):
+    conv = NativeConv(normal(k, c, 3, 3), padding=dilation, dilation=dilation, algorithm=algorithm)
+    x, bias = normal(2, c, 32, 41), normal(k)
     every = BlockSet.all(2, -(-32 // block), -(-41 // block), block)
-    everything = conv(with_border(x, 1), plane(2, k, 32, 41, 0)[0], every, border=1, bias=bias)
+    everything = conv(with_border(x, dilation), plane(2, k, 32, 41, 0)[0], every, border=dilation, bias=bias)
     active = checkerboard(2, 32, 41, block)
     where = active.to_mask().repeat_interleave(block, 1).repeat_interleave(block, 2)[:, None, :32, :41]
-    for border in (0, 1, 4):
+    for border in (0, 1, dilation + 3):
         for threads in (1, 2, 5):
             out = conv(with_border(x, border), plane(2, k, 32, 41, 0, CANARY)[0], active, border, threads, bias=bias)
             assert_identical(out, torch.where(where, everything, CANARY))
 
 
 @pytest.mark.parametrize("algorithm", ["winograd_2x2", "winograd_4x4"])
-def test_winograd_without_blocks_is_one_block(isa, algorithm):
-    conv, x = NativeConv(normal(20, 8, 3, 3), padding=1, algorithm=algorithm), with_border(normal(1, 8, 22, 27), 1)
+@pytest.mark.parametrize("dilation", [1, 3, 5])
+def test_winograd_without_blocks_is_one_block(isa, algorithm, dilation):
+    conv = NativeConv(normal(20, 8, 3, 3), padding=dilation, dilation=dilation, algorithm=algorithm)
+    x = with_border(normal(1, 8, 22, 27), 1)
     whole = conv(x, plane(1, 20, 22, 27, 0)[0], BlockSet.all(1, 1, 1, 27), border=1)
     assert_identical(conv(x, plane(1, 20, 22, 27, 0)[0], border=1), whole)

@@ -23,7 +23,9 @@ void check_conv2d(Random &random, int number) {
         conv.in_channels = random.between(1, 40);
         conv.out_channels = random.between(1, 70);
         conv.kernel_h = conv.kernel_w = 3;
-        conv.stride_h = conv.stride_w = conv.dilation_h = conv.dilation_w = 1;
+        conv.stride_h = conv.stride_w = 1;
+        conv.dilation_h = random.between(1, 4);
+        conv.dilation_w = random.between(1, 4);
         conv.algorithm = random.coin() ? SB_WINOGRAD_2X2 : SB_WINOGRAD_4X4;
     }
     conv.pad_mode = conv.transposed || conv.algorithm || random.coin() ? SB_PAD_CONSTANT : random.between(SB_PAD_REFLECT, SB_PAD_CIRCULAR);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -53,21 +54,26 @@ def test_in_place(case):
 
 
 EDGES = {
-    "sums longer than a panel of weights": ((1, 4200, 4, 5), 17, (2, 2)),
-    "several chunks, ragged": ((1, 64, 61, 67), 48, (16, 24)),
-    "few tiles, many units": ((1, 64, 8, 8), 320, (4, 4)),
-    "one tile": ((1, 40, 3, 4), 33, (4, 4)),
-    "many small blocks in a chunk": ((2, 48, 20, 24), 64, (2, 2)),
-    "blocks no multiple of the tile": ((2, 12, 31, 29), 20, (7, 10)),
-    "columns": ((1, 9, 40, 3), 8, (11, 1)),
+    "sums longer than a panel of weights": ((1, 4200, 4, 5), 17, (2, 2), (1, 1)),
+    "several chunks, ragged": ((1, 64, 61, 67), 48, (16, 24), (1, 1)),
+    "few tiles, many units": ((1, 64, 8, 8), 320, (4, 4), (1, 1)),
+    "one tile": ((1, 40, 3, 4), 33, (4, 4), (1, 1)),
+    "many small blocks in a chunk": ((2, 48, 20, 24), 64, (2, 2), (1, 1)),
+    "blocks no multiple of the tile": ((2, 12, 31, 29), 20, (7, 10), (1, 1)),
+    "columns": ((1, 9, 40, 3), 8, (11, 1), (1, 1)),
+    "whole phases": ((1, 40, 32, 48), 33, (8, 16), (2, 4)),
+    "phases of unequal size, several chunks": ((1, 64, 61, 67), 48, (17, 23), (3, 2)),
+    "blocks smaller than the dilation": ((2, 17, 20, 23), 20, (4, 5), (12, 6)),
+    "dilation larger than the frame": ((1, 9, 11, 10), 8, (8, 4), (24, 36)),
 }
 
 
 @pytest.mark.parametrize("algorithm", WINOGRAD)
 @pytest.mark.parametrize("edge", EDGES)
 def test_edges_of_the_kernel(edge, algorithm):
-    shape, k, block = EDGES[edge]
-    case = cases.conv2d(normal(*shape), normal(k, shape[1], 3, 3), normal(k), padding=(1, 1), algorithm=algorithm)
+    shape, k, block, dilation = EDGES[edge]
+    weight, window = normal(k, shape[1], 3, 3), {"padding": dilation, "dilation": dilation}
+    case = cases.conv2d(normal(*shape), weight, normal(k), **window, algorithm=algorithm)
     for active in (case, blocks(case, *block)):
         check_contract(active)
         check_independence(active)
@@ -102,31 +108,34 @@ def test_errors_grow_no_faster_than_the_direct_sum(algorithm, channels):
     assert errors[1] < {"winograd_2x2": 1, "winograd_4x4": 3}[algorithm] * errors[0]
 
 
-def by_tiles(x, weight, algorithm, padding, blocks, out, *, matrices=None, up=0, clip=True, **_):
+def by_tiles(x, weight, algorithm, padding, dilation, blocks, out, *, matrices=None, up=0, clip=True, aside=0, **_):
     """Winograd tile by tile in float32, with faults on demand: other matrices, tiles that start `up` rows above their
-    block, inputs that are not clipped."""
-    m = ALGORITHMS[algorithm]
+    phase, inputs that are not clipped, phases but the first that read `aside` columns to the right."""
+    m, (dy, dx) = ALGORITHMS[algorithm], dilation
     at, g, bt = (matrix.float() for matrix in matrices or winograd.transforms(m))
     u = torch.einsum("fa,kcab,gb->fgck", g, weight, g)
     (height, width), (_, _, h, w) = blocks.block, out.shape
-    x = F.pad(x, (padding[1], padding[1] + m, padding[0] + up, padding[0] + m))
+    x = F.pad(x, (padding[1], padding[1] + m * dx + aside, padding[0] + up * dy, padding[0] + m * dy))
     for n, row, col in blocks.index[: int(blocks.count)].tolist():
         bottom, right = min((row + 1) * height, h), min((col + 1) * width, w)
-        for top in range(row * height - up, bottom, m):
-            for left in range(col * width, right, m):
-                rows, cols = min(m, bottom - top), min(m, right - left)
-                d = x[n, :, top + up : top + up + m + 2, left : left + m + 2]
+        for py, px in itertools.product(range(min(dy, bottom - row * height)), range(min(dx, right - col * width))):
+            y0, x0 = row * height + py, col * width + px
+            source, phase = x[n, :, y0::dy, x0 + (aside if px else 0) :: dx], out[n, :, y0:bottom:dy, x0:right:dx]
+            for top, left in itertools.product(range(-up, phase.shape[1], m), range(0, phase.shape[2], m)):
+                rows, cols = min(m, phase.shape[1] - top), min(m, phase.shape[2] - left)
+                d = source[:, top + up : top + up + m + 2, left : left + m + 2]
                 if clip:
                     d = F.pad(d[:, : rows + 2, : cols + 2], (0, m - cols, 0, m - rows))
                 v = torch.einsum("fa,cab,gb->fgc", bt, d, bt)
                 y = torch.einsum("if,fgk,jg->kij", at, torch.einsum("fgc,fgck->fgk", v, u), at)
-                above = max(row * height - top, 0)
-                out[n, :, top + above : top + rows, left : left + cols] = y[:, above:rows, :cols]
+                above = max(-top, 0)
+                phase[:, top + above : top + rows, left : left + cols] = y[:, above:rows, :cols]
     return out
 
 
-def sample(algorithm: str):
-    return blocks(cases.conv2d(normal(2, 24, 19, 21), normal(16, 24, 3, 3), padding=(1, 1), algorithm=algorithm), 6, 7)
+def sample(algorithm: str, dilation: tuple[int, int]):
+    x, weight = normal(2, 24, 19, 21), normal(16, 24, 3, 3)
+    return blocks(cases.conv2d(x, weight, padding=dilation, dilation=dilation, algorithm=algorithm), 6, 7)
 
 
 def wrong_by(position: int, factor: float):
@@ -141,41 +150,49 @@ def wrong_by(position: int, factor: float):
 
 
 @pytest.mark.parametrize("algorithm", WINOGRAD)
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 3)])
 class TestPlantedFaults:
     """A model of the kernel passes; with a fault it does not."""
 
-    def test_the_model_itself_passes(self, algorithm):
-        check_contract(replace(sample(algorithm), call=by_tiles))
+    def test_the_model_itself_passes(self, algorithm, dilation):
+        check_contract(replace(sample(algorithm, dilation), call=by_tiles))
 
     @pytest.mark.parametrize("position", range(3))
-    def test_a_transform_off_by_a_thousandth(self, algorithm, position):
+    def test_a_transform_off_by_a_thousandth(self, algorithm, dilation, position):
         matrices = wrong_by(position, 1.001)(ALGORITHMS[algorithm])
         with pytest.raises(AssertionError):
-            check_contract(replace(sample(algorithm), call=lambda **a: by_tiles(**a, matrices=matrices)))
+            check_contract(replace(sample(algorithm, dilation), call=lambda **a: by_tiles(**a, matrices=matrices)))
 
-    def test_weights_rounded_to_half_precision(self, algorithm):
+    def test_weights_rounded_to_half_precision(self, algorithm, dilation):
         def call(weight, **rest):
             return by_tiles(weight=weight.half().float(), **rest)
 
         with pytest.raises(AssertionError):
-            check_contract(replace(sample(algorithm), call=call))
+            check_contract(replace(sample(algorithm, dilation), call=call))
 
-    def test_tiles_that_read_beyond_their_block(self, algorithm):
+    def test_tiles_that_read_beyond_their_block(self, algorithm, dilation):
         with pytest.raises(AssertionError):
-            check_contract(replace(sample(algorithm), call=lambda **a: by_tiles(**a, clip=False)))
+            check_contract(replace(sample(algorithm, dilation), call=lambda **a: by_tiles(**a, clip=False)))
 
-    def test_tiles_that_depend_on_the_other_blocks(self, algorithm):
+    def test_tiles_that_depend_on_the_other_blocks(self, algorithm, dilation):
         """Their grid starts one row higher when every block is active."""
 
         def call(blocks, **rest):
             return by_tiles(blocks=blocks, up=int(blocks.to_mask().all()), **rest)
 
         with pytest.raises(AssertionError):
-            check_independence(replace(sample(algorithm), call=call))
+            check_independence(replace(sample(algorithm, dilation), call=call))
 
-    def test_inputs_rounded_to_bfloat16(self, algorithm):
+    def test_inputs_rounded_to_bfloat16(self, algorithm, dilation):
         def call(x, **rest):
             return by_tiles(x=x.bfloat16().float(), **rest)
 
         with pytest.raises(AssertionError):
-            check_contract(replace(sample(algorithm), call=call))
+            check_contract(replace(sample(algorithm, dilation), call=call))
+
+
+@pytest.mark.parametrize("algorithm", WINOGRAD)
+@pytest.mark.parametrize("dilation", [(1, 2), (3, 2)])
+def test_planted_phases_that_read_their_neighbours_pixels(algorithm, dilation):
+    with pytest.raises(AssertionError):
+        check_contract(replace(sample(algorithm, dilation), call=lambda **a: by_tiles(**a, aside=1)))

@@ -12,6 +12,7 @@ from torch import nn
 
 import sparseblock
 from sparseblock import SparseBlockError
+from sparseblock.algorithm import products
 from sparseblock.plan import choice
 from sparseblock.plan.ir import Conv2d
 from sparseblock.testing import assert_identical, winograd_tolerance
@@ -54,6 +55,33 @@ def test_the_fastest_runs_where_it_can(monkeypatch, fastest):
     assert kernels["2"] == ([] if fastest == "direct" else [fastest])
 
 
+@pytest.mark.parametrize(
+    ("dilation", "block_size", "tried"),
+    [
+        (2, 16, ["direct", "winograd_2x2", "winograd_4x4"]),
+        (4, 8, ["direct", "winograd_2x2"]),  # 2 pixels of a phase in a block
+        (12, 16, ["direct"]),
+        (12, 48, ["direct", "winograd_2x2", "winograd_4x4"]),
+    ],
+)
+def test_algorithms_whose_tiles_would_be_empty_are_not_tried(monkeypatch, dilation, block_size, tried):
+    asked = costs(monkeypatch, direct=3e-3, winograd_2x2=2e-3, winograd_4x4=1e-3)
+    conv = nn.Conv2d(32, 32, 3, padding=dilation, dilation=dilation).eval()
+    plan = sparseblock.compile(conv, torch.zeros(1, 32, 96, 96), block_size=block_size)
+    assert [list(shape.candidates) for shape in asked] == ([tried] if len(tried) > 1 else [])
+    left_out = f"blocks of {block_size}x{block_size} at dilation {dilation}x{dilation} leave its tiles empty: "
+    assert sparseblock.explain(plan).count(left_out) == 3 - len(tried)
+
+
+def test_products_of_tiles_by_hand():
+    """F(4x4) on 8 columns: 2 tiles, with dilation 4 four of 2 outputs each."""
+    assert products("winograd_4x4", (4, 8), (1, 1)) == 36 * 1 * 2 / (4 * 8) == 2.25
+    assert products("winograd_4x4", (4, 8), (1, 4)) == 36 * 1 * 4 / (4 * 8)
+    assert products("winograd_2x2", (1, 2), (1, 1)) == 16 / 2
+    assert products("winograd_2x2", (3, 2), (3, 2)) == 16  # every tile has one output
+    assert products("direct", (3, 2), (3, 2)) == 9
+
+
 def test_a_gain_within_the_noise_is_none(monkeypatch):
     costs(monkeypatch, direct=1.05e-3, winograd_2x2=2e-3, winograd_4x4=1e-3)
     plan = compiled()
@@ -85,9 +113,10 @@ def test_one_name_pins_every_convolution_that_it_can_compute():
 
 
 @pytest.mark.parametrize("algorithm", ["winograd_2x2", "winograd_4x4"])
-def test_a_plan_runs_it_on_active_blocks(algorithm):
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_plan_runs_it_on_active_blocks(algorithm, dilation):
     """One layer at a mask: the dense result where active, the previous frame's bits elsewhere."""
-    conv = nn.Conv2d(32, 33, 3, padding=1).eval()
+    conv = nn.Conv2d(32, 33, 3, padding=dilation, dilation=dilation).eval()
     frames = torch.randn(2, 1, 32, 40, 52, generator=torch.Generator().manual_seed(1))
     plan = sparseblock.compile(conv, frames[0], block_size=8, algorithms=algorithm)
     state = plan.new_state()
@@ -98,7 +127,7 @@ def test_a_plan_runs_it_on_active_blocks(algorithm):
     assert_identical(out, before, where=~active)
     # The input is a plane too, of which only the active blocks were refreshed.
     mixed = torch.where(active, frames[1], frames[0]).double()
-    expected = nn.functional.conv2d(mixed, conv.weight.double(), conv.bias.double(), padding=1)
+    expected = nn.functional.conv2d(mixed, conv.weight.double(), conv.bias.double(), 1, dilation, dilation)
     bound = winograd_tolerance(algorithm, mixed, conv.weight.detach(), addends=(conv.bias.detach(),))
     assert_within(torch.where(active, out, 0.0), torch.where(active, expected, 0.0), bound)
 
