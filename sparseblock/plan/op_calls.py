@@ -79,7 +79,7 @@ def on_device(graph: Graph, device: torch.device) -> Graph:
             return device
         if not isinstance(leaf, torch.Tensor):
             return leaf
-        with torch.inference_mode(False):  # whose tensors count no writes: weights of theirs would be packed every frame
+        with torch.inference_mode(False):  # its tensors count no writes: weights of theirs would be packed every frame
             return (leaf.clone() if leaf.is_inference() else leaf).to(device)
 
     nodes = []

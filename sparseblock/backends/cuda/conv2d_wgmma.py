@@ -128,7 +128,7 @@ def _room(name: str) -> int:
     return kernels()[name].shared - _STAGING - _SIGNALS
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _cut(
     sides: tuple[int, int],
     blocks: int,

@@ -56,9 +56,9 @@ def launch(
         grid = max(1, min(work, multiprocessors(device) * line.groups_per_sm))
         function = _loaded(kernel, tuple((name, str(value)) for name, value in defines), index)
         stream = torch.cuda.current_stream().cuda_stream
-        driver = driver()
+        api = driver()
         checked(
-            driver.cuLaunchKernel(
+            api.cuLaunchKernel(
                 function, grid, 1, 1, line.threads, 1, 1, line.shared, stream, ctypes.addressof(addresses), 0
             )
         )
@@ -176,12 +176,12 @@ def _architecture(device: torch.device) -> str:
 
 @functools.cache
 def _loaded(kernel: str, defines: tuple[tuple[str, str], ...], index: int):
-    driver = driver()
+    api = driver()
     code = cubin(kernels()[kernel], defines, architecture(torch.device("cuda", index)))
-    library = checked(driver.cuLibraryLoadData(code, None, None, 0, None, None, 0))
-    loaded = checked(driver.cuLibraryGetKernel(library, kernel.encode()))
+    library = checked(api.cuLibraryLoadData(code, None, None, 0, None, None, 0))
+    loaded = checked(api.cuLibraryGetKernel(library, kernel.encode()))
     shared = kernels()[kernel].shared
     if shared > _DEFAULT_SHARED:
-        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        checked(driver.cuKernelSetAttribute(attribute, shared, loaded, checked(driver.cuDeviceGet(index))))
-    return driver.CUfunction(int(loaded))
+        attribute = api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        checked(api.cuKernelSetAttribute(attribute, shared, loaded, checked(api.cuDeviceGet(index))))
+    return api.CUfunction(int(loaded))
