@@ -28,6 +28,7 @@ constexpr int ROWS = SB_ROWS, COLS = SB_COLS;
 constexpr int WARPGROUP = 128, MULTIPLIERS = SB_THREADS / WARPGROUP - 1, WARPS = MULTIPLIERS * WARPGROUP / WARP;
 constexpr int SQUARE = 64, DOWN = ROWS / SQUARE / MULTIPLIERS; /* rows of one product; as many of them has a warpgroup */
 constexpr int LINE = 128, DEPTH = LINE / sizeof(SB_T), STEP = 32; /* bytes of a row; channels; bytes of a row in one product */
+constexpr int STEPS = SB_STEPS; /* products of a row: fewer than are in it where channels end before */
 constexpr int V = 16 / sizeof(SB_T);
 constexpr int MOST_STAGES = 12;
 constexpr int PASTED = 64, STAGING = 16 * PASTED; /* columns, and sums, of a warp that are stored at a time */
@@ -160,7 +161,7 @@ SB_DEVICE void multiply(Sums &sums, const sb_conv2d &conv, const Share &share, c
                 const Matrix of_rows = matrix(a.stage(of_a) + shift, group_bytes), of_cols = matrix(b.stage(of_b), 8 * LINE);
                 begin_products();
                 SB_UNROLL
-                for (int step = 0; step < LINE / STEP; ++step) /* also where channels have ended: a condition would make products wait */
+                for (int step = 0; step < STEPS; ++step) /* a condition here would make products wait for each other */
                     SB_UNROLL
                     for (int i = 0; i < DOWN; ++i)
                         multiply_add(sums[i], ahead(of_rows, share.square(i) + step * STEP), ahead(of_cols, step * STEP), SB_T());
@@ -199,9 +200,8 @@ SB_DEVICE void store(const Sums &sums, float *staging, const sb_epilogue &epilog
                      const sb_plane &out, bool vector, const Tiles &tiles, int64_t tile, const Share &share) {
     constexpr int LANES = PASTED / V, PARTS = COLS / PASTED; /* that store a row */
     const int lane = lane_index(), warp = thread_index() / WARP % 4, channels = out.c, column = tiles.column(tile);
-    const bool plain = !epilogue.scale && !epilogue.shift && (epilogue.activation == SB_IDENTITY || epilogue.activation == SB_RELU) &&
-                       epilogue.combine == SB_ADD;
-    const bool relu = epilogue.activation == SB_RELU;
+    const bool relu = epilogue.activation == SB_RELU, affine = epilogue.scale || epilogue.shift;
+    const bool plain = (relu || epilogue.activation == SB_IDENTITY) && epilogue.combine == SB_ADD; /* finish() without its choices */
     SB_NO_UNROLL
     for (int turn = 0; turn < DOWN * PARTS; ++turn) {
         warp_barrier(); /* what was there has been stored */
@@ -213,9 +213,13 @@ SB_DEVICE void store(const Sums &sums, float *staging, const sb_epilogue &epilog
         warp_barrier();
         const int c = column + turn % PARTS * PASTED + lane % LANES * V, there = (int)minimum(channels - c, V);
         if (there <= 0) continue;
-        float bias[V];
+        float bias[V], scale[V], shift[V];
         SB_UNROLL
-        for (int k = 0; k < V; ++k) bias[k] = epilogue.bias && k < there ? epilogue.bias[c + k] : 0.0f;
+        for (int k = 0; k < V; ++k) {
+            bias[k] = epilogue.bias && k < there ? epilogue.bias[c + k] : 0.0f;
+            scale[k] = epilogue.scale && k < there ? epilogue.scale[c + k] : 1.0f;
+            shift[k] = epilogue.shift && k < there ? epilogue.shift[c + k] : 0.0f;
+        }
         SB_NO_UNROLL
         for (int row = lane / LANES; row < 16; row += WARP / LANES) {
             int number, y, x;
@@ -234,6 +238,7 @@ SB_DEVICE void store(const Sums &sums, float *staging, const sb_epilogue &epilog
                     float v = sum[k];
                     if (epilogue.bias) v += bias[k];
                     if (combined) v += to_float(values[k]);
+                    if (affine) v = fma(v, scale[k], shift[k]);
                     values[k] = from_float<SB_T>(relu ? at_least(0.0f, v) : v);
                 }
                 store_vector(to, values);

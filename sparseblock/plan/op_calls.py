@@ -39,6 +39,7 @@ class OpCall:
     """One node. It moves no data to or from the device, and waits for nothing.
 
     An epilogue that the op cannot do is a second call, in place: such a value is rounded twice where maps are halves.
+    Convolutions of the cuda backend do every one.
 
     Attributes:
         node: the node.
@@ -50,7 +51,8 @@ class OpCall:
         self.weight_bytes = node.op.weight.nbytes if isinstance(node.op, Conv2d) else 0
         self._block = placement.block if placement.kind == "sparse" else None
         self._shape = graph.values[node.output].shape
-        self._calls = _calls(node, graph, functools.partial(backends.implementation, backend), algorithm)
+        op_of = functools.partial(backends.implementation, backend)
+        self._calls = _calls(node, graph, op_of, algorithm, fuses_affine=backend == "cuda")
 
     def run(self, maps: Maps, active: BlockSet, whole: BlockSet) -> None:
         """Computes the node in the blocks `active`, or, where it does not run sparse, in all.
@@ -79,7 +81,9 @@ def on_device(graph: Graph, device: torch.device) -> Graph:
             return device
         if not isinstance(leaf, torch.Tensor):
             return leaf
-        with torch.inference_mode(False):  # its tensors count no writes: weights of theirs would be packed every frame
+        with torch.inference_mode(
+            False
+        ):  # whose tensors count no writes: weights of theirs would be packed every frame
             return (leaf.clone() if leaf.is_inference() else leaf).to(device)
 
     nodes = []
@@ -99,10 +103,13 @@ Place = tuple[torch.Tensor, torch.Tensor, tuple[int, int], torch.Tensor]  # an o
 Call = Callable[[list[torch.Tensor], Place], None]  # of a node's inputs
 
 
-def _calls(node: Node, graph: Graph, op_of: Callable[[str], Callable[..., None]], algorithm: str) -> list[Call]:
-    """What is called in turn; `algorithm` is of convolutions."""
+def _calls(
+    node: Node, graph: Graph, op_of: Callable[[str], Callable[..., None]], algorithm: str, fuses_affine: bool
+) -> list[Call]:
+    """What is called in turn; `algorithm` is of convolutions, which may take an affine epilogue too."""
     e = node.epilogue
-    if not e.is_affine or isinstance(node.op, (GroupNorm, ChannelNorm)):
+    fuses_affine = fuses_affine and isinstance(node.op, Conv2d) and not node.op.transposed
+    if not e.is_affine or fuses_affine or isinstance(node.op, (GroupNorm, ChannelNorm)):
         return [_call(node, e, graph, op_of, algorithm)]
     if node.residual is None and not isinstance(node.op, Conv2d):
         return [_affine(node, graph, op_of("affine"), in_place=False)]
@@ -182,9 +189,11 @@ def _conv(node: Node, e: Epilogue, graph: Graph, op_of: Callable[[str], Callable
         window = op.stride, op.padding, op.dilation, op.groups
         after = op.padding_mode, algorithm
 
+    affine = {"scale": e.scale, "shift": e.shift} if e.is_affine else {}
+
     def call(inputs: list[torch.Tensor], place: Place) -> None:
         x, residual = (*inputs, None)[:2]
-        run(x, op.weight, op.bias, *place, *window, *_fused(e), residual, e.combine, *after)
+        run(x, op.weight, op.bias, *place, *window, *_fused(e), residual, e.combine, *after, **affine)
 
     return call
 

@@ -18,8 +18,9 @@ ALGORITHMS = ("direct", "tf32")  # a depthwise convolution, which has no use for
 
 def conv2d(
     x, weight, bias, index, count, block, out, stride, padding, dilation, groups,
-    activation, slope, bounds, residual, combine, padding_mode, algorithm,
+    activation, slope, bounds, residual, combine, padding_mode, algorithm, scale=None, shift=None,
 ) -> None:  # fmt: skip
+    """The op; `scale` and `shift`, float32 [c], are of what plans fuse into it: after the residual."""
     if algorithm not in ALGORITHMS:
         known = ", ".join(ALGORITHMS)
         raise SparseBlockError(f"conv2d: algorithm is {algorithm!r}, but the cuda backend has {known} alone")
@@ -28,24 +29,26 @@ def conv2d(
         transposed=0, pad_mode=native.PAD_MODES[padding_mode],
     )  # fmt: skip
     fused = {"activation": activation, "slope": slope, "bounds": bounds, "combine": combine}
+    fused |= {"scale": scale, "shift": shift}
     run(conv, x, weight, bias, index, count, block, out, residual, fused, algorithm)
 
 
 def run(conv, x, weight, bias, index, count, block, out, residual, fused, algorithm="direct") -> None:
     """`conv`, transposed or not, on the planes of these tensors; its weights are rounded to what they store."""
+    epilogue = native.epilogue_of(bias=bias, **fused)
+    if algorithm == "direct" and conv2d_wgmma.can(conv, x):
+        conv2d_wgmma.run(conv, epilogue, x, weight, index, count, block, out, residual)
+        return
     depthwise = conv.groups == conv.in_channels > 1
     packed = kept(
         weight, ("cuda", conv.groups, conv.transposed, x.dtype), lambda: _packed(conv, weight, x.dtype, depthwise)
     )
     conv.packed_weight = packed.data_ptr()
     planes = [native.plane_of(x), native.plane_of(out if residual is None else residual.expand(out.shape))]
-    arguments = [conv, native.epilogue_of(bias=bias, **fused), *planes, c_int32(residual is not None)]
+    arguments = [conv, epilogue, *planes, c_int32(residual is not None)]
     if depthwise:
         whole = conv.in_channels == conv.out_channels
         elementwise(kernel_of("conv2d_depthwise", out), arguments, index, count, block, out, whole)
-    elif algorithm == "direct" and conv2d_wgmma.can(conv, x):
-        vector_out = vector_of(planes[1], native.plane_of(out)) > 1
-        conv2d_wgmma.run(conv, arguments, x, packed, index, count, block, out, vector_out)
     else:
         _tiles(conv, arguments, index, count, block, out, algorithm)
 

@@ -10,11 +10,13 @@ from ctypes import c_int32
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from sparseblock.backends.cpu import native
 from sparseblock.backends.cuda.kernels import SUFFIXES, kernels
-from sparseblock.backends.cuda.launch import architecture, launch, multiprocessors, vector_of
+from sparseblock.backends.cuda.launch import architecture, kernel_of, launch, multiprocessors, vector_of
 from sparseblock.backends.cuda.tensor_map import tensor_map
+from sparseblock.backends.kept import kept
 
 ARCHITECTURE = "sm_90a"
 _SQUARE = 64  # rows of one product
@@ -51,6 +53,7 @@ class Cut:
         width, height: of a unit, output pixels: powers of 2.
         shared: whether one box serves all taps.
         box: its width and height, pixels of x that it has.
+        kernel: without the type that it stores.
         rows, cols: of a tile.
         cost: of a block, cycles.
     """
@@ -59,6 +62,7 @@ class Cut:
     height: int
     shared: bool
     box: tuple[int, int]
+    kernel: str
     rows: int
     cols: int
     cost: float
@@ -72,8 +76,10 @@ class Cut:
     def unit_bytes(self) -> int:
         return -(-self.box[0] * self.box[1] * _LINE // _ALIGNED) * _ALIGNED
 
-    def stages(self, room: int) -> tuple[int, int]:
-        """Of the rings of boxes and of weights, in `room` bytes; fewer than two, if they do not fit."""
+    @property
+    def stages(self) -> tuple[int, int]:
+        """Of the rings of boxes and of weights; fewer than two, if they do not fit."""
+        room = kernels()[f"{self.kernel}_f16"].shared - _STAGING - _SIGNALS
         a, b = self.units * self.unit_bytes, self.cols * _LINE
         of_a = 2 if self.shared else room // (a + b)
         return min(of_a, _MOST_STAGES), min((room - of_a * a) // b, _MOST_STAGES)
@@ -88,50 +94,90 @@ def can(conv: native.Conv2d, x: torch.Tensor) -> bool:
         and not conv.transposed
         and conv.pad_mode == native.PAD_MODES["zeros"]
         and max(conv.stride_h, conv.stride_w) <= _MOST_STEP
-        and vector_of(native.plane_of(x)) > 1
+        and (vector_of(native.plane_of(x)) > 1 or _pitch(conv, x) is not None)
     )
 
 
-def run(conv: native.Conv2d, arguments, x, packed, index, count, block, out, vector_out: bool) -> None:
-    """Launches it. `arguments` are conv, epilogue, plane of x, plane of the residual, and whether there is one."""
+def run(conv: native.Conv2d, epilogue, x, weight, index, count, block, out, residual) -> None:
+    """Launches it; `residual` may be None."""
+    blocks, of_out = native.blocks_of(index, count, block), native.plane_of(out)
+    of_residual = of_out if residual is None else native.plane_of(residual.expand(out.shape))
+    if vector_of(native.plane_of(x)) > 1:
+        packed = kept(weight, ("cuda wgmma", x.dtype), lambda: _packed(weight, x.dtype))
+    else:
+        pitch = _pitch(conv, x)
+        packed = kept(weight, ("cuda windows", pitch, x.dtype), lambda: _packed(_windows(weight, pitch), x.dtype))
+        conv, x = _as_windows(conv, x, blocks, of_out, index.shape[0], block, out, pitch)
     sides = tuple(min(side, size) for side, size in zip(block, out.shape[2:], strict=True))
     window = (conv.kernel_h, conv.kernel_w), (conv.stride_h, conv.stride_w), (conv.dilation_h, conv.dilation_w)
-    cut = _cut(sides, len(index), out.shape[1], *window, multiprocessors(x.device))
-    name = f"conv2d_wgmma_{cut.rows}x{cut.cols}_{SUFFIXES[x.dtype]}"
+    cut = _cut(sides, len(index), conv.in_channels, out.shape[1], *window, multiprocessors(x.device))
+    name = f"{cut.kernel}_{SUFFIXES[x.dtype]}"
     across, down = -(-sides[1] // cut.width), -(-sides[0] // cut.height)
-    box_bytes = cut.box[0] * cut.box[1] * _LINE
     units = Units(
         cut.width.bit_length() - 1, cut.height.bit_length() - 1, across, down, cut.shared, cut.box[0],
-        box_bytes, cut.unit_bytes, *cut.stages(_room(name)),
+        cut.box[0] * cut.box[1] * _LINE, cut.unit_bytes, *cut.stages,
     )  # fmt: skip
     steps = (1, 1) if cut.shared else (conv.stride_w, conv.stride_h)
     n, c, h, w = x.shape
     stride_n, _, stride_y, stride_x = x.stride()
+    taps, channels, pitch = packed.shape
     depth = _LINE // x.element_size()
     maps = (
         tensor_map(x, (c, w, h, n), (stride_x, stride_y, stride_n), (depth, *cut.box, 1), (1, *steps, 1)),
-        tensor_map(packed, *_of_weights(conv, out.shape[1]), (depth, cut.cols, 1, 1), (1, 1, 1, 1)),
+        tensor_map(packed, (c, channels, taps, 1), (pitch, channels * pitch, 0), (depth, cut.cols, 1, 1), (1, 1, 1, 1)),
     )
-    of_conv, epilogue, _, of_residual, combined = arguments
-    tiles = -(-len(index) * across * down // cut.units) * -(-out.shape[1] // cut.cols)
-    rest = [native.blocks_of(index, count, block), native.plane_of(out), c_int32(vector_out)]
-    launch(name, work=tiles, arguments=[of_conv, epilogue, units, *maps, of_residual, combined, *rest], device=x.device)
+    arguments = [conv, epilogue, units, *maps, of_residual, c_int32(residual is not None), blocks, of_out]
+    tiles = -(-len(index) * across * down // cut.units) * -(-channels // cut.cols)
+    vector = c_int32(vector_of(of_residual, of_out) > 1)
+    launch(name, work=tiles, arguments=[*arguments, vector], device=x.device)
 
 
-def _of_weights(conv: native.Conv2d, channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes and strides of weights [taps, out, in], as axes in, out, taps and one more."""
-    taps, tap = conv.kernel_h * conv.kernel_w, channels * conv.in_channels
-    return (conv.in_channels, channels, taps, 1), (conv.in_channels, tap, taps * tap)
+def _packed(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """[taps, k, c], as maps are stored; c with zeros up to a multiple of 16 bytes."""
+    by_tap = weight.detach().permute(2, 3, 0, 1).flatten(0, 1).to(dtype)
+    return F.pad(by_tap, (0, -weight.shape[1] % (16 // dtype.itemsize))).contiguous()
 
 
-def _room(name: str) -> int:
-    return kernels()[name].shared - _STAGING - _SIGNALS
+def _pitch(conv: native.Conv2d, x: torch.Tensor) -> int | None:
+    """How many channels a pixel is given, so that windows of few begin at multiples of 16 bytes; None: has too many."""
+    for pitch in (4, 8):
+        fits = conv.in_channels <= pitch and conv.kernel_w * pitch * x.element_size() <= _LINE
+        if fits and conv.dilation_w == 1 and conv.stride_w * pitch * x.element_size() % 16 == 0:
+            return pitch
+    return None
+
+
+def _windows(weight: torch.Tensor, pitch: int) -> torch.Tensor:
+    """[k, s * pitch, r, 1]: the taps of a line as channels."""
+    k, c, r, s = weight.shape
+    return F.pad(weight.detach().permute(0, 2, 3, 1), (0, pitch - c)).reshape(k, r, s * pitch, 1).transpose(1, 2)
+
+
+def _as_windows(
+    conv: native.Conv2d, x: torch.Tensor, blocks, of_out, capacity: int, block, out: torch.Tensor, pitch: int
+) -> tuple[native.Conv2d, torch.Tensor]:
+    """The convolution of one tap a line, and the map that it reads: every window of a line as a pixel."""
+    n, _, h, _ = x.shape
+    windows = out.shape[3]
+    line = (windows - 1) * conv.stride_w + conv.kernel_w
+    line += line % 2  # lines begin at multiples of 16 bytes
+    packed = torch.empty(n, h, line, pitch, dtype=x.dtype, device=x.device)
+    kernel = kernel_of(f"conv2d_windows_{pitch}", x)
+    arguments = [conv, native.plane_of(x), blocks, of_out, native.plane_of(packed.permute(0, 3, 1, 2))]
+    height, width = (min(side, size) for side, size in zip(block, out.shape[2:], strict=True))
+    area = ((height - 1) * conv.stride_h + conv.dilation_h * (conv.kernel_h - 1) + 1) * (width * conv.stride_w + pitch)
+    launch(kernel, work=capacity * -(-area // kernels()[kernel].threads), arguments=arguments, device=x.device)
+    of_lines = native.Conv2d.from_buffer_copy(conv)
+    of_lines.in_channels, of_lines.kernel_w, of_lines.stride_w, of_lines.pad_w = conv.kernel_w * pitch, 1, 1, 0
+    strides = (h * line * pitch, 1, line * pitch, conv.stride_w * pitch)
+    return of_lines, packed.as_strided((n, conv.kernel_w * pitch, h, windows), strides)
 
 
 @functools.cache
 def _cut(
     sides: tuple[int, int],
     blocks: int,
+    in_channels: int,
     channels: int,
     kernel: tuple[int, int],
     stride: tuple[int, int],
@@ -142,23 +188,31 @@ def _cut(
 
     It depends on how many blocks there could be, not on how many there are. A value's bits depend on no cut.
     """
-    cols = 64 if channels <= 64 else 128
-    cuts = {}
-    for rows in (256, 128):
-        name = f"conv2d_wgmma_{rows}x{cols}_f16"
-        fits = [cut for cut in _cuts(sides, rows, cols, kernel, stride, dilation) if min(cut.stages(_room(name))) >= 2]
-        cuts[rows] = min(fits, key=lambda cut: cut.cost)
-    large = cuts[256]
+    cols, depth = (64, 32) if in_channels <= 32 else (64 if channels <= 64 else 128, 64)
+    large, small = (
+        min(
+            (cut for cut in _cuts(sides, rows, cols, depth, kernel, stride, dilation) if min(cut.stages) >= 2),
+            key=lambda cut: cut.cost,
+        )
+        for rows in (256, 128)
+    )
     units = -(-sides[0] // large.height) * -(-sides[1] // large.width)
     tiles = -(-blocks * units // large.units) * -(-channels // cols)
-    return large if 10 * tiles >= 9 * groups else cuts[128]
+    return large if 10 * tiles >= 9 * groups else small
 
 
 def _cuts(
-    sides: Sequence[int], rows: int, cols: int, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    sides: Sequence[int],
+    rows: int,
+    cols: int,
+    depth: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
 ) -> list[Cut]:
     taps = kernel[0] * kernel[1]
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    name = f"conv2d_wgmma_{rows}x{cols}x{depth}"
     powers = [2**i for i in range(9)]
     cuts = []
     for (width, height), shared in itertools.product(itertools.product(powers, powers), (False, True)):
@@ -175,5 +229,6 @@ def _cuts(
         copied = box[0] * box[1] * (1 if shared else taps)
         cost = units * max(area * taps * _PRODUCT * cols / 128, copied * _COPY)
         # Of cuts that cost the same, the one of fewest and squarest units.
-        cuts.append(Cut(width, height, shared, box, rows, cols, cost + 1e-3 * units + 1e-6 * abs(width - height)))
+        cost += 1e-3 * units + 1e-6 * abs(width - height)
+        cuts.append(Cut(width, height, shared, box, name, rows, cols, cost))
     return cuts

@@ -56,9 +56,9 @@ def launch(
         grid = max(1, min(work, multiprocessors(device) * line.groups_per_sm))
         function = _loaded(kernel, tuple((name, str(value)) for name, value in defines), index)
         stream = torch.cuda.current_stream().cuda_stream
-        api = driver()
+        cu = driver()
         checked(
-            api.cuLaunchKernel(
+            cu.cuLaunchKernel(
                 function, grid, 1, 1, line.threads, 1, 1, line.shared, stream, ctypes.addressof(addresses), 0
             )
         )
@@ -176,12 +176,12 @@ def _architecture(device: torch.device) -> str:
 
 @functools.cache
 def _loaded(kernel: str, defines: tuple[tuple[str, str], ...], index: int):
-    api = driver()
+    cu = driver()
     code = cubin(kernels()[kernel], defines, architecture(torch.device("cuda", index)))
-    library = checked(api.cuLibraryLoadData(code, None, None, 0, None, None, 0))
-    loaded = checked(api.cuLibraryGetKernel(library, kernel.encode()))
+    library = checked(cu.cuLibraryLoadData(code, None, None, 0, None, None, 0))
+    loaded = checked(cu.cuLibraryGetKernel(library, kernel.encode()))
     shared = kernels()[kernel].shared
     if shared > _DEFAULT_SHARED:
-        attribute = api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        checked(api.cuKernelSetAttribute(attribute, shared, loaded, checked(api.cuDeviceGet(index))))
-    return api.CUfunction(int(loaded))
+        attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        checked(cu.cuKernelSetAttribute(attribute, shared, loaded, checked(cu.cuDeviceGet(index))))
+    return cu.CUfunction(int(loaded))
