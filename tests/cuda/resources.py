@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def table(logs: dict[tuple[str, str], str]) -> str:
         "",
         f"What {compiler._compiler()} makes of `csrc/cuda/kernels.txt`, written by `python tests/cuda/resources.py`.",
         "No kernel spills a register or has a stack, on any of the three: `tests/cuda/test_compile.py` checks that.",
-        "Nothing here was measured on a GPU.",
+        "Hopper's own are for sm_90a alone. Times are in `bench/results/gpu.json`, not here.",
         "",
         "| kernel | threads | groups per multiprocessor | shared memory, bytes | "
         + " | ".join(f"registers, {arch}" for arch in ARCHITECTURES)
@@ -40,15 +41,23 @@ def table(logs: dict[tuple[str, str], str]) -> str:
         "|" + "---|" * (4 + len(ARCHITECTURES)),
     ]
     for name, kernel in kernels().items():
-        used = " | ".join(str(registers(logs[name, arch])) for arch in ARCHITECTURES)
+        used = " | ".join(str(registers(log)) if (log := logs.get((name, arch))) else "-" for arch in ARCHITECTURES)
         lines.append(f"| `{name}` | {kernel.threads} | {kernel.groups_per_sm} | {kernel.shared} | {used} |")
     return "\n".join(lines) + "\n"
 
 
-def rows(document: str) -> dict[str, list[int]]:
-    """The table's numbers by kernel."""
+def rows(document: str) -> dict[str, list[int | None]]:
+    """The table's numbers by kernel; None for an architecture that it is not for."""
     found = re.findall(r"^\| `(\w+)` \| (.*) \|$", document, re.MULTILINE)
-    return {name: [int(number) for number in numbers.split(" | ")] for name, numbers in found}
+    return {
+        name: [None if number == "-" else int(number) for number in numbers.split(" | ")] for name, numbers in found
+    }
+
+
+def compiled_for() -> list[tuple[str, str]]:
+    """Every kernel with every architecture that it is for."""
+    pairs = itertools.product(kernels().values(), ARCHITECTURES)
+    return [(kernel.name, arch) for kernel, arch in pairs if kernel.architecture in (None, arch)]
 
 
 def log_of(kernel: Kernel, arch: str) -> str:
@@ -56,6 +65,4 @@ def log_of(kernel: Kernel, arch: str) -> str:
 
 
 if __name__ == "__main__":
-    TABLE.write_text(
-        table({(name, arch): log_of(kernels()[name], arch) for name in kernels() for arch in ARCHITECTURES})
-    )
+    TABLE.write_text(table({(name, arch): log_of(kernels()[name], arch) for name, arch in compiled_for()}))
