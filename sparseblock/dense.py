@@ -2,12 +2,15 @@
 
 A policy that decides which blocks to run has maps of a few thousand pixels: there, what an operator of torch costs to
 call is many times what it costs to compute.
+
+Single numbers that come out are Python's on the cpu backend. On every other they are tensors [] of the device: nothing
+waits for them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -27,8 +30,7 @@ def area_mean(x: torch.Tensor, window: int, rows: int, cols: int) -> tuple[torch
         rows, cols: of the result, at least h / window and w / window.
 
     Returns:
-        ([n, c, rows, cols], contiguous; whether it is finite, on a GPU's backend as a bool tensor [] of the device,
-        for which nothing waits).
+        ([n, c, rows, cols], contiguous; whether it is finite).
 
     Raises:
         SparseBlockError: x is no map of a dtype that the backend computes in, or the result is too small.
@@ -49,14 +51,14 @@ def area_mean(x: torch.Tensor, window: int, rows: int, cols: int) -> tuple[torch
     return out, backends.implementation(backend, "area_mean")(x.detach(), window, out)
 
 
-def channel_moments(x: torch.Tensor) -> tuple[list[float], list[float]]:
+def channel_moments(x: torch.Tensor) -> tuple[list[float] | torch.Tensor, list[float] | torch.Tensor]:
     """Mean and variance (without Bessel's correction) of every channel.
 
     Args:
         x: float32 (float64 too on the reference backend) [1, c, h, w]. Not differentiable.
 
     Returns:
-        (means [c], variances [c]), as numbers: on a GPU this waits for the device.
+        (means [c], variances [c]): lists of numbers on the cpu backend, else tensors.
 
     Raises:
         SparseBlockError: x is no such map.
@@ -69,7 +71,7 @@ def channel_moments(x: torch.Tensor) -> tuple[list[float], list[float]]:
     return backends.implementation(backend, "channel_moments")(x.detach())
 
 
-def picture_distance(a: torch.Tensor, b: torch.Tensor, most: float) -> float:
+def picture_distance(a: torch.Tensor, b: torch.Tensor, most: float) -> float | torch.Tensor:
     """The mean over the pixels of min(|a - b|^2 / e, most), where e is the mean over the pixels of |a|^2 + |b|^2.
 
     From both pictures each channel's mean is taken off before. 0 for the same picture or another exposure of it, about
@@ -80,7 +82,7 @@ def picture_distance(a: torch.Tensor, b: torch.Tensor, most: float) -> float:
         most: what a pixel counts for at most.
 
     Returns:
-        A number, 0 where both pictures are flat: on a GPU this waits for the device.
+        A number, 0 where both pictures are flat.
 
     Raises:
         SparseBlockError: a and b are no two such maps of one size.
@@ -144,16 +146,16 @@ def policy_inputs(
     active: torch.Tensor,
     age: torch.Tensor,
     *,
-    mean: Sequence[float],
-    deviation: Sequence[float],
-    level: float | None,
+    mean: Sequence[float] | torch.Tensor,
+    deviation: Sequence[float] | torch.Tensor,
+    level: float | torch.Tensor,
     momentum: float,
     logarithms: bool,
-) -> tuple[torch.Tensor, torch.Tensor, float]:
+) -> tuple[torch.Tensor, torch.Tensor, float | torch.Tensor]:
     """What a policy network reads before it decides which of rows x cols blocks run.
 
     Frame and executed are read as (x - mean) / deviation. With d = mean over the channels of |frame - executed|,
-    level' = momentum * level + (1 - momentum) * mean(d) (or mean(d) where there is no level yet), s(x) =
+    level' = momentum * level + (1 - momentum) * mean(d) (or mean(d) where level is NaN), s(x) =
     log(x + 0.1) / 2 and r = d / (level' + 0.001):
 
         pixels  = frame, executed, s(r), p - 0.5 (or features - 0.5), active - 0.5, each enlarged to the frame's size
@@ -169,7 +171,7 @@ def policy_inputs(
         active: bool [rows, cols]: the blocks that ran in the last frame.
         age: int64 [rows, cols]: frames since each ran.
         mean, deviation: [c]: by which both pictures are standardised.
-        level: a running mean of d; None where there is none.
+        level: a running mean of d; NaN where there is none yet.
         momentum: of `level`; 1 keeps it.
         logarithms: whether features are log-probabilities over k classes, at least two.
 
@@ -184,7 +186,7 @@ def policy_inputs(
         >>> active, age = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.int64)
         >>> pixels, summary, level = sparseblock.dense.policy_inputs(
         ...     frame, executed, features, active, age, mean=[0.5] * 3, deviation=[0.3] * 3,
-        ...     level=None, momentum=0.99, logarithms=False,
+        ...     level=float("nan"), momentum=0.99, logarithms=False,
         ... )
         >>> pixels.shape, summary.shape
         (torch.Size([16, 24, 13]), torch.Size([3, 2, 3]))
@@ -212,19 +214,12 @@ def policy_inputs(
     pixels = frame.new_empty(*frame.shape[2:], 2 * frame.shape[1] + 1 + features.shape[1] + 1)
     summary = frame.new_empty(3 + logarithms, rows, cols)
     frame, executed, features = (x.detach() for x in (frame, executed, features))
+    if backend != "cpu":
+        mean, deviation, level = (
+            torch.as_tensor(x, dtype=frame.dtype, device=frame.device) for x in (mean, deviation, level)
+        )
     level = backends.implementation(backend, op)(
-        frame,
-        executed,
-        mean,
-        deviation,
-        features,
-        active,
-        age,
-        math.nan if level is None else level,
-        momentum,
-        logarithms,
-        pixels,
-        summary,
+        frame, executed, mean, deviation, features, active, age, level, momentum, logarithms, pixels, summary
     )
     return pixels, summary, level
 
@@ -235,7 +230,7 @@ POLICY_KERNEL, POLICY_LAYERS = 4, 3
 
 def policy_logits(
     parameters: torch.Tensor, pixels: torch.Tensor, summary: torch.Tensor, widths: Sequence[int], bound: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, Any]:
     """A policy network: one number a block, within (-bound, bound).
 
     x = relu(conv2d(x)) three times, with kernels of 4x4, stride 2 and padding 1, brings the 8x8 pixels of a block down
@@ -264,7 +259,7 @@ def policy_logits_backward(
     pixels: torch.Tensor,
     summary: torch.Tensor,
     logits: torch.Tensor,
-    maps: torch.Tensor,
+    maps: Any,
     widths: Sequence[int],
     bound: float,
 ) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import math
 
 import pytest
 import torch
@@ -87,34 +88,44 @@ def test_a_number_that_is_not_finite_shows_wherever_it_is(device):
 EPS = torch.finfo(torch.float32).eps
 
 
-@given(st.integers(1, 4), SIDES, SIDES)
-def test_channel_moments(c, h, w):
-    x = torch.randn(1, c, h, w)
-    moments = dense.channel_moments(x)
-    with sparseblock.backend("reference"):
-        expected = dense.channel_moments(x.double())
-    for actual, value in zip(moments, expected, strict=True):  # sums are taken in double: the result is rounded
-        assert actual == pytest.approx(value, rel=EPS, abs=EPS**2)
+def test_channel_moments(device):
+    @given(st.integers(1, 4), SIDES, SIDES)
+    def check(c, h, w):
+        x = torch.randn(1, c, h, w)
+        moments = dense.channel_moments(x.to(device))
+        expected = _reference(dense.channel_moments, x)
+        for actual, value in zip(moments, expected, strict=True):  # sums are taken in double: the result is rounded
+            assert list(map(float, actual)) == pytest.approx(value.tolist(), rel=EPS, abs=EPS**2)
+
+    check()
 
 
-@given(st.integers(1, 4), SIDES, SIDES, st.sampled_from([0.5, 2.0]), st.floats(-2, 2))
-def test_picture_distance(c, h, w, most, exposure):
-    a, b = torch.randn(2, 1, c, h, w)
-    b = b + exposure
-    distance = dense.picture_distance(a, b, most)
-    with sparseblock.backend("reference"):
-        expected = dense.picture_distance(a.double(), b.double(), most)
-    # A pixel's |a - b|^2 is a sum over the channels of squares of rounded differences, in units of their mean.
-    assert distance == pytest.approx(expected, rel=0, abs=(c + 8) * EPS * (1 + abs(exposure)) * 8 * h * w * c)
-    assert dense.picture_distance(a, a, most) == 0
+def test_picture_distance(device):
+    @given(st.integers(1, 4), SIDES, SIDES, st.sampled_from([0.5, 2.0]), st.floats(-2, 2))
+    def check(c, h, w, most, exposure):
+        a, b = torch.randn(2, 1, c, h, w)
+        b = b + exposure
+        distance = float(dense.picture_distance(a.to(device), b.to(device), most))
+        expected = float(_reference(dense.picture_distance, a, b, most))
+        # A pixel's |a - b|^2 is a sum over the channels of squares of rounded differences, in units of their mean.
+        assert distance == pytest.approx(expected, rel=0, abs=(c + 8) * EPS * (1 + abs(exposure)) * 8 * h * w * c)
+        assert dense.picture_distance(a.to(device), a.to(device), most) == 0
+
+    check()
 
 
-@given(st.integers(1, 20), SIDES, SIDES, st.randoms(use_true_random=False), LAYOUTS)
-def test_samples_are_copies(c, h, w, random, layout):
-    x = torch.randn(1, c, h, w)
-    ys, xs = ([random.randrange(size) for _ in range(random.randrange(1, 30))] for size in (h, w))
-    samples = dense.sample(_strided(x, layout), torch.tensor(ys), torch.tensor(xs))
-    assert torch.equal(samples, x[:, :, ys][..., xs])
+def test_samples_are_copies(device):
+    @given(st.integers(1, 20), SIDES, SIDES, st.randoms(use_true_random=False), LAYOUTS)
+    def check(c, h, w, random, layout):
+        x = torch.randn(1, c, h, w)
+        ys, xs = (
+            torch.tensor([random.randrange(size) for _ in range(random.randrange(1, 30))], device=device)
+            for size in (h, w)
+        )
+        samples = dense.sample(_strided(x.to(device), layout), ys, xs)
+        assert torch.equal(samples.cpu(), x[:, :, ys.cpu()][..., xs.cpu()])
+
+    check()
 
 
 @st.composite
@@ -132,28 +143,33 @@ def inputs(draw):
     features = _strided(features.log_softmax(1) if logarithms else features, draw(LAYOUTS))
     active = torch.rand(rows, cols, generator=generator) < 0.5
     age = torch.randint(0, 100, (rows, cols), generator=generator)
-    level = draw(st.sampled_from([None, 0.5]))
+    level = draw(st.sampled_from([math.nan, 0.5]))
     scale = {"mean": [0.25] * c, "deviation": [0.5, 2.0, 1.0, 4.0][:c]}
     options = {"level": level, "momentum": draw(st.sampled_from([0.9, 1.0])), "logarithms": logarithms, **scale}
     return normal(c, side), normal(c, side), features, active, age, options
 
 
-def _check_inputs(case) -> None:
+def _check_inputs(case, device: torch.device) -> None:
     *tensors, active, age, options = case
-    pixels, summary, level = dense.policy_inputs(*tensors, active, age, **options)
-    with sparseblock.backend("reference"):
-        expected = dense.policy_inputs(*(x.double() for x in tensors), active, age, **options)
+    given = (x.to(device) for x in (*tensors, active, age))
+    pixels, summary, level = dense.policy_inputs(*given, **options)
+    expected = _reference(dense.policy_inputs, *tensors, **options, active=active, age=age)
     # A logarithm or exponential of a sum over the channels, the classes and a block, at the most: each term is rounded,
     # log(x + 0.1) / 2 has a slope of at most 5 and an entropy one of at most 1 for each of its terms.
     terms = tensors[0].shape[1] + tensors[2].shape[1] + 64 + 16
     for actual, value in zip((pixels, summary), expected, strict=False):
-        torch.testing.assert_close(actual.double(), value, rtol=0, atol=terms * EPS * (1 + value.abs().max().item()))
-    assert abs(level - expected[2]) <= terms * EPS * expected[2]
+        torch.testing.assert_close(
+            actual.cpu().double(), value, rtol=0, atol=terms * EPS * (1 + value.abs().max().item())
+        )
+    assert abs(level - float(expected[2])) <= terms * EPS * float(expected[2])
 
 
-@given(inputs())
-def test_policy_inputs(case):
-    _check_inputs(case)
+def test_policy_inputs(device):
+    @given(inputs())
+    def check(case):
+        _check_inputs(case, device)
+
+    check()
 
 
 @pytest.mark.parametrize("number", [5, 6, 9])  # active, age, logarithms
@@ -171,11 +187,12 @@ def test_a_fault_in_what_the_policy_reads_is_caught(monkeypatch, number):
     features = torch.randn(1, 5, 4, 6).log_softmax(1)
     frames = torch.randn(2, 1, 3, 16, 24)
     scale = {"mean": [0.0] * 3, "deviation": [1.0] * 3}
-    options = {"level": None, "momentum": 0.9, "logarithms": True, **scale}
+    options = {"level": math.nan, "momentum": 0.9, "logarithms": True, **scale}
     with pytest.raises(AssertionError):
-        _check_inputs((*frames, features, torch.rand(2, 3) < 0.5, torch.randint(0, 9, (2, 3)), options))
+        _check_inputs((*frames, features, torch.rand(2, 3) < 0.5, torch.randint(0, 9, (2, 3)), options), CPU)
 
 
+CPU = torch.device("cpu")
 WIDE = 2.0**30  # a bound so far away that the hyperbolic tangent's slope is 1
 
 
@@ -212,23 +229,30 @@ def _policy_formula(parameters, pixels, summary, widths, bound):
     return bound * torch.tanh((F.conv2d(maps[None], take(1, len(maps), 1, 1), take(1))[0, 0]) / bound)
 
 
-def _check_policy(case, backend: str = "cpu") -> None:
+def _check_policy(case, dtype: torch.dtype = torch.float32, device: torch.device = CPU) -> None:
     (parameters, pixels, summary, widths, bound), grad = case
     leaf = parameters.double().requires_grad_()
     expected = _policy_formula(leaf, pixels.double(), summary.double(), widths, bound)
-    dtype = torch.float32 if backend == "cpu" else torch.float64
-    given, grad = [x.to(dtype) for x in (parameters, pixels, summary)], grad.to(dtype)
-    with sparseblock.backend(backend):
-        logits, maps = dense.policy_logits(*given, widths, bound)
-        gradient = dense.policy_logits_backward(grad, *given, logits, maps, widths, bound)
-    torch.testing.assert_close(logits.double(), expected.detach(), rtol=2 * EPS, atol=0)  # of the tangent alone
+    *given, of_logits = (x.to(device, dtype) for x in (parameters, pixels, summary, grad))
+    logits, maps = dense.policy_logits(*given, widths, bound)
+    gradient = dense.policy_logits_backward(of_logits, *given, logits, maps, widths, bound).cpu()
+    torch.testing.assert_close(logits.cpu().double(), expected.detach(), rtol=2 * EPS, atol=0)  # of the tangent alone
     exact = torch.autograd.grad(expected, leaf, grad.double())[0]
     assert_matches(gradient.round().float(), exact.round().float(), 0.0)  # whole, but for a slope in float64
 
 
-@given(policies(), st.sampled_from(["cpu", "reference"]))
-def test_policy_logits_and_gradients_are_the_formulas(case, backend):
-    _check_policy(case, backend)
+def test_policy_logits_and_gradients_are_the_formulas(device):
+    @given(policies())
+    def check(case):
+        _check_policy(case, device=device)
+
+    check()
+
+
+@given(policies())
+def test_the_references_policy_logits_and_gradients_are_the_formulas(case):
+    with sparseblock.backend("reference"):
+        _check_policy(case, torch.float64)
 
 
 def _sizes():
@@ -290,7 +314,7 @@ def test_logits_are_bounded_and_so_is_their_gradient():
                 torch.zeros(1, 1, dtype=torch.int64),
                 mean=[0.0] * 3,
                 deviation=[1.0] * 3,
-                level=None,
+                level=math.nan,
                 momentum=0.9,
                 logarithms=False,
             ),

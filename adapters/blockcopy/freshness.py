@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from blockcopy.numbers import HOST, Number, Numbers
+from blockcopy.reward import running_mean
 from blockcopy.view import spread
 from sparseblock.dense import picture_distance
 
@@ -26,23 +28,27 @@ class SceneCut:
     another. A cut sets the level: what follows it within a few frames is the same cut.
     """
 
+    lasting = ("previous", "level")
+
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self.reset()
+        self.begin(HOST)
 
-    def __call__(self, small: torch.Tensor) -> bool:
+    def begin(self, numbers: Numbers) -> None:
+        """Before the first frame of a stream."""
+        self._numbers = numbers
+        self.previous: torch.Tensor | None = None
+        self.level = numbers.of(0.0)
+
+    def __call__(self, small: torch.Tensor) -> Number:
         """Whether `small`, float [1, c, y, x], starts another scene than the frame of the last call."""
-        previous, self._previous = self._previous, small
+        previous, self.previous = self.previous, small
         if previous is None:
             return False
         distance = picture_distance(small, previous, PIXEL_LIMIT)
-        cut = distance > self.threshold and distance > CUT_JUMP * self._level
-        self._level = distance if cut else LEVEL_MOMENTUM * self._level + (1 - LEVEL_MOMENTUM) * distance
+        cut = (distance > self.threshold) & (distance > CUT_JUMP * self.level)
+        self.level = self._numbers.where(cut, distance, running_mean(self.level, distance, LEVEL_MOMENTUM))
         return cut
-
-    def reset(self) -> None:
-        self._previous: torch.Tensor | None = None
-        self._level = 0.0
 
 
 def age_limits(rows: int, cols: int, max_age: int) -> torch.Tensor:

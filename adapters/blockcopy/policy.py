@@ -6,8 +6,14 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+from blockcopy.numbers import HOST, Numbers
+
+Lasting = tuple[tuple[object, str], ...]
+"""Attributes, each as an object and the attribute's name."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class Context:
             policies that do not ask for them.
         active: bool [rows, cols], the blocks of the previous frame.
         age: int64 [rows, cols], frames since the block was executed: 0 when the previous frame did.
-        mean, deviation: [c], by which frames are standardised (see Standardise).
+        mean, deviation: [c], by which frames are standardised (see Standardise): lists of numbers.
     """
 
     frame: torch.Tensor
@@ -29,8 +35,8 @@ class Context:
     output: torch.Tensor | None
     active: torch.Tensor
     age: torch.Tensor
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    mean: Any
+    deviation: Any
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -40,7 +46,8 @@ class Context:
     @functools.cached_property
     def change(self) -> torch.Tensor:
         """Mean over the channels of |frame - executed|, both standardised, [rows * 8, cols * 8]."""
-        return ((self.frame - self.executed).abs()[0] / torch.tensor(self.deviation)[:, None, None]).mean(0)
+        deviation = torch.as_tensor(self.deviation, dtype=self.frame.dtype, device=self.frame.device)
+        return ((self.frame - self.executed).abs()[0] / deviation[:, None, None]).mean(0)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,11 @@ class Outcome:
 
 
 class Policy(ABC):
-    """Chooses blocks. Sees only frames on which there is a choice: first frames and scene cuts pass it by.
+    """Chooses blocks. First frames pass it by; of frames whose blocks are all forced it learns nothing.
+
+    For every other frame `next_frame`, `decide` and `observe` are called in this order. The last two compute with
+    tensors and with the stream's numbers, and change nothing but what `lasting` names: where the frame does not count,
+    as at a scene cut, that is put back; and on a device frames of one `kind` run again as they were recorded.
 
     Attributes:
         needs_output: whether `Context.output` and `Outcome.gain` are asked for.
@@ -76,25 +87,46 @@ class Policy(ABC):
         self.seed = seed
         self.frozen = False
 
-    @abstractmethod
-    def decide(self, context: Context) -> torch.Tensor:
-        """The blocks to execute, bool [rows, cols]."""
+    def begin(self, frame: torch.Tensor, output: torch.Tensor | None, numbers: Numbers = HOST) -> None:  # noqa: B027
+        """Sees the first frame of a stream and its output, as in `Context`, before any other frame.
 
-    def begin(self, frame: torch.Tensor, output: torch.Tensor | None) -> None:  # noqa: B027
-        """Sees the first frame of a stream and its output, as in `Context`. Does nothing by default.
+        Args:
+            numbers: of the stream, which decide where it computes.
 
         Raises:
             SparseBlockError: what was loaded is of another network or task.
         """
 
+    def next_frame(self) -> None:  # noqa: B027
+        """Counts a frame. Does nothing by default."""
+
+    @abstractmethod
+    def decide(self, context: Context) -> torch.Tensor:
+        """The blocks to execute, bool [rows, cols]."""
+
     def observe(self, outcome: Outcome) -> None:  # noqa: B027
         """Learns from what came of the last decision. Does nothing by default."""
+
+    @property
+    def kind(self) -> Any:
+        """What is different from frame to frame in what `decide` and `observe` call. None: anything may be."""
+        return None
+
+    @property
+    def lasting(self) -> Lasting:
+        """The attributes that last from frame to frame, from the stream's first frame on: numbers and tensors."""
+        return ()
+
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        """What `decide` draws from."""
+        return ()
 
     def reset(self) -> None:  # noqa: B027
         """Forgets the stream, not what was learned. Does nothing by default."""
 
     def state_dict(self) -> dict:
-        """What was learned, of plain numbers and tensors."""
+        """What was learned, of plain numbers and tensors on the host."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:

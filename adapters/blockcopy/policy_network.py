@@ -5,12 +5,13 @@ After Verelst and Tuytelaars, ICCV 2021, section 3.1; what differs and why: docs
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from blockcopy.information_gain import Task
+from blockcopy.numbers import Number
 from blockcopy.policy import Context
 from blockcopy.view import PIXELS
 from sparseblock import dense
@@ -32,34 +33,38 @@ class PolicyNetwork:
         frame_channels: c of the frame.
         output_channels: k' of the remembered output (see Task.features).
         summaries: numbers a block in the summary.
+        device: where it computes; its initial values are the same on any.
 
     Attributes:
         parameters: all of them, float32 and flat.
-        summary: those of the linear part, as a view.
-        named: every one by its name and in its shape, as views.
+        summaries: as given.
     """
 
-    def __init__(self, frame_channels: int, output_channels: int, summaries: int) -> None:
+    def __init__(
+        self, frame_channels: int, output_channels: int, summaries: int, device: torch.device | str = "cpu"
+    ) -> None:
         channels = (2 * frame_channels + 1 + output_channels + 1, *WIDTHS)
         convs = [nn.Conv2d(c, k, 4) for c, k in zip(channels, WIDTHS, strict=False)]  # for their initial values
         initial: dict[str, torch.Tensor] = {}
         for layer, conv in enumerate(convs):
             initial |= {f"body.{layer}.weight": conv.weight.detach(), f"body.{layer}.bias": conv.bias.detach()}
         initial |= {"value.weight": torch.zeros(WIDTHS[-1])}
-        linear = {"summary.weight": torch.zeros(summaries), "summary.bias": torch.zeros(1)}
-        sizes = [value.numel() for value in (initial | linear).values()]
-        self.parameters = torch.cat([value.flatten() for value in (initial | linear).values()])
-        self.summary = self.parameters[sum(sizes[:-2]) :]
-        views = zip((initial | linear).items(), self.parameters.split(sizes), strict=True)
-        self.named = {name: view.view(value.shape) for (name, value), view in views}
+        initial |= {"summary.weight": torch.zeros(summaries), "summary.bias": torch.zeros(1)}
+        self._shapes = {name: value.shape for name, value in initial.items()}
+        self.summaries = summaries
+        self.parameters = torch.cat([value.flatten() for value in initial.values()]).to(device)
 
-    def __call__(self, pixels: torch.Tensor, summary: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    @property
+    def named(self) -> dict[str, torch.Tensor]:
+        """Every parameter by its name and in its shape, as views."""
+        parts = self.parameters.split([shape.numel() for shape in self._shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+
+    def __call__(self, pixels: torch.Tensor, summary: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """(logits [rows, cols] of what `inputs` makes; what `gradient` wants to know besides)."""
         return dense.policy_logits(self.parameters, pixels, summary, WIDTHS, LOGIT_BOUND)
 
-    def gradient(
-        self, grad: torch.Tensor, pixels: torch.Tensor, summary: torch.Tensor, *seen: torch.Tensor
-    ) -> torch.Tensor:
+    def gradient(self, grad: torch.Tensor, pixels: torch.Tensor, summary: torch.Tensor, *seen: Any) -> torch.Tensor:
         """That of the parameters, flat, given that of the logits, [rows, cols], and what the call gave."""
         return dense.policy_logits_backward(grad, self.parameters, pixels, summary, *seen, WIDTHS, LOGIT_BOUND)
 
@@ -68,11 +73,11 @@ class PolicyNetwork:
         side, total = PIXELS, 0
         for layer in range(len(WIDTHS)):
             side //= 2
-            total += side * side * self.named[f"body.{layer}.weight"].numel()
-        return rows * cols * (total + math.prod(self.named["value.weight"].shape) + len(self.summary) - 1)
+            total += side * side * self._shapes[f"body.{layer}.weight"].numel()
+        return rows * cols * (total + WIDTHS[-1] + self.summaries)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        return {name: value.clone() for name, value in self.named.items()}
+        return {name: value.cpu().clone() for name, value in self.named.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Takes the parameters of another network of the same sizes.
@@ -92,15 +97,13 @@ def summaries(task: Task) -> int:
     return 3 + task.logarithms
 
 
-def inputs(
-    context: Context, task: Task, level: float | None, momentum: float
-) -> tuple[torch.Tensor, torch.Tensor, float]:
+def inputs(context: Context, task: Task, level: Number, momentum: float) -> tuple[torch.Tensor, torch.Tensor, Number]:
     """What the network reads: (pixels, summary, level).
 
     Args:
         context: what is known before the decision.
         task: how the previous output is read.
-        level: the running mean of |frame - last executed|, by which changes are scaled; None where there is none yet.
+        level: the running mean of |frame - last executed|, by which changes are scaled; UNKNOWN at first.
         momentum: of the level.
     """
     return dense.policy_inputs(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
 
 import torch
+
+from blockcopy.numbers import HOST, UNKNOWN, Number, Numbers, known
 
 MOMENTUM = 0.9
 """m of the moving average M_t (BlockCopy, section 3.2), and of the other running means here."""
@@ -14,7 +15,7 @@ LEVEL_LIMIT = 60.0
 """Bound of TargetControl.level, in logits: what the centred logits, within 48 of 0, can ask for and 12 more."""
 
 
-def cost_reward(share: float, target: float) -> float:
+def cost_reward(share: Number, target: float) -> Number:
     """R_c = -(M_t - target) |M_t - target|: positive below the target, negative above (BlockCopy, equation 6)."""
     return -(share - target) * abs(share - target)
 
@@ -35,15 +36,19 @@ def policy_gradient(
     return -of_log_pi * torch.where(executed, reward, -reward) * chosen / logits.numel()
 
 
+def running_mean(mean: Number, value: Number, momentum: float = MOMENTUM) -> Number:
+    return momentum * mean + (1 - momentum) * value
+
+
 class MovingShare:
     """M_t, the moving average of the executed share. It starts at the target and is not shown frames forced dense."""
 
-    def __init__(self, target: float) -> None:
+    def __init__(self, target: float, numbers: Numbers = HOST) -> None:
         self.target = target
-        self.value = target
+        self.value = numbers.of(target)
 
-    def update(self, share: float) -> None:
-        self.value = MOMENTUM * self.value + (1 - MOMENTUM) * share
+    def update(self, share: Number) -> None:
+        self.value = running_mean(self.value, share)
 
 
 class TargetControl:
@@ -53,25 +58,33 @@ class TargetControl:
     (level_0 - level_T) / (gain * T): with a bounded level the miss goes to zero as 1/T.
     """
 
-    def __init__(self, target: float, gain: float = 4.0) -> None:
+    def __init__(self, target: float, gain: float = 4.0, numbers: Numbers = HOST) -> None:
         self.target = target
         self.gain = gain
+        self._numbers = numbers
         safe = min(max(target, 1e-3), 1 - 1e-3)
-        self.level = math.log(safe / (1 - safe))
+        self.level = numbers.of(math.log(safe / (1 - safe)))
 
-    def update(self, share: float) -> None:
-        self.level = min(max(self.level - self.gain * (share - self.target), -LEVEL_LIMIT), LEVEL_LIMIT)
+    def begin(self, numbers: Numbers) -> None:
+        """Goes on with other numbers."""
+        self._numbers, self.level = numbers, numbers.of(float(self.level))
+
+    def update(self, share: Number) -> None:
+        self.level = self._numbers.clamp(self.level - self.gain * (share - self.target), -LEVEL_LIMIT, LEVEL_LIMIT)
 
 
 class Centre:
     """Running mean of all logits of a frame. What drifts in common is taken off, so the level need not run after it."""
 
-    def __init__(self) -> None:
-        self.value: float | None = None
+    def __init__(self, numbers: Numbers = HOST) -> None:
+        self._numbers = numbers
+        self.value = numbers.of(UNKNOWN)
 
-    def update(self, logits: torch.Tensor) -> None:
-        mean = statistics.fmean(logits.flatten().tolist())
-        self.value = mean if self.value is None else MOMENTUM * self.value + (1 - MOMENTUM) * mean
+    def update(self, logits: torch.Tensor, learn: bool) -> None:
+        """Takes in a frame's logits; without `learn` only those of the first."""
+        mean = self._numbers.total(lambda logit: logit, logits) / logits.numel()
+        seen = running_mean(self.value, mean) if learn else self.value
+        self.value = self._numbers.where(known(self.value), seen, mean)
 
 
 class GainScale:
@@ -82,35 +95,35 @@ class GainScale:
     leaves how many are executed to TargetControl.
     """
 
-    def __init__(self) -> None:
-        self.scale = 0.0
-        self._sum = 0.0
-        self._weight = 0.0
+    def __init__(self, numbers: Numbers = HOST) -> None:
+        self._numbers = numbers
+        self.scale, self.sum, self.weight = (numbers.of(0.0) for _ in range(3))
 
     @property
-    def baseline(self) -> float:
-        return self._sum / self._weight if self._weight else 0.0
+    def baseline(self) -> Number:
+        return self._numbers.ratio(self.sum, self.weight)
 
-    def update(self, gain: torch.Tensor, probability: torch.Tensor) -> None:
-        """Takes in the gains and probabilities, both float [n], of the blocks that the policy chose to execute.
+    def update(self, gain: torch.Tensor, probability: torch.Tensor, chosen: torch.Tensor) -> None:
+        """Takes in the gains and probabilities of blocks; `chosen`, bool: those that the policy chose to execute.
 
-        In plain numbers: there are few, and an operator of torch would take longer than the sum.
+        Without any, all stays as it is.
         """
-        gains, weights = gain.tolist(), [1 - p for p in probability.tolist()]
-        if not gains:
-            return
-        mean = statistics.fmean(gains)
-        self.scale = MOMENTUM * self.scale + (1 - MOMENTUM) * mean if self._weight else mean
-        weighted = sum(weight * g for weight, g in zip(weights, gains, strict=True)) / (self.scale or 1.0)
-        self._sum = MOMENTUM * self._sum + (weighted if self.scale > 0 else 0.0)
-        self._weight = MOMENTUM * self._weight + sum(weights)
+        numbers, maps = self._numbers, (gain, probability, chosen)
+        count = numbers.total(lambda c: c, chosen)
+        mean = numbers.ratio(numbers.total(lambda g, c: c * g, gain, chosen), count)
+        weight = numbers.total(lambda p, c: c * (1 - p), probability, chosen)
+        weighted = numbers.total(lambda g, p, c: c * (1 - p) * g, *maps)
+        scale = numbers.where(self.weight > 0, running_mean(self.scale, mean), mean)
+        new = scale, MOMENTUM * self.sum + numbers.ratio(weighted, scale), MOMENTUM * self.weight + weight
+        old = self.scale, self.sum, self.weight
+        self.scale, self.sum, self.weight = (numbers.where(count > 0, x, y) for x, y in zip(new, old, strict=True))
 
     def scaled(self, gain: torch.Tensor) -> torch.Tensor:
         """Gain in units of the running mean; all zero as long as nothing was ever gained."""
-        return gain / self.scale if self.scale > 0 else torch.zeros_like(gain)
+        return gain * self._numbers.ratio(self._numbers.of(1.0), self.scale)
 
     def state_dict(self) -> dict[str, float]:
-        return {"scale": self.scale, "sum": self._sum, "weight": self._weight}
+        return {name: float(getattr(self, name)) for name in ("scale", "sum", "weight")}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self.scale, self._sum, self._weight = state["scale"], state["sum"], state["weight"]
+        self.scale, self.sum, self.weight = (self._numbers.of(state[name]) for name in ("scale", "sum", "weight"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from blockcopy.policy import Outcome
+from blockcopy.numbers import HOST, UNKNOWN, Numbers, plain
+from blockcopy.policy import Lasting, Outcome
 from blockcopy.policy_file import number
 from blockcopy.policy_network import PolicyNetwork
 from blockcopy.reward import Centre, GainScale, MovingShare, TargetControl, cost_reward, policy_gradient
@@ -59,21 +61,23 @@ class RMSprop:
     MOMENTUM, EPSILON = 0.99, 1e-8
 
     def __init__(self, network: PolicyNetwork, training: Training) -> None:
-        self._parameters = network.parameters
+        self._network = network
         self._rates = torch.full_like(network.parameters, training.lr)
-        self._rates[-len(network.summary) :] = training.summary_lr
+        self._rates[-network.summaries - 1 :] = training.summary_lr
         self._decay = training.weight_decay
         self.square_average = torch.zeros_like(network.parameters)
 
     def step(self, gradient: torch.Tensor) -> None:
         """One update; `gradient` is used up."""
-        gradient.add_(self._parameters, alpha=self._decay)
-        self.square_average.mul_(self.MOMENTUM).addcmul_(gradient, gradient, value=1 - self.MOMENTUM)
+        parameters = self._network.parameters
+        gradient.add_(parameters, alpha=self._decay)
+        average = self.square_average * self.MOMENTUM
+        self.square_average = average.addcmul_(gradient, gradient, value=1 - self.MOMENTUM)
         scale = self.square_average.sqrt().add_(self.EPSILON)
-        self._parameters.addcdiv_(gradient.mul_(self._rates), scale, value=-1)
+        self._network.parameters = torch.addcdiv(parameters, gradient.mul_(self._rates), scale, value=-1)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        return {"square_average": self.square_average}
+        return {"square_average": self.square_average.cpu()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Raises ValueError where the state is of another network."""
@@ -83,18 +87,30 @@ class RMSprop:
 
 
 class Trainer:
-    """Holds everything that changes while the policy learns: network, optimizer, running means, level."""
+    """Holds everything that changes while the policy learns: network, optimizer, running means, level.
 
-    def __init__(self, network: PolicyNetwork, target: float, training: Training) -> None:
+    Attributes:
+        frames: frames that came while it learned, forced ones too; the host counts them, so that it knows which train.
+    """
+
+    def __init__(self, network: PolicyNetwork, target: float, training: Training, numbers: Numbers = HOST) -> None:
         self.network = network
         self.training = training
-        self.share = MovingShare(target)
-        self.control = TargetControl(target)
-        self.centre = Centre()
-        self.gains = GainScale()
+        self._numbers = numbers
+        self.share = MovingShare(target, numbers)
+        self.control = TargetControl(target, numbers=numbers)
+        self.centre = Centre(numbers)
+        self.gains = GainScale(numbers)
         self.frames = 0
-        self._seen: tuple[torch.Tensor, ...] = ()  # of the frame that trains: what the network read and gave
+        self._seen: tuple[Any, ...] = ()  # of the frame that trains: what the network read and gave
         self.optimizer = RMSprop(network, training)
+
+    @property
+    def lasting(self) -> Lasting:
+        """See Policy.lasting."""
+        gains = ((self.gains, name) for name in ("scale", "sum", "weight"))
+        averages = (self.share, "value"), (self.control, "level"), (self.centre, "value"), *gains
+        return *averages, (self.network, "parameters"), (self.optimizer, "square_average")
 
     @property
     def balanced(self) -> bool:
@@ -102,8 +118,8 @@ class Trainer:
 
     @property
     def due(self) -> bool:
-        """Whether the frame that comes next trains."""
-        return (self.frames + 1) % self.training.interval == 0
+        """Whether the frame trains."""
+        return self.frames % self.training.interval == 0
 
     def logits(self, pixels: torch.Tensor, summary: torch.Tensor, learn: bool) -> torch.Tensor:
         """The network's logits, centred, plus the level that keeps the target: [rows, cols].
@@ -115,33 +131,27 @@ class Trainer:
             self._seen = (pixels, summary, logits, maps)
         if not self.balanced:
             return logits
-        if learn or self.centre.value is None:
-            self.centre.update(logits)
+        self.centre.update(logits, learn)
         return logits + (self.control.level - self.centre.value)
 
-    def observe(self, logits: torch.Tensor, outcome: Outcome) -> bool:
-        """Takes in the outcome of a frame; updates the network where the frame was due. Returns whether it did."""
-        due = self.due
-        self.frames += 1
-        share = int(outcome.executed.count_nonzero()) / outcome.executed.numel()
+    def observe(self, logits: torch.Tensor, outcome: Outcome) -> None:
+        """Takes in the outcome of a frame; updates the network where the frame is due."""
+        executed = outcome.executed
+        share = self._numbers.total(lambda ran: ran, executed) / executed.numel()
         self.share.update(share)
-        if due:
-            self._update(logits, outcome)
+        if self.due:
+            reward = self.reward(outcome.gain(), logits.sigmoid(), outcome)
+            grad = policy_gradient(logits, executed, reward, ~outcome.forced)
+            self.optimizer.step(self.network.gradient(grad, *self._seen))
+            self._seen = ()
         self.control.update(share)
-        return due
-
-    def _update(self, logits: torch.Tensor, outcome: Outcome) -> None:
-        reward = self.reward(outcome.gain(), logits.sigmoid(), outcome)
-        grad = policy_gradient(logits, outcome.executed, reward, ~outcome.forced)
-        self.optimizer.step(self.network.gradient(grad, *self._seen))
 
     def reward(self, gain: torch.Tensor, probability: torch.Tensor, outcome: Outcome) -> torch.Tensor:
         """R_b, float [rows, cols], of the information gains and the probabilities of execution, both [rows, cols]."""
         cost = self.training.gamma * cost_reward(self.share.value, self.share.target)
         if not self.balanced:
             return gain + cost
-        chosen = outcome.executed & ~outcome.forced
-        self.gains.update(gain[chosen], probability[chosen])
+        self.gains.update(gain, probability, outcome.executed & ~outcome.forced)
         advantage = self.gains.scaled(gain) - self.gains.baseline
         return torch.where(outcome.executed, advantage, advantage.new_zeros(())) + cost
 
@@ -149,9 +159,9 @@ class Trainer:
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "share": self.share.value,
-            "level": self.control.level,
-            "centre": self.centre.value,
+            "share": plain(self.share.value),
+            "level": plain(self.control.level),
+            "centre": plain(self.centre.value),
             "gains": self.gains.state_dict(),
             "frames": self.frames,
         }
@@ -159,8 +169,9 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.share.value = number(state["share"], "share")
-        self.control.level = number(state["level"], "level")
-        self.centre.value = None if state["centre"] is None else number(state["centre"], "centre")
+        of = self._numbers.of
+        self.share.value = of(number(state["share"], "share"))
+        self.control.level = of(number(state["level"], "level"))
+        self.centre.value = of(UNKNOWN if state["centre"] is None else number(state["centre"], "centre"))
         self.gains.load_state_dict({name: number(value, name) for name, value in state["gains"].items()})
         self.frames = int(number(state["frames"], "frames"))

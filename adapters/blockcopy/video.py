@@ -15,17 +15,22 @@ from torch import nn
 
 import sparseblock
 from blockcopy import policies, policy_file
+from blockcopy.device import Notice, Recorded, Stopwatch
 from blockcopy.freshness import SceneCut, age_limits
 from blockcopy.information_gain import task_named
+from blockcopy.memory import DeviceMemory, Memory
+from blockcopy.numbers import HOST, DeviceNumbers
 from blockcopy.policy import Context, Outcome
 from blockcopy.trainer import Training
 from blockcopy.view import PolicyView, Standardise, where_blocks
 from sparseblock import BlockGrid, SparseBlockError
 from sparseblock.dense import channel_moments
+from sparseblock.plan import DevicePlan
 
 FIRST_FRAME = "first frame"
 SCENE_CUT = "scene cut"
 POLICY = "policy"
+NOT_FINITE = "not finite"
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,14 @@ class FrameStats:
 
     Attributes:
         frame: number of the frame since the start or the last reset.
-        reason: "first frame" or "scene cut", where every block runs; otherwise "policy".
+        reason: "first frame" or "scene cut", where every block runs; otherwise "policy", or, on a device, "not finite",
+            where none does.
         active_fraction: share of blocks that ran.
         aged: blocks that ran only because of their age.
         macs: multiply-adds of the network.
         policy_macs: multiply-adds of the policy, its training included.
         policy_ms: checking and shrinking the frame, looking for a scene cut, deciding.
-        network_ms: the network.
+        network_ms: the network. On a device all of the frame, which is one recording; the other two are 0 there.
         train_ms: reading the output, reward and update.
     """
 
@@ -75,8 +81,6 @@ class BlockCopy:
 
     Attributes:
         plan: the sparseblock Plan; None before the first frame.
-        active: bool [rows, cols], the blocks that the last frame ran; None before the first frame.
-        stats: FrameStats of the last frame; None before the first frame.
 
     Raises:
         SparseBlockError: an argument is out of its range or a name is unknown.
@@ -134,15 +138,13 @@ class BlockCopy:
         self._make_policy = partial(policies.make, policy, self.target, seed, self.task, training)
         self.policy = self._make_policy()
         self.plan: sparseblock.Plan | None = None
-        self.active: torch.Tensor | None = None
-        self.stats: FrameStats | None = None
         self._frame = 0
+        self._stats: FrameStats | None = None
         self._cut = SceneCut(scene_cut) if scene_cut is not None and self.policy.refreshes else None
         self._standardise = Standardise()
-        # Of the stream, per block: the small pixels when it was last executed, frames since, features of the output.
-        self._executed: torch.Tensor | None = None
-        self._age: torch.Tensor | None = None
-        self._features: torch.Tensor | None = None
+        # What lasts from frame to frame: of the policy, and of the stream.
+        self._learned: Memory | None = None
+        self._stream: Memory | None = None
 
     # Training needs ordinary tensors, whatever mode the caller is in.
     @torch.inference_mode(False)
@@ -150,8 +152,10 @@ class BlockCopy:
     def __call__(self, frame: torch.Tensor) -> torch.Tensor:
         """Runs the next frame of the stream.
 
+        On a device no frame but the first makes the host wait; `active` stays there, and reading `stats` waits.
+
         Args:
-            frame: float32 [1, c, h, w], any strides; every frame of a stream has the same shape.
+            frame: float32 [1, c, h, w], any strides, where the model is; every frame of a stream has the same shape.
 
         Returns:
             What the model returns for the frame, with every block as it was when it was last executed: a view of the
@@ -159,54 +163,42 @@ class BlockCopy:
 
         Raises:
             SparseBlockError: the frame is of another shape or type, or holds NaN or infinity. The stream stays as it
-            was.
+            was. On a device a frame with NaN or infinity runs no block and changes nothing, and the first call that
+            learns of it raises, before it runs its own frame.
         """
         self._check(frame)
-        view = self._view if self.plan else PolicyView(BlockGrid(*frame.shape[-2:], self.block_size))
-        start = time.perf_counter()
-        with _one_thread():
-            small, finite = view.frame(frame)
-            if not finite:
-                raise SparseBlockError(
-                    f"BlockCopy: frame {self._frame} holds NaN or infinity; the cache would keep it; "
-                    "drop the frame or repair it"
-                )
-            reason = self._reason(small)
-            chosen = self._decide(small, reason, view.grid)
-            aged = self._due(chosen)
-            mask = chosen | aged
-        decided = time.perf_counter()
-        if self.plan is None:
-            self._make_plan(frame, view)
-        begun = time.perf_counter()
-        out = self.plan(frame, mask[None], self._state)
-        ran = time.perf_counter()
-        with _one_thread():
-            self._learn(small, out, mask, aged, reason)
-            self._remember(small, mask)
-        learned = time.perf_counter()
-        self.stats = FrameStats(
-            frame=self._frame,
-            reason=reason,
-            active_fraction=mask.float().mean().item(),
-            aged=int(aged.sum()),
-            macs=self.plan.dense_macs + int(self.plan.block_macs[mask].sum()),
-            policy_macs=self.policy.macs if reason == POLICY else 0,
-            policy_ms=(decided - start) * 1e3,
-            network_ms=(ran - begun) * 1e3,
-            train_ms=(learned - ran) * 1e3,
-        )
+        if self._frame == 0:
+            out = self._first(frame)
+        elif self._on_host:
+            out = self._next(frame)
+        else:
+            self._raise_for_bad_frames()
+            self.policy.next_frame()
+            self._watch.start()
+            out = self._recorded(frame, self.policy)
+            self._watch.stop()
+            self._notice.send(self._bad)
+        self._stats = None
         self._frame += 1
         return out
+
+    @property
+    def active(self) -> torch.Tensor | None:
+        """bool [rows, cols], the blocks that the last frame ran; None before the first frame."""
+        return None if self._frame == 0 else self._numbers.where(self._finite, self._active, self._none)
+
+    @property
+    def stats(self) -> FrameStats | None:
+        """FrameStats of the last frame; None before the first frame. On a device it is read there now."""
+        if self._stats is None and self._frame > 0:
+            self._stats = self._read_stats()
+        return self._stats
 
     def reset(self) -> None:
         """Ends the stream: the next frame is a first frame, of the same shape. What the policy learned stays."""
         self._frame = 0
-        self.active = self.stats = None
-        self._executed = self._age = self._features = None
+        self._stats = None
         self.policy.reset()
-        if self._cut is not None:
-            self._cut.reset()
         if self.plan is not None:
             self._state.reset()
 
@@ -252,6 +244,9 @@ class BlockCopy:
                 f"({type(error).__name__}); give what BlockCopy.state_dict gave or BlockCopy.save wrote"
             ) from error
         self.policy, self._standardise = policy, standardise
+        self._learned = None
+        if self.plan is not None:
+            self._recorded.forget()
         self.reset()
 
     def save(self, path: str | Path) -> None:
@@ -284,53 +279,160 @@ class BlockCopy:
                 f"BlockCopy: frame is {list(frame.shape)} but the stream's first was {list(self._shape)}; "
                 "a stream keeps its size; make a BlockCopy for the new one"
             )
+        if self.plan is not None and frame.device != self._all.device:
+            raise SparseBlockError(
+                f"BlockCopy: frame is on {frame.device} but the stream is on {self._all.device}; move it there"
+            )
 
     def _make_plan(self, frame: torch.Tensor, view: PolicyView) -> None:
         # A copy, since a frame that was made in inference mode cannot be traced.
         plan = sparseblock.compile(self.model, frame.clone(), block_size=self.block_size)
+        device, rows, cols = frame.device, plan.grid.rows, plan.grid.cols
+        self._on_host = not isinstance(plan, DevicePlan)
+        self._numbers = HOST if self._on_host else DeviceNumbers(device)
+        self._memory = Memory if self._on_host else DeviceMemory
+        self._recorded, self._watch, self._notice = Recorded(self._next, device), Stopwatch(device), Notice(device)
+        self._limits = None if self.max_age is None else age_limits(rows, cols, self.max_age).to(device)
+        self._all = torch.ones(rows, cols, dtype=torch.bool, device=device)
+        self._none = torch.zeros_like(self._all)
+        self._reads_whole = not self._on_host and any(node.placement == "dense" for node in plan.report().nodes)
         self._state = plan.new_state()
-        self._limits = None if self.max_age is None else age_limits(plan.grid.rows, plan.grid.cols, self.max_age)
         self._shape, self._view, self.plan = frame.shape, view, plan
 
-    def _reason(self, small: torch.Tensor) -> str:
-        cut = self._cut is not None and self._cut(small)
-        return FIRST_FRAME if self._frame == 0 else SCENE_CUT if cut else POLICY
+    def _first(self, frame: torch.Tensor) -> torch.Tensor:
+        """The first frame of a stream: all blocks. On a device it waits."""
+        start = time.perf_counter()
+        view = self._view if self.plan else PolicyView(BlockGrid(*frame.shape[-2:], self.block_size))
+        with _one_thread():
+            small, finite = view.frame(frame)
+            if not finite:
+                raise self._not_finite()
+        decided = time.perf_counter()
+        if self.plan is None:
+            self._make_plan(frame, view)
+        begun = time.perf_counter()
+        out = self.plan(frame, None, self._state)
+        ran = time.perf_counter()
+        with _one_thread():
+            self._begin(small, out)
+        self._times = decided - start, ran - begun, time.perf_counter() - ran
+        return out
 
-    def _decide(self, small: torch.Tensor, reason: str, grid: BlockGrid) -> torch.Tensor:
-        """The blocks to execute, bool [rows, cols]."""
-        if reason != POLICY:
-            return torch.ones(grid.rows, grid.cols, dtype=torch.bool)
-        scale = tuple(self._standardise.mean), tuple(self._standardise.deviation)
-        return self.policy.decide(Context(small, self._executed, self._features, self.active, self._age, *scale))
+    def _begin(self, small: torch.Tensor, out: torch.Tensor) -> None:
+        """Makes what lasts, as it is after the first frame."""
+        numbers, cut, standardise = self._numbers, self._cut, self._standardise
+        self._features = self.task.features(self._view.output(out)) if self.policy.needs_output else None
+        standardise.begin(small, numbers)
+        self.policy.begin(small, self._features, numbers)
+        if cut is not None:
+            cut.begin(numbers)
+            cut(small)
+        if not self.policy.frozen or standardise.mean is None:
+            standardise.update(*channel_moments(small))
+        self._executed, self._active = small, self._all
+        self._age = torch.zeros_like(self._all, dtype=torch.int64)
+        self._aged, self._finite, self._is_cut = self._none, numbers.flag(True), numbers.flag(False)
+        self._bad = numbers.of(0.0)
+        if self._learned is None:
+            self._learned = self._memory(self.policy.lasting)
+            parts = [(self, ["_executed", "_active", "_age"]), (standardise, standardise.lasting)]
+            parts += [] if self._features is None else [(self, ["_features"])]
+            parts += [] if cut is None else [(cut, cut.lasting)]
+            self._stream = self._memory(tuple((part, name) for part, names in parts for name in names))
+            self._seen = self._memory(tuple((self, name) for name in ("_aged", "_finite", "_is_cut", "_bad")))
+        else:
+            for memory in (self._learned, self._stream, self._seen):
+                memory.fill()
+
+    def _next(self, frame: torch.Tensor) -> torch.Tensor:
+        """A frame of which the policy chooses the blocks. On a device it decides nothing on the host."""
+        numbers = self._numbers
+        start = time.perf_counter()
+        with _one_thread():
+            small, finite = self._view.frame(frame)
+            if self._on_host:
+                if not finite:
+                    raise self._not_finite()
+                self.policy.next_frame()
+            self._learned.open()
+            cut = numbers.flag(False) if self._cut is None else self._cut(small)
+            chosen = numbers.where(cut, self._all, self.policy.decide(self._context(small)))
+            aged = self._due(chosen)
+            mask = numbers.where(finite, chosen | aged, self._none)
+        decided = time.perf_counter()
+        if self._reads_whole:
+            frame = torch.where(finite, frame, frame.new_zeros(()))
+        out = self.plan(frame, mask[None], self._state)
+        ran = time.perf_counter()
+        with _one_thread():
+            self._learn(out, mask, aged)
+            self._learned.close(numbers.where(cut, numbers.flag(False), finite))
+            self._remember(small, mask)
+            self._stream.close(finite)
+            self._aged, self._finite, self._is_cut = aged, finite, cut
+            self._bad = self._bad + numbers.negated(finite)
+            self._seen.close(numbers.flag(True))
+        self._times = decided - start, ran - decided, time.perf_counter() - ran
+        return out
+
+    def _context(self, small: torch.Tensor) -> Context:
+        scale = self._standardise.mean, self._standardise.deviation
+        return Context(small, self._executed, self._features, self._active, self._age, *scale)
 
     def _due(self, chosen: torch.Tensor) -> torch.Tensor:
         """The blocks that were not chosen but have reached their maximum age, bool [rows, cols]."""
-        if self._frame == 0 or self._limits is None or not self.policy.refreshes:
-            return torch.zeros_like(chosen)
+        if self._limits is None or not self.policy.refreshes:
+            return self._none
         return (self._age >= self._limits) & ~chosen
 
-    def _learn(
-        self, small: torch.Tensor, out: torch.Tensor, mask: torch.Tensor, aged: torch.Tensor, reason: str
-    ) -> None:
-        """Shows the policy the first frame, or what came of its decision."""
+    def _learn(self, out: torch.Tensor, mask: torch.Tensor, aged: torch.Tensor) -> None:
+        """Shows the policy what came of its decision."""
         before = self._features
         if self.policy.needs_output:
             self._features = self.task.features(self._view.output(out))
-        if reason == FIRST_FRAME:
-            self._standardise.check(small)
-            self.policy.begin(small, self._features)
-        if reason == POLICY:
-            gain = lambda: self.task.gain(before, self._features, tuple(mask.shape))  # noqa: E731
-            self.policy.observe(Outcome(mask, aged, gain))
+        gain = lambda: self.task.gain(before, self._features, tuple(mask.shape))  # noqa: E731
+        self.policy.observe(Outcome(mask, aged, gain))
 
     def _remember(self, small: torch.Tensor, mask: torch.Tensor) -> None:
         """Brings up to date what the next decision looks back on."""
-        first = self._frame == 0
-        self._executed = small if first else where_blocks(mask, small, self._executed)
-        self._age = torch.zeros(mask.shape, dtype=torch.int64) if first else (self._age + 1).masked_fill(mask, 0)
-        self.active = mask
-        if not self.policy.frozen or self._standardise.mean is None:
+        self._executed = where_blocks(mask, small, self._executed)
+        self._age = (self._age + 1).masked_fill(mask, 0)
+        self._active = mask
+        if not self.policy.frozen:
             self._standardise.update(*channel_moments(small))
+
+    def _read_stats(self) -> FrameStats:
+        active, finite = self.active.cpu(), bool(self._finite)
+        forced = SCENE_CUT if self._is_cut else POLICY
+        times = self._times if self._on_host or self._frame == 1 else (0.0, self._watch.read() / 1e3, 0.0)
+        policy_ms, network_ms, train_ms = (1e3 * seconds for seconds in times)
+        return FrameStats(
+            frame=self._frame - 1,
+            reason=FIRST_FRAME if self._frame == 1 else forced if finite else NOT_FINITE,
+            active_fraction=active.float().mean().item(),
+            aged=int((self._aged.cpu() & active).sum()),
+            macs=self.plan.dense_macs + int(self.plan.block_macs[active].sum()),
+            policy_macs=self.policy.macs if self._frame > 1 else 0,
+            policy_ms=policy_ms,
+            network_ms=network_ms,
+            train_ms=train_ms,
+        )
+
+    def _not_finite(self) -> SparseBlockError:
+        return SparseBlockError(
+            f"BlockCopy: frame {self._frame} holds NaN or infinity; the cache would keep it; "
+            "drop the frame or repair it"
+        )
+
+    def _raise_for_bad_frames(self) -> None:
+        bad = self._notice.read()
+        if bad:
+            self._bad.zero_()
+            self._notice.send(self._bad)
+            raise SparseBlockError(
+                f"BlockCopy: of the frames before frame {self._frame}, {bad} held NaN or infinity and ran no block; "
+                "drop such frames or repair them"
+            )
 
 
 @contextmanager

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
+from blockcopy.numbers import HOST, Number, Numbers
 from blockcopy.policy_file import number
+from blockcopy.reward import running_mean
 from sparseblock import BlockGrid, SparseBlockError
 from sparseblock.dense import area_mean, sample
 
@@ -35,7 +38,7 @@ class PolicyView:
         self._fit = math.gcd(grid.block_size, PIXELS)
         self._rasters: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}  # where samples of a map lie
 
-    def frame(self, frame: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    def frame(self, frame: torch.Tensor) -> tuple[torch.Tensor, Number]:
         """Area averages of a frame [1, c, h, w], [1, c, rows * 8, cols * 8], and whether the frame is finite.
 
         Every pixel enters exactly one average. Past the frame, in partial blocks, the nearest average is repeated.
@@ -81,29 +84,47 @@ class Standardise:
     So the policy sees the same numbers whether the network takes [0, 1], [0, 255] or anything else.
 
     Attributes:
-        mean, variance: [c]; None before the first frame.
+        mean, variance: [c], lists of numbers; None before the first frame.
     """
 
-    def __init__(self) -> None:
-        self.mean: list[float] | None = None
-        self.variance: list[float] | None = None
+    lasting = ("mean", "variance")
 
-    def update(self, mean: list[float], variance: list[float]) -> None:
+    def __init__(self) -> None:
+        self._numbers = HOST
+        self.mean: Any = None
+        self.variance: Any = None
+
+    def begin(self, small: torch.Tensor, numbers: Numbers) -> None:
+        """Before the first frame of a stream.
+
+        Raises:
+            SparseBlockError: what was loaded is of frames with another number of channels.
+        """
+        self._numbers = numbers
+        if self.mean is not None:
+            if len(self.mean) != small.shape[1]:
+                raise SparseBlockError(
+                    f"BlockCopy: the saved policy is of frames with {len(self.mean)} channels but this one has "
+                    f"{small.shape[1]}; load a policy that was saved with the same network"
+                )
+            self.mean, self.variance = numbers.listed(self.mean), numbers.listed(self.variance)
+
+    def update(self, mean: Any, variance: Any) -> None:
         """Takes in the moments of one frame's channels."""
         if self.mean is None:
             self.mean, self.variance = mean, variance
         else:
-            self.mean = [MOMENTUM * old + (1 - MOMENTUM) * new for old, new in zip(self.mean, mean, strict=True)]
-            pairs = zip(self.variance, variance, strict=True)
-            self.variance = [MOMENTUM * old + (1 - MOMENTUM) * new for old, new in pairs]
+            self.mean = self._numbers.each(_moment, self.mean, mean)
+            self.variance = self._numbers.each(_moment, self.variance, variance)
 
     @property
-    def deviation(self) -> list[float]:
+    def deviation(self) -> Any:
         """What frames, less their mean, are divided by: [c]."""
-        return [math.sqrt(variance) if variance > 0 else 1.0 for variance in self.variance]
+        numbers = self._numbers
+        return numbers.each(lambda v: numbers.sqrt(numbers.where(v > 0, v, numbers.of(1.0))), self.variance)
 
     def state_dict(self) -> dict:
-        return {"mean": self.mean, "variance": self.variance}
+        return {name: None if self.mean is None else list(map(float, getattr(self, name))) for name in self.lasting}
 
     def load_state_dict(self, state: dict) -> None:
         mean, variance = state["mean"], state["variance"]
@@ -113,13 +134,14 @@ class Standardise:
             mean, variance = ([number(value, "standardise") for value in moment] for moment in (mean, variance))
         self.mean, self.variance = mean, variance
 
-    def check(self, small: torch.Tensor) -> None:
-        """Raise SparseBlockError where what was loaded is of frames with another number of channels."""
-        if self.mean is not None and len(self.mean) != small.shape[1]:
-            raise SparseBlockError(
-                f"BlockCopy: the saved policy is of frames with {len(self.mean)} channels but this one has "
-                f"{small.shape[1]}; load a policy that was saved with the same network"
-            )
+
+def _moment(old: Number, new: Number) -> Number:
+    return running_mean(old, new, MOMENTUM)
+
+
+def grid_of(small: torch.Tensor) -> tuple[int, int]:
+    """(rows, cols) of a small frame [1, c, rows * 8, cols * 8]."""
+    return small.shape[2] // PIXELS, small.shape[3] // PIXELS
 
 
 def enlarge(x: torch.Tensor, times: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sparseblock.plan.calibrate import Calibration, Trial, calibrate
 from sparseblock.plan.choice import Candidate, Choice
 from sparseblock.plan.compile import compile
-from sparseblock.plan.device_plan import DevicePlan
+from sparseblock.plan.device_plan import DevicePlan, Recording, can_record
 from sparseblock.plan.dynamo import CompiledState, active
 from sparseblock.plan.exact import ExactPlan
 from sparseblock.plan.explain import explain
@@ -34,6 +34,7 @@ __all__ = [
     "NestedState",
     "NodeReport",
     "Plan",
+    "Recording",
     "Report",
     "ResizablePlan",
     "ResizableState",
@@ -41,6 +42,7 @@ __all__ = [
     "WholeChoice",
     "active",
     "calibrate",
+    "can_record",
     "compile",
     "explain",
     "verify",

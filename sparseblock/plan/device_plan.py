@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -31,7 +32,8 @@ class DevicePlan(Plan):
 
     No frame but a stream's first makes the host wait for the device: lists of blocks and their counts stay there. On a
     GPU a state's second frame is recorded as a CUDA graph, which later frames replay whatever is active. Frames
-    with gates, which are Python, and frames while a profiler listens, run op by op.
+    with gates, which are Python, frames while a profiler listens, and frames in a recording of the caller's, run op by
+    op.
 
     Made by `sparseblock.compile` for a model on a GPU, or under `sparseblock.backend(name)`; called as any plan.
     Convolutions are direct, or, with algorithms="tf32" on the cuda backend, on tensor cores in float32 too.
@@ -99,15 +101,25 @@ class DevicePlan(Plan):
             self._check_frame(name, frame, state)
         check_gates(gates, self._gated)
         active = self._active(blocks, state)
-        seen_by_all = min(state.frames) > 0
-        if self.device.type != "cuda" or gates or times is not None or profiling.listening() or not seen_by_all:
+        if gates or times is not None or min(state.frames) == 0 or not can_record(self.device):
             leaves = self._compute(frames, active, state, times, gates)
         else:
             if state.recording is None:
-                state.recording = Recording(lambda *given: self._compute(*given, state, None, {}), frames, active)
-            leaves = state.recording.replay(frames, active)
+                state.recording = self._record(frames, state)
+            leaves = state.recording.replay(*frames.values(), active.index, active.count)
         state.frames[:] = [seen + 1 for seen in state.frames]
         return pytree.tree_unflatten(leaves, self._signature.result)
+
+    def _record(self, frames: Mapping[str, torch.Tensor], state: DeviceCache) -> Recording:
+        """The list of blocks has room for all of them and its count is read by the kernels: it serves every density."""
+        blocks = BlockSet.all(state.streams, self.grid.rows, self.grid.cols, self.grid.block_size, self.device)
+
+        def compute(*given: torch.Tensor) -> Outputs:
+            *maps, index, count = given
+            active = replace(blocks, index=index, count=count)
+            return self._compute(dict(zip(frames, maps, strict=True)), active, state, None, {})
+
+        return Recording(compute, (*frames.values(), blocks.index, blocks.count))
 
     def _compute(
         self,
@@ -164,32 +176,53 @@ class DeviceCache(FeatureCache):
         return DeviceCache(self.specs, self.streams, self.device)
 
 
-class Recording:
-    """A frame as a CUDA graph: what a call gives is copied to where the graph reads it.
+def can_record(device: torch.device) -> bool:
+    """Whether frames on `device` are recorded: on a GPU, unless a profiler wants ranges or one is being recorded."""
+    return device.type == "cuda" and not profiling.listening() and not torch.cuda.is_current_stream_capturing()
 
-    The list of blocks has room for all of them and its count is read by the kernels, so one recording serves every
-    density. Kernels must have run before: compiling and loading cannot be recorded.
+
+class Recording:
+    """A function of tensors as a CUDA graph: what a call gives is copied to where the graph reads it.
+
+    Kernels must have run before: compiling and loading cannot be recorded.
+
+    Args:
+        compute: launches kernels on the current stream and waits for nothing.
+        given: examples of its arguments, as large as they come.
+        generators: of the device, which `compute` draws from.
+        shared: another recording, whose results are of no use any more once this one is replayed: they share memory.
+
+    Raises:
+        SparseBlockError: something in it cannot be recorded.
     """
 
-    def __init__(self, compute: Callable[..., Outputs], frames: Mapping[str, torch.Tensor], active: BlockSet) -> None:
-        n, rows, cols = active.grid
-        self._frames = {name: frame.clone() for name, frame in frames.items()}
-        self._active = BlockSet.all(n, rows, cols, active.block, active.index.device)
+    def __init__(
+        self,
+        compute: Callable[..., Any],
+        given: Sequence[torch.Tensor],
+        generators: Sequence[torch.Generator] = (),
+        shared: Recording | None = None,
+    ) -> None:
+        self._given = [x.clone() for x in given]
         self._graph = torch.cuda.CUDAGraph()
+        for generator in generators:
+            self._graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(self._graph):
-                self._outputs: Outputs = compute(self._frames, self._active)
+            with torch.cuda.graph(self._graph, pool=None if shared is None else shared._graph.pool()):
+                self._made = compute(*self._given)
         except RuntimeError as error:
             raise SparseBlockError(
                 f"plan: a frame cannot be recorded as a CUDA graph ({error}); an operator that runs on torch, which "
                 "plan.report() names, waits for the device"
             ) from error
 
-    def replay(self, frames: Mapping[str, torch.Tensor], active: BlockSet) -> Outputs:
-        """Runs the frame. What it returns is overwritten by the next."""
-        for name, frame in frames.items():
-            self._frames[name].copy_(frame)
-        self._active.index[: len(active.index)].copy_(active.index)
-        self._active.count.copy_(active.count)
+    def replay(self, *given: torch.Tensor) -> Any:
+        """Runs the function. What it returns is overwritten by the next run.
+
+        Args:
+            given: the arguments; one with fewer rows than the example fills the first ones.
+        """
+        for own, x in zip(self._given, given, strict=True):
+            own[: len(x)].copy_(x)
         self._graph.replay()
-        return self._outputs
+        return self._made

@@ -43,6 +43,8 @@ class Bandit:
         played = []
         for _ in range(frames):
             context = self.context()
+            policy.begin(context.frame, context.output)
+            policy.next_frame()
             mask = policy.decide(context)
             gain = torch.where(mask, torch.where(self.hot, self.gain, self.gain / 50), 0.0)
             self.executed = torch.where(enlarge(mask, PIXELS), context.frame, self.executed)

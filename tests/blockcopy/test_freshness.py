@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from blockcopy.freshness import SceneCut, age_limits
+from blockcopy.numbers import HOST
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,10 +60,10 @@ def test_units_do_not_matter():
     assert _cuts([frame * 1e-3 + 7 for frame in _film(1, 2)]) == [30]
 
 
-def test_reset_forgets():
+def test_another_stream_begins_anew():
     cut = SceneCut(THRESHOLD)
     cut(_scene(1))
-    cut.reset()
+    cut.begin(HOST)
     assert not cut(_scene(2))
 
 

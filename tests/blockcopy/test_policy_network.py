@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from bandit import SEGMENTATION, Bandit
 from blockcopy import BlockCopy
 from blockcopy.information_gain import Task, task_named
+from blockcopy.numbers import UNKNOWN
 from blockcopy.policy import Context
 from blockcopy.policy_network import LOGIT_BOUND, PolicyNetwork, inputs, summaries
 from blockcopy.view import PIXELS
@@ -125,6 +126,6 @@ def test_policy_and_training_take_at_most_3_percent_of_a_light_network(block_siz
 
 def test_the_bandit_is_a_context_like_any_other():
     bandit = Bandit(2, 3, hot=2)
-    pixels, summary, _ = inputs(bandit.context(), SEGMENTATION, None, 0.99)
+    pixels, summary, _ = inputs(bandit.context(), SEGMENTATION, UNKNOWN, 0.99)
     assert pixels.shape == (16, 24, 3 + 3 + 1 + 4 + 1)
     assert summary.shape == (summaries(SEGMENTATION), 2, 3)

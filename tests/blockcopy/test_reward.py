@@ -107,7 +107,7 @@ def test_the_level_is_bounded():
 
 def test_gains_of_nothing_stay_zero():
     gains = GainScale()
-    gains.update(torch.zeros(3), torch.full((3,), 0.5))
-    gains.update(torch.zeros(0), torch.zeros(0))
+    gains.update(torch.zeros(3), torch.full((3,), 0.5), torch.ones(3, dtype=torch.bool))
+    gains.update(torch.zeros(3), torch.full((3,), 0.5), torch.zeros(3, dtype=torch.bool))
     assert torch.equal(gains.scaled(torch.zeros(3)), torch.zeros(3))
     assert gains.baseline == 0

@@ -8,54 +8,21 @@ import pytest
 import torch
 from blockcopy import BlockCopy, names
 from blockcopy.freshness import age_limits
+from film import BLOCK, SIZE, moving_square, network, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from sparseblock import SparseBlockError
 
-BLOCK = 32
-SIZE = (100, 150)
-
-
-def _model(out: int = 5, stride: int = 1) -> nn.Module:
-    """Without a halo: what a block computes is then what the dense network computes there."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        layers = [nn.Conv2d(3, 8, stride, stride), nn.ReLU(), nn.Conv2d(8, out, 1)]
-    return nn.Sequential(*layers).eval()
-
-
-def _film(count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> list[torch.Tensor]:
-    """A still scene and a bright square that moves through it."""
-    coarse = torch.rand(1, 3, *(-(-side // 8) for side in size), generator=torch.Generator().manual_seed(seed))
-    scene = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., : size[0], : size[1]].contiguous()
-    frames = []
-    for index in range(count):
-        frame = scene.clone()
-        left = 2 * index % size[1]
-        frame[:, :, size[0] // 3 : size[0] // 2, left : left + 20] = 2
-        frames.append(frame)
-    return frames
-
-
-def _run(video: BlockCopy, frames: list[torch.Tensor]) -> tuple[torch.Tensor, list]:
-    """Masks, bool [frames, rows, cols], and stats."""
-    masks, stats = [], []
-    for frame in frames:
-        video(frame)
-        masks.append(video.active)
-        stats.append(video.stats)
-    return torch.stack(masks), stats
-
 
 @pytest.mark.parametrize("policy", names())
 @pytest.mark.parametrize("stride", [1, 4])
 def test_active_blocks_are_computed_and_the_others_kept(policy, stride):
-    model = _model(stride=stride)
+    model = network(stride=stride)
     video = BlockCopy(model, block_size=BLOCK, policy=policy)
     kept = None
-    for frame in _film(12):
+    for frame in moving_square(12):
         out = video(frame)
         dense = model(frame)
         if kept is None:
@@ -67,8 +34,8 @@ def test_active_blocks_are_computed_and_the_others_kept(policy, stride):
 
 
 def test_the_first_frame_runs_all_blocks():
-    video = BlockCopy(_model(), block_size=BLOCK, policy="none")
-    masks, stats = _run(video, _film(3))
+    video = BlockCopy(network(), block_size=BLOCK, policy="none")
+    masks, stats = play(video, moving_square(3))
     assert masks[0].all() and not masks[1:].any()
     assert [s.reason for s in stats] == ["first frame", "policy", "policy"]
     assert [s.frame for s in stats] == [0, 1, 2]
@@ -77,8 +44,8 @@ def test_the_first_frame_runs_all_blocks():
 
 
 def test_macs_are_those_of_the_active_blocks():
-    video = BlockCopy(_model(), block_size=BLOCK, policy="random", target=0.4)
-    masks, stats = _run(video, _film(6))
+    video = BlockCopy(network(), block_size=BLOCK, policy="random", target=0.4)
+    masks, stats = play(video, moving_square(6))
     for mask, s in zip(masks, stats, strict=True):
         assert s.macs == video.plan.dense_macs + video.plan.block_macs[mask].sum()
         assert math.isclose(s.active_fraction, mask.float().mean().item())
@@ -86,24 +53,24 @@ def test_macs_are_those_of_the_active_blocks():
 
 
 def test_policy_macs_count_training():
-    video = BlockCopy(_model(), block_size=BLOCK, train_interval=3)
-    _, stats = _run(video, _film(8))
+    video = BlockCopy(network(), block_size=BLOCK, train_interval=3)
+    _, stats = play(video, moving_square(8))
     once = video.policy.trainer.network.macs(video.plan.grid.rows, video.plan.grid.cols)
     assert [s.policy_macs // once for s in stats] == [0, 1, 1, 3, 1, 1, 3, 1]
 
 
 @pytest.mark.parametrize("policy", ["blockcopy", "all", "random", "static", "difference"])
 def test_a_scene_cut_runs_all_blocks(policy):
-    video = BlockCopy(_model(), block_size=BLOCK, policy=policy)
-    masks, stats = _run(video, [*_film(20), *_film(20, seed=1)])
+    video = BlockCopy(network(), block_size=BLOCK, policy=policy)
+    masks, stats = play(video, [*moving_square(20), *moving_square(20, seed=1)])
     assert [s.frame for s in stats if s.reason == "scene cut"] == [20]
     assert masks[20].all()
 
 
 def test_a_scene_cut_is_ignored_where_it_is_told_so():
-    film = [*_film(10), *_film(10, seed=1)]
+    film = [*moving_square(10), *moving_square(10, seed=1)]
     for options in ({"policy": "none"}, {"scene_cut": None}):
-        _, stats = _run(BlockCopy(_model(), block_size=BLOCK, **options), film)
+        _, stats = play(BlockCopy(network(), block_size=BLOCK, **options), film)
         assert [s.reason for s in stats].count("scene cut") == 0
 
 
@@ -112,8 +79,8 @@ def test_a_scene_cut_is_ignored_where_it_is_told_so():
     st.sampled_from(["blockcopy", "random", "difference", "static"]), st.integers(1, 12), st.sampled_from([0.02, 0.3])
 )
 def test_no_block_is_ever_older_than_the_maximum_age(policy, max_age, target):
-    video = BlockCopy(_model(), block_size=BLOCK, policy=policy, max_age=max_age, target=target)
-    masks, _ = _run(video, _film(50))
+    video = BlockCopy(network(), block_size=BLOCK, policy=policy, max_age=max_age, target=target)
+    masks, _ = play(video, moving_square(50))
     age = torch.zeros(masks.shape[1:])
     for mask in masks:
         age = (age + 1).masked_fill(mask, 0)
@@ -127,45 +94,45 @@ def test_a_bound_that_is_off_by_one_is_caught(monkeypatch):
 
 
 def test_blocks_do_not_fall_due_all_at_once():
-    video = BlockCopy(_model(), block_size=BLOCK, target=0.001, max_age=16)
-    _, stats = _run(video, _film(1) * 100)
+    video = BlockCopy(network(), block_size=BLOCK, target=0.001, max_age=16)
+    _, stats = play(video, moving_square(1) * 100)
     assert max(s.aged for s in stats) < video.active.numel() / 2
 
 
 def test_without_a_maximum_age_nothing_is_forced():
-    video = BlockCopy(_model(), block_size=BLOCK, target=0.001, max_age=None)
-    _, stats = _run(video, _film(1) * 100)
+    video = BlockCopy(network(), block_size=BLOCK, target=0.001, max_age=None)
+    _, stats = play(video, moving_square(1) * 100)
     assert sum(s.aged for s in stats) == 0
 
 
 @pytest.mark.parametrize("policy", ["blockcopy", "random", "static", "difference"])
 def test_the_target_is_met_on_a_video(policy):
-    video = BlockCopy(_model(), block_size=BLOCK, policy=policy, target=0.3)
-    masks, _ = _run(video, _film(300))
+    video = BlockCopy(network(), block_size=BLOCK, policy=policy, target=0.3)
+    masks, _ = play(video, moving_square(300))
     assert abs(masks[1:].float().mean().item() - 0.3) < 0.02
 
 
 def test_dense_frames_do_not_count_towards_the_target():
-    video = BlockCopy(_model(), block_size=BLOCK, scene_cut=0.5)
-    _run(video, _film(20))
+    video = BlockCopy(network(), block_size=BLOCK, scene_cut=0.5)
+    play(video, moving_square(20))
     trainer = video.policy.trainer
-    before = (trainer.share.value, trainer.control.level, trainer.frames)
-    video(_film(1, seed=1)[0])
+    before = (trainer.share.value, trainer.control.level)
+    video(moving_square(1, seed=1)[0])
     assert video.stats.reason == "scene cut"
     video.reset()
-    video(_film(1)[0])
+    video(moving_square(1)[0])
     assert video.stats.reason == "first frame"
-    assert (trainer.share.value, trainer.control.level, trainer.frames) == before
-    video(_film(2)[1])
+    assert (trainer.share.value, trainer.control.level) == before
+    video(moving_square(2)[1])
     assert trainer.share.value != before[0]
 
 
 def test_resets_do_not_move_the_target():
     """Clips of ten frames: their dense first frames leave the others at the target."""
-    video = BlockCopy(_model(), block_size=BLOCK, target=0.3)
+    video = BlockCopy(network(), block_size=BLOCK, target=0.3)
     shares = []
     for clip in range(40):
-        masks, _ = _run(video, _film(10, seed=clip))
+        masks, _ = play(video, moving_square(10, seed=clip))
         shares.append(masks[1:].float().mean().item())
         video.reset()
     assert abs(sum(shares) / len(shares) - 0.3) < 0.02
@@ -173,10 +140,10 @@ def test_resets_do_not_move_the_target():
 
 @pytest.mark.parametrize("policy", names())
 def test_the_same_seed_decides_the_same(policy):
-    first, _ = _run(BlockCopy(_model(), block_size=BLOCK, policy=policy, seed=3), _film(40))
+    first, _ = play(BlockCopy(network(), block_size=BLOCK, policy=policy, seed=3), moving_square(40))
     torch.manual_seed(99)
     state = torch.get_rng_state()
-    again, _ = _run(BlockCopy(_model(), block_size=BLOCK, policy=policy, seed=3), _film(40))
+    again, _ = play(BlockCopy(network(), block_size=BLOCK, policy=policy, seed=3), moving_square(40))
     assert torch.equal(first, again)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -184,35 +151,35 @@ def test_the_same_seed_decides_the_same(policy):
 @pytest.mark.parametrize("policy", names())
 @pytest.mark.parametrize("frozen", [False, True])
 def test_what_was_saved_decides_as_what_was_not(policy, frozen, tmp_path):
-    video = BlockCopy(_model(), block_size=BLOCK, policy=policy)
-    _run(video, _film(40))
+    video = BlockCopy(network(), block_size=BLOCK, policy=policy)
+    play(video, moving_square(40))
     video.save(tmp_path / "policy.pt")
     video.reset()
-    other = BlockCopy(_model(), block_size=BLOCK, policy=policy, seed=7)
+    other = BlockCopy(network(), block_size=BLOCK, policy=policy, seed=7)
     other.load(tmp_path / "policy.pt")
     if frozen:
         video.freeze()
         other.freeze()
-    assert torch.equal(_run(video, _film(30, seed=2))[0], _run(other, _film(30, seed=2))[0])
+    assert torch.equal(play(video, moving_square(30, seed=2))[0], play(other, moving_square(30, seed=2))[0])
 
 
 def test_a_frozen_policy_can_be_let_go_again():
-    video = BlockCopy(_model(), block_size=BLOCK)
-    _run(video, _film(20))
+    video = BlockCopy(network(), block_size=BLOCK)
+    play(video, moving_square(20))
     weights = video.policy.trainer.network.parameters.clone()
     video.freeze()
-    _run(video, _film(20))
+    play(video, moving_square(20))
     assert torch.equal(weights, video.policy.trainer.network.parameters)
     video.unfreeze()
-    _run(video, _film(20))
+    play(video, moving_square(20))
     assert not torch.equal(weights, video.policy.trainer.network.parameters)
 
 
 def test_a_policy_learns_in_inference_mode_too():
-    outside, _ = _run(BlockCopy(_model(), block_size=BLOCK), _film(30))
-    model = _model()
+    outside, _ = play(BlockCopy(network(), block_size=BLOCK), moving_square(30))
+    model = network()
     with torch.inference_mode():
-        inside, _ = _run(BlockCopy(model, block_size=BLOCK), [frame.clone() for frame in _film(30)])
+        inside, _ = play(BlockCopy(model, block_size=BLOCK), [frame.clone() for frame in moving_square(30)])
     assert torch.equal(outside, inside)
 
 
@@ -220,7 +187,7 @@ def test_the_number_of_threads_is_as_it_was():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        _run(BlockCopy(_model(), block_size=BLOCK), _film(3))
+        play(BlockCopy(network(), block_size=BLOCK), moving_square(3))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -229,7 +196,7 @@ def test_the_number_of_threads_is_as_it_was():
 @pytest.mark.parametrize("size, block", [((20, 30), 64), ((1, 1), 8), ((33, 65), 32), ((64, 64), 64), ((70, 50), 20)])
 @pytest.mark.parametrize("policy", names())
 def test_any_frame_and_block_size(size, block, policy):
-    masks, _ = _run(BlockCopy(_model(), block_size=block, policy=policy), _film(10, size))
+    masks, _ = play(BlockCopy(network(), block_size=block, policy=policy), moving_square(10, size))
     assert masks.shape[1:] == (-(-size[0] // block), -(-size[1] // block))
 
 
@@ -274,7 +241,7 @@ BAD_ARGUMENTS = [
 @pytest.mark.parametrize("arguments, message", BAD_ARGUMENTS)
 def test_bad_arguments(arguments, message):
     with pytest.raises(SparseBlockError) as error:
-        BlockCopy(**{"model": _model(), **arguments})
+        BlockCopy(**{"model": network(), **arguments})
     assert str(error.value) == f"BlockCopy: {message}"
 
 
@@ -297,21 +264,21 @@ BAD_FRAMES = [
 
 @pytest.mark.parametrize("frame, message", BAD_FRAMES)
 def test_a_bad_frame_is_refused_and_the_stream_goes_on(frame, message):
-    video, other = BlockCopy(_model(), block_size=BLOCK), BlockCopy(_model(), block_size=BLOCK)
-    film = _film(20)
-    _run(video, film[:5])
+    video, other = BlockCopy(network(), block_size=BLOCK), BlockCopy(network(), block_size=BLOCK)
+    film = moving_square(20)
+    play(video, film[:5])
     with pytest.raises(SparseBlockError) as error:
         video(frame)
     assert str(error.value) == f"BlockCopy: {message}"
-    _run(other, film[:5])
-    assert torch.equal(_run(video, film[5:])[0], _run(other, film[5:])[0])
+    play(other, film[:5])
+    assert torch.equal(play(video, film[5:])[0], play(other, film[5:])[0])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_one_bad_pixel_is_enough_even_in_the_first_frame(value):
     frame = torch.rand(1, 3, *SIZE)
     frame[0, 1, -1, -1] = value
-    video = BlockCopy(_model(), block_size=BLOCK)
+    video = BlockCopy(network(), block_size=BLOCK)
     with pytest.raises(SparseBlockError, match=r"^BlockCopy: frame 0 holds NaN or infinity; "):
         video(frame)
     assert video.plan is None
@@ -319,9 +286,9 @@ def test_one_bad_pixel_is_enough_even_in_the_first_frame(value):
 
 
 def test_a_state_of_another_policy_is_refused():
-    video = BlockCopy(_model(), policy="random")
+    video = BlockCopy(network(), policy="random")
     with pytest.raises(SparseBlockError) as error:
-        BlockCopy(_model()).load_state_dict(video.state_dict())
+        BlockCopy(network()).load_state_dict(video.state_dict())
     assert str(error.value) == (
         "BlockCopy: the state is of the policy 'random' but this one is 'blockcopy'; "
         "make BlockCopy with the policy that was saved"
@@ -362,26 +329,26 @@ MANGLED = [
 
 @pytest.mark.parametrize("policy, mangle, kind", MANGLED)
 def test_a_state_with_something_else_inside_is_refused_and_changes_nothing(policy, mangle, kind):
-    film = _film(12)
-    video, other = (BlockCopy(_model(), block_size=BLOCK, policy=policy) for _ in range(2))
-    _run(video, film[:6])
-    _run(other, film[:6])
+    film = moving_square(12)
+    video, other = (BlockCopy(network(), block_size=BLOCK, policy=policy) for _ in range(2))
+    play(video, film[:6])
+    play(other, film[:6])
     with pytest.raises(SparseBlockError) as error:
         video.load_state_dict(mangle(BlockCopy.state_dict(other)))
     assert str(error.value) == (
         f"BlockCopy: the state holds a policy '{policy}' that is damaged or something else ({kind}); "
         "give what BlockCopy.state_dict gave or BlockCopy.save wrote"
     )
-    assert torch.equal(_run(video, film[6:])[0], _run(other, film[6:])[0])
+    assert torch.equal(play(video, film[6:])[0], play(other, film[6:])[0])
 
 
 def test_a_policy_of_another_network_is_refused_on_the_first_frame():
-    saved = BlockCopy(_model(out=4), block_size=BLOCK)
-    _run(saved, _film(6))
-    video = BlockCopy(_model(), block_size=BLOCK)
+    saved = BlockCopy(network(out=4), block_size=BLOCK)
+    play(saved, moving_square(6))
+    video = BlockCopy(network(), block_size=BLOCK)
     video.load_state_dict(saved.state_dict())
     with pytest.raises(SparseBlockError) as error:
-        video(_film(1)[0])
+        video(moving_square(1)[0])
     assert str(error.value) == (
         "BlockCopy: the saved policy's body.0.weight is [8, 12, 4, 4] but this network and task need "
         "[8, 13, 4, 4]; load a policy that was saved with the same network"
@@ -392,7 +359,7 @@ def test_a_policy_file_that_is_none(tmp_path):
     missing, junk, other = (tmp_path / name for name in ("missing.pt", "junk.pt", "other.pt"))
     junk.write_bytes(b"junk")
     torch.save({"weights": torch.zeros(3)}, other)
-    video = BlockCopy(_model())
+    video = BlockCopy(network())
     lines = {
         missing: f"no policy can be read from {missing}: No such file or directory",
         junk: f"no policy can be read from {junk}: it is damaged or something else",
@@ -405,8 +372,8 @@ def test_a_policy_file_that_is_none(tmp_path):
 
 
 def test_a_truncated_policy_file(tmp_path):
-    video = BlockCopy(_model(), block_size=BLOCK)
-    _run(video, _film(10))
+    video = BlockCopy(network(), block_size=BLOCK)
+    play(video, moving_square(10))
     path = tmp_path / "policy.pt"
     video.save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -417,7 +384,7 @@ def test_a_truncated_policy_file(tmp_path):
 def test_a_policy_that_cannot_be_written(tmp_path):
     path = tmp_path / "nowhere" / "policy.pt"
     with pytest.raises(SparseBlockError) as error:
-        BlockCopy(_model()).save(path)
+        BlockCopy(network()).save(path)
     assert str(error.value) == (
         f"BlockCopy: the policy cannot be written to {path}: No such file or directory; choose another path"
     )
@@ -428,7 +395,7 @@ def test_a_network_without_one_output_map_needs_another_policy():
         def forward(self, x):
             return x * 2, x + 1
 
-    film = _film(3)
+    film = moving_square(3)
     assert len(BlockCopy(Two().eval(), block_size=BLOCK, policy="random")(film[0])) == 2
     with pytest.raises(SparseBlockError, match=r"^BlockCopy: the network's output is tuple; "):
         BlockCopy(Two().eval(), block_size=BLOCK)(film[0])

@@ -5,6 +5,6 @@ from __future__ import annotations
 import torch
 
 
-def channel_moments(x) -> tuple[list[float], list[float]]:
+def channel_moments(x) -> tuple[torch.Tensor, torch.Tensor]:
     variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-    return mean.tolist(), variance.tolist()
+    return mean, variance

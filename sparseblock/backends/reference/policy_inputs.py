@@ -9,13 +9,12 @@ import torch
 
 def policy_inputs(
     frame, executed, mean, deviation, features, active, age, level, momentum, logarithms, pixels, summary
-) -> float:
+) -> torch.Tensor:
     rows, cols = active.shape
-    mean, deviation = (frame.new_tensor(list(x))[:, None, None] for x in (mean, deviation))
-    frame, executed = (frame - mean) / deviation, (executed - mean) / deviation
+    frame, executed = ((x - mean[:, None, None]) / deviation[:, None, None] for x in (frame, executed))
     change = (frame - executed).abs().mean(1)[0]
-    of_frame = change.mean().item()
-    level = of_frame if math.isnan(level) else momentum * level + (1 - momentum) * of_frame
+    of_frame = change.mean()
+    level = torch.where(level.isnan(), of_frame, momentum * level + (1 - momentum) * of_frame)
     change = change / (level + 1e-3)
     active = active.to(frame.dtype) - 0.5
     maps = [frame[0], executed[0], _log_scaled(change)[None], (features.exp() if logarithms else features)[0] - 0.5]

@@ -1,0 +1,87 @@
+"""Frames on a device, for which the host never waits: recorded, timed and found bad there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from blockcopy.policy import Policy
+from sparseblock.plan import Recording, can_record
+
+
+class Recorded:
+    """Runs a stream's frames. Frames of one kind run op by op once, are then recorded as a CUDA graph, and replayed.
+
+    Kinds differ in what the host decides, such as whether the policy trains; all of them serve every density. A policy
+    without kinds runs op by op, and so does everything where nothing can be recorded (see `can_record`).
+    """
+
+    def __init__(self, run: Callable[[torch.Tensor], Any], device: torch.device) -> None:
+        self._run = run
+        self._device = device
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets the recordings: they hold the memory of another policy."""
+        self._warm: set[Any] = set()
+        self._recordings: dict[Any, Recording] = {}
+
+    def __call__(self, frame: torch.Tensor, policy: Policy) -> Any:
+        """The network's output."""
+        kind = policy.kind
+        if kind is None or not can_record(self._device):
+            return self._run(frame)
+        if kind not in self._warm:
+            self._warm.add(kind)
+            return self._run(frame)
+        if kind not in self._recordings:
+            other = next(iter(self._recordings.values()), None)
+            self._recordings[kind] = Recording(self._run, [frame], policy.generators, other)
+        return self._recordings[kind].replay(frame)
+
+
+class Stopwatch:
+    """Milliseconds of one stretch of work on a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else None
+        self._times = [0.0, 0.0]
+
+    def start(self) -> None:
+        self._mark(0)
+
+    def stop(self) -> None:
+        self._mark(1)
+
+    def _mark(self, number: int) -> None:
+        if self._events is None:
+            self._times[number] = time.perf_counter()
+        else:
+            self._events[number].record()
+
+    def read(self) -> float:
+        """Waits until the work is done."""
+        if self._events is None:
+            return 1e3 * (self._times[1] - self._times[0])
+        self._events[1].synchronize()
+        return self._events[0].elapsed_time(self._events[1])
+
+
+class Notice:
+    """A count on a device that the host learns of when it gets there."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._arrived = torch.cuda.Event() if device.type == "cuda" else None
+        self._count = torch.zeros((), dtype=torch.float64, pin_memory=device.type == "cuda")
+
+    def send(self, count: torch.Tensor) -> None:
+        self._count.copy_(count, non_blocking=True)
+        if self._arrived is not None:
+            self._arrived.record()
+
+    def read(self) -> int:
+        """The count last sent, or 0 while it is on its way."""
+        return int(self._count) if self._arrived is None or self._arrived.query() else 0
