@@ -10,11 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tasknets.boxes import suppressed
+
+STRIDES = (8, 16, 32)  # of the three heads
+
 
 class ELAN(nn.Module):
     """Raw predictions at strides 8, 16 and 32: float32 [n, 3, h, w] to three maps [n, 5 + classes, h', w'].
 
-    The channels are left, top, right and bottom distances, objectness, and class logits.
+    The channels are distances to the left, top, right and bottom in units of the stride, objectness, and class logits.
+    `detections` turns them into boxes.
 
     Args:
         classes: 80 of COCO.
@@ -44,6 +49,28 @@ class ELAN(nn.Module):
         middle = self.back16(torch.cat([self.to16(fine), middle], 1))
         deep = self.back32(torch.cat([self.to32(middle), deep], 1))
         return [head(level) for head, level in zip(self.heads, (fine, middle, deep), strict=True)]
+
+
+def detections(output: list[torch.Tensor], threshold: float = 0.5, overlap: float = 0.5) -> dict[str, torch.Tensor]:
+    """The objects of one image, as `tasknets.boxes.suppressed` returns them.
+
+    A pixel is an object of its likeliest class, of score sigmoid(objectness) * sigmoid(class); distances below 0 are 0.
+
+    Args:
+        output: what ELAN returns.
+        threshold: of a score. overlap: with a better box of the class, above which a box is left out.
+    """
+    boxes, scores, labels = [], [], []
+    for level, stride in zip(output, STRIDES, strict=True):
+        score, label = level[0, 5:].sigmoid().max(0)
+        score = score * level[0, 4].sigmoid()
+        rows, cols = (score > threshold).nonzero(as_tuple=True)
+        centre = (torch.stack([cols, rows, cols, rows], 1) + 0.5) * stride
+        distance = level[0, :4, rows, cols].T.clamp(0) * stride
+        boxes.append(centre + distance * distance.new_tensor([-1, -1, 1, 1]))
+        scores.append(score[rows, cols])
+        labels.append(label[rows, cols])
+    return suppressed(torch.cat(boxes), torch.cat(scores), torch.cat(labels), overlap)
 
 
 class _Stage(nn.Module):

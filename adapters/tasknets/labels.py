@@ -1,7 +1,8 @@
-"""Class names and colours of the segmentation networks, in class order."""
+"""Class names and colours of the networks, in class order."""
 
 from __future__ import annotations
 
+import colorsys
 from typing import NamedTuple
 
 
@@ -70,3 +71,26 @@ PASCAL = (
     LabelClass("train", (128, 192, 0)),
     LabelClass("tv monitor", (0, 64, 128)),
 )
+
+HEADS = (LabelClass("head", (60, 220, 120)),)
+
+_COCO = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
+    *("elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"),
+    *("skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard"),
+    *("tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
+    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
+    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone"),
+    *("microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear"),
+    *("hair drier", "toothbrush"),
+)
+
+
+def _hue(number: int) -> tuple[int, int, int]:
+    """Colours whose neighbours lie far apart: hues at multiples of the golden ratio."""
+    return tuple(round(255 * value) for value in colorsys.hsv_to_rgb(number * (5**0.5 - 1) / 2 % 1, 0.75, 0.95))
+
+
+# The 80 object classes of COCO (Lin et al., ECCV 2014).
+COCO = tuple(LabelClass(name, _hue(number)) for number, name in enumerate(_COCO))

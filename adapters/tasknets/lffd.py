@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from tasknets.boxes import suppressed
+
 STRIDES = (4, 8, 16, 32)  # of the four branches
 SEEN = (20, 40, 80, 160)  # pixels: the side of the square that a branch's boxes are measured in
 # (layer, channels in, channels out) of the convolutions, 3x3; those in _STRIDED halve the frame without padding.
@@ -24,7 +26,7 @@ class LFFD(nn.Module):
 
     Every pair is (scores [n, 2, h', w'], boxes [n, 4, h', w']) at a stride of 4, 8, 16 or 32: softmax over the channels
     of the scores, of which channel 0 is the head; of the boxes left, top, right and bottom, as distances from the
-    pixel's centre over half of `SEEN`, the first two counted to the left and up. `boxes` turns them into pixels.
+    pixel's centre over half of `SEEN`, the first two counted to the left and up. `detections` turns them into pixels.
     """
 
     def __init__(self) -> None:
@@ -68,31 +70,20 @@ class LFFD(nn.Module):
         return getattr(self, name)(x)
 
 
-def boxes(
+def detections(
     output: list[tuple[torch.Tensor, torch.Tensor]], threshold: float = 0.5, overlap: float = 0.3
-) -> torch.Tensor:
-    """float32 [heads, 5]: left, top, right, bottom in pixels and score of one image's heads, best first.
+) -> dict[str, torch.Tensor]:
+    """The heads of one image, as `tasknets.boxes.suppressed` returns them; the label of all is 0.
 
-    A box that overlaps a better one by more than `overlap` (intersection over union) is left out.
+    Args:
+        output: what LFFD returns.
+        threshold: of a head's score. overlap: with a better one, above which a box is left out.
     """
-    found = []
+    boxes, scores = [], []
     for (score, box), stride, seen in zip(output, STRIDES, SEEN, strict=True):
         rows, cols = (score[0, 0] > threshold).nonzero(as_tuple=True)
         centre = torch.stack([cols, rows, cols, rows], 1) * stride + stride - 1
-        corners = centre - box[0, :, rows, cols].T * seen / 2
-        found.append(torch.cat([corners, score[0, 0, rows, cols, None]], 1))
-    candidates = torch.cat(found)
-    candidates = candidates[candidates[:, 4].argsort(descending=True)]
-    kept: list[torch.Tensor] = []
-    for candidate in candidates:
-        if all(_overlap(candidate, other) <= overlap for other in kept):
-            kept.append(candidate)
-    return torch.stack(kept) if kept else candidates
-
-
-def _overlap(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Intersection over union of two boxes."""
-    sides = (torch.minimum(a[2:4], b[2:4]) - torch.maximum(a[:2], b[:2])).clamp(min=0)
-    areas = [float((box[2] - box[0]) * (box[3] - box[1])) for box in (a, b)]
-    shared = float(sides.prod())
-    return shared / (sum(areas) - shared)
+        boxes.append(centre - box[0, :, rows, cols].T * seen / 2)
+        scores.append(score[0, 0, rows, cols])
+    found = torch.cat(scores)
+    return suppressed(torch.cat(boxes), found, torch.zeros_like(found, dtype=torch.int64), overlap)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from sparseblock import SparseBlockError
-from tasknets import labels
+from tasknets import elan, labels, lffd
 from tasknets.checkpoint import load_weights
 from tasknets.espnet import ESPNet
 from tasknets.espnetv2 import ESPNetv2
@@ -34,6 +35,7 @@ class _Spec:
     stride: int = 4
     classes: tuple[labels.LabelClass, ...] = ()
     packaged: str | None = None
+    decode: Callable[[Any], dict[str, torch.Tensor]] | None = None
 
 
 def _of_255(*values: float) -> tuple[float, ...]:
@@ -57,6 +59,26 @@ _SPECS = {
     ),
     "espnetv2": _Spec(ESPNetv2, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), stride=1, classes=labels.PASCAL),
     "vdsr": _Spec(VDSR, task="restoration", channels="luma", mean=(0.0,), std=(1.0,), stride=1),
+    "lffd": _Spec(
+        lffd.LFFD,
+        task="detection",
+        channels="bgr",
+        # Raw values, 0 to 255: the network normalises by itself.
+        mean=(0.0, 0.0, 0.0),
+        std=_of_255(1, 1, 1),
+        multiple=32,
+        classes=labels.HEADS,
+        decode=lffd.detections,
+    ),
+    "elan": _Spec(
+        elan.ELAN,
+        task="detection",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        multiple=32,
+        classes=labels.COCO,
+        decode=elan.detections,
+    ),
     "streets": _Spec(StreetsNet, classes=labels.STREETS, packaged="streets.pt"),
 }
 
@@ -103,5 +125,6 @@ def untrained(name: str, seed: int = 0) -> TaskNetwork:
         multiple=spec.multiple,
         stride=spec.stride,
         class_names=tuple(entry.name for entry in spec.classes),
+        decode=spec.decode,
         palette=torch.tensor([entry.color for entry in spec.classes], dtype=torch.uint8).reshape(-1, 3),
     )

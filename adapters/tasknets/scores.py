@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sparseblock import SparseBlockError
+from tasknets.boxes import overlaps
 
 
 def mean_iou(prediction: torch.Tensor, target: torch.Tensor, classes: int, ignore: int | None = None) -> float:
@@ -40,6 +41,31 @@ def pixel_agreement(prediction: torch.Tensor, target: torch.Tensor) -> float:
     """Share of pixels, in [0, 1], whose class is the same in both; [..., h, w] each."""
     _same_shape("pixel_agreement", prediction, target)
     return float((prediction == target).float().mean())
+
+
+def detection_agreement(
+    prediction: dict[str, torch.Tensor], target: dict[str, torch.Tensor], overlap: float = 0.5
+) -> float:
+    """Share of the boxes of both that have a partner in the other, in [0, 1] (the F1 score); 1 where neither has any.
+
+    Partners are of one class and overlap by at least `overlap` (intersection over union). The boxes of `prediction`
+    choose theirs one after the other, best first, each the box of largest overlap that is still free.
+
+    Args:
+        prediction, target: "boxes" [n, 4], "scores" [n] and "labels" [n], as `TaskNetwork.predict` returns them.
+    """
+    count = len(prediction["boxes"]) + len(target["boxes"])
+    if not count:
+        return 1.0
+    same = prediction["labels"][:, None] == target["labels"][None]
+    shared = torch.where(same, overlaps(prediction["boxes"], target["boxes"]), -1.0)
+    pairs = 0
+    for box in prediction["scores"].argsort(descending=True).tolist() if shared.numel() else ():
+        partner = int(shared[box].argmax())
+        if shared[box, partner] >= overlap:
+            pairs += 1
+            shared[:, partner] = -1.0
+    return 2 * pairs / count
 
 
 def psnr(prediction: torch.Tensor, target: torch.Tensor, peak: float = 1.0) -> float:

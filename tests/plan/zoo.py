@@ -111,18 +111,6 @@ def _tasknet(name: str) -> Callable[[], nn.Module]:
     return make
 
 
-def _lffd() -> nn.Module:
-    from tasknets.lffd import LFFD
-
-    return LFFD()
-
-
-def _elan() -> nn.Module:
-    from tasknets.elan import ELAN
-
-    return ELAN()
-
-
 ZOO = (
     *(
         Entry(name, "torchvision", _torchvision(name))
@@ -160,8 +148,8 @@ ZOO = (
         Entry(name, "segmentation_models_pytorch", _smp(name))
         for name in ("Unet", "FPN", "PAN", "DeepLabV3Plus", "Linknet", "UPerNet")
     ),
-    *(Entry(name, "tasknets", _tasknet(name)) for name in ("swiftnet-rn18", "espnet", "espnetv2")),
-    Entry("vdsr", "tasknets", _tasknet("vdsr"), channels=1),
-    Entry("lffd", "tasknets", _lffd),
-    Entry("elan", "tasknets", _elan),
+    *(
+        Entry(name, "tasknets", _tasknet(name), channels=1 if name == "vdsr" else 3)
+        for name in ("swiftnet-rn18", "espnet", "espnetv2", "vdsr", "lffd", "elan")
+    ),
 )
