@@ -180,6 +180,7 @@ def _summary(report: Report) -> Table:
     for name, key, scale, digits, unit in (
         ("pixel agreement", "pixel_agreement", 100, 2, " %"),
         ("mean IoU to dense", "mean_iou", 100, 2, " %"),
+        ("boxes as dense", "box_agreement", 100, 2, " %"),
         ("PSNR to dense", "psnr_db", 1, 1, " dB"),
     ):
         if t[key] is not None:

@@ -7,14 +7,18 @@ Policies", ICCV 2021, section 3.2. The network's own previous output is the refe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from blockcopy.view import block_max, block_mean
-from sparseblock import SparseBlockError
+from blockcopy.view import PolicyView, block_max, block_mean, describe
+from sparseblock import BlockGrid, SparseBlockError
+
+MASK_THRESHOLD = 0.5
+"""Probability from which on a pixel belongs to an object."""
 
 
 def segmentation_gain(previous: torch.Tensor, new: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -117,12 +121,72 @@ def _touched(objects: Objects, grid: tuple[int, int], block_size: int) -> torch.
         below = rows * block_size - objects.masks.shape[1]
         right = cols * block_size - objects.masks.shape[2]
         return block_max(F.pad(objects.masks.to(torch.uint8), (0, right, 0, below)), grid).bool()
-    x0, y0, x1, y1 = (side[:, None] for side in objects.boxes.unbind(1))
-    top = torch.arange(rows) * block_size
-    left = torch.arange(cols) * block_size
-    in_rows = (y0 < top + block_size) & (y1 > top)
-    in_cols = (x0 < left + block_size) & (x1 > left)
+    return _boxes_touch(objects.boxes, grid, block_size)
+
+
+def _boxes_touch(boxes: torch.Tensor, cells: tuple[int, int], side: float) -> torch.Tensor:
+    """Which of rows x cols cells, of `side` pixels, each box reaches into: bool [n, rows, cols]."""
+    x0, y0, x1, y1 = (edge[:, None] for edge in boxes.unbind(1))
+    top, left = (torch.arange(count, device=boxes.device) * side for count in cells)
+    in_rows = (y0 < top + side) & (y1 > top)
+    in_cols = (x0 < left + side) & (x1 > left)
     return in_rows[:, :, None] & in_cols[:, None]
+
+
+def score_map(objects: Objects, view: PolicyView) -> torch.Tensor:
+    """The largest score of the boxes that reach into each sample's cell, and 0 where none does: [1, 1, y, x]."""
+    cells = (view.grid.rows * view.samples, view.grid.cols * view.samples)
+    if not len(objects.boxes):
+        return torch.zeros(1, 1, *cells)
+    touched = _boxes_touch(objects.boxes, cells, view.grid.block_size / view.samples)
+    return (objects.scores[:, None, None] * touched).amax(0)[None, None]
+
+
+def objects_of(output: Any) -> Objects:
+    """The objects in what a detector returned: a mapping, or a list with the mapping of the one image.
+
+    It has "boxes" [n, 4] (left, top, right, bottom in pixels of the frame), "scores" [n], "labels" [n], and may have
+    "masks" [n, h, w] or [n, 1, h, w], bool or probabilities: what torchvision's detectors return.
+
+    Raises:
+        SparseBlockError: it is something else.
+    """
+    found = output[0] if isinstance(output, (list, tuple)) and len(output) == 1 else output
+    tensors = {}
+    if isinstance(found, Mapping):
+        tensors = {key: found[key] for key in ("boxes", "scores", "labels", "masks") if key in found}
+    shapes = {key: list(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__ for key, x in tensors.items()}
+    count = shapes.get("boxes", [0])[0]
+    wanted = {"boxes": [count, 4], "scores": [count], "labels": [count]}
+    mask = tensors.get("masks")
+    if isinstance(mask, torch.Tensor) and mask.dim() == 4 and mask.shape[1] == 1:
+        mask = mask[:, 0]
+    if {key: shapes.get(key) for key in wanted} != wanted or (
+        mask is not None and (not isinstance(mask, torch.Tensor) or mask.dim() != 3 or len(mask) != count)
+    ):
+        what = str(shapes) if isinstance(found, Mapping) else describe(output)
+        raise SparseBlockError(
+            f'BlockCopy: the network\'s output is {what}; for the task "detection" the policy learns from a dict of '
+            "boxes [n, 4], scores [n], labels [n] and, if there are any, masks [n, h, w], or a list of one such dict; "
+            "give read=, a function that makes that of the output, or choose another policy"
+        )
+    if mask is not None:
+        mask = mask.clone() if mask.dtype == torch.bool else mask >= MASK_THRESHOLD
+    boxes, scores, labels = (tensors[key].clone() for key in wanted)
+    return Objects(boxes.float(), scores.float(), labels, mask)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is remembered of an output from frame to frame.
+
+    Attributes:
+        features: what the policy reads, [1, k', y, x]: a whole number of samples a block.
+        objects: of the task "detection"; else None.
+    """
+
+    features: torch.Tensor
+    objects: Objects | None = None
 
 
 @dataclass(frozen=True)
@@ -131,29 +195,55 @@ class Task:
 
     Attributes:
         name: as BlockCopy's `task`.
-        features: output samples [1, k, y, x] to what is remembered of them from frame to frame, [1, k', y, x].
+        see: the network's output to what is remembered of it.
         logarithms: whether features are log-probabilities, which say how certain the output is; else they are about
             [0, 1].
-        gain: (features before, features after, grid) to the information gain [rows, cols].
+        gain: (seen before, seen after, grid) to the information gain [rows, cols].
+        needs_host: whether how much there is to see depends on values, so that a device would have to be waited for.
     """
 
     name: str
-    features: Callable[[torch.Tensor], torch.Tensor]
+    see: Callable[[Any, PolicyView], Seen]
     logarithms: bool
-    gain: Callable[[torch.Tensor, torch.Tensor, tuple[int, int]], torch.Tensor]
+    gain: Callable[[Seen, Seen, BlockGrid], torch.Tensor]
+    needs_host: bool = False
 
 
-def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    if logits.shape[1] == 1:  # foreground or not: a sigmoid is the softmax of (0, x)
+def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Of class logits [1, k, y, x]; one channel is foreground or not."""
+    if logits.shape[1] == 1:  # a sigmoid is the softmax of (0, x)
         logits = F.pad(logits, (0, 0, 0, 0, 1, 0))
     return logits.log_softmax(1)
+
+
+def _see_objects(output: Any, view: PolicyView) -> Seen:
+    objects = objects_of(output)
+    return Seen(score_map(objects, view), objects)
+
+
+def _of_features(gain: Callable[[torch.Tensor, torch.Tensor, tuple[int, int]], torch.Tensor]) -> Callable:
+    return lambda before, after, grid: gain(before.features, after.features, (grid.rows, grid.cols))
 
 
 _TASKS = {
     task.name: task
     for task in (
-        Task("segmentation", _log_probabilities, True, segmentation_gain),
-        Task("restoration", lambda x: x, False, restoration_gain),
+        Task(
+            "segmentation",
+            lambda output, view: Seen(log_probabilities(view.output(output))),
+            True,
+            _of_features(segmentation_gain),
+        ),
+        Task("restoration", lambda output, view: Seen(view.output(output)), False, _of_features(restoration_gain)),
+        Task(
+            "detection",
+            _see_objects,
+            False,
+            lambda before, after, grid: detection_gain(
+                before.objects, after.objects, (grid.rows, grid.cols), grid.block_size
+            ),
+            needs_host=True,
+        ),
     )
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ SMALLEST_CLASS = 0.004
 def draw(
     rgb: torch.Tensor,
     x: torch.Tensor,
-    prediction: torch.Tensor,
+    prediction: Any,
     active: torch.Tensor,
     grid: BlockGrid,
     network: TaskNetwork,
@@ -30,20 +32,23 @@ def draw(
 
     Args:
         rgb: uint8 [h, w, 3], the frame. x: the network's input that was made of it.
-        prediction: what `network.predict` returned: classes [h, w], or the restored luma float [1, h, w].
+        prediction: what `network.predict` returned: classes [h, w], the restored luma float [1, h, w], or boxes.
         active: bool [rows, cols].
         grid: the grid of `active`; where the network pads the frame it reaches past it, and is clipped here.
         text: the line at the top; left out where the frame is too narrow for it.
     """
     if network.task == "segmentation":
-        canvas = blend(rgb, prediction, network.palette)
+        canvas, seen = blend(rgb, prediction, network.palette), _largest(prediction)
+    elif network.task == "detection":
+        canvas, seen = rgb.numpy().copy(), prediction["labels"].unique().tolist()
     else:
-        canvas = restore(rgb, x, prediction)
+        canvas, seen = restore(rgb, x, prediction), []
     outline(canvas, active, grid.block_size)
+    if network.task == "detection":
+        draw_boxes(canvas, prediction["boxes"], network.palette[prediction["labels"]])
     if text:
         _write_line(canvas, [(None, text)], bottom=False)
-    if network.task == "segmentation":
-        _write_line(canvas, _legend(prediction, network), bottom=True)
+    _write_line(canvas, [(network.palette[c].numpy(), network.class_names[c]) for c in seen], bottom=True)
     return canvas
 
 
@@ -65,18 +70,29 @@ def restore(rgb: torch.Tensor, x: torch.Tensor, luma: torch.Tensor) -> np.ndarra
 
 def outline(canvas: np.ndarray, active: torch.Tensor, block: int) -> None:
     """Draw a frame just inside every active block of `canvas`, uint8 [h, w, 3], in place. `block` in pixels."""
-    line = max(1, round(canvas.shape[0] / 480))
     for row, col in active.nonzero().tolist():
-        tile = canvas[row * block : (row + 1) * block, col * block : (col + 1) * block]
-        for side in (tile[:line], tile[-line:], tile[:, :line], tile[:, -line:]):
-            side[:] = OUTLINE
+        _frame(canvas, (col * block, row * block, (col + 1) * block, (row + 1) * block), OUTLINE, 1)
 
 
-def _legend(classes: torch.Tensor, network: TaskNetwork) -> list[tuple[np.ndarray, str]]:
-    """(colour, name) of the classes that can be seen, in the network's order."""
+def draw_boxes(canvas: np.ndarray, boxes: torch.Tensor, colors: torch.Tensor) -> None:
+    """Draw `boxes`, [n, 4] as left, top, right, bottom in pixels, in `colors`, uint8 [n, 3], in place; first on top."""
+    for box, color in zip(boxes.round().int().tolist()[::-1], colors.numpy()[::-1], strict=True):
+        _frame(canvas, [max(side, 0) for side in box], color, 2)
+
+
+def _frame(canvas: np.ndarray, box: Sequence[int], color: np.ndarray, weight: int) -> None:
+    """A line just inside of a box, `weight` 480ths of the picture's height thick."""
+    line = max(weight, round(weight * canvas.shape[0] / 480))
+    left, top, right, bottom = box
+    tile = canvas[top:bottom, left:right]
+    for side in (tile[:line], tile[-line:], tile[:, :line], tile[:, -line:]):
+        side[:] = color
+
+
+def _largest(classes: torch.Tensor) -> list[int]:
+    """The classes of [h, w] that can be seen, in the network's order."""
     sample = classes.numpy()[::4, ::4].ravel()
-    seen = np.flatnonzero(np.bincount(sample, minlength=len(network.class_names)) >= SMALLEST_CLASS * sample.size)
-    return [(network.palette[c].numpy(), network.class_names[c]) for c in seen]
+    return np.flatnonzero(np.bincount(sample) >= SMALLEST_CLASS * sample.size).tolist()
 
 
 def _write_line(canvas: np.ndarray, items: list[tuple[np.ndarray | None, str]], bottom: bool) -> None:

@@ -36,14 +36,16 @@ class Comparison:
     Attributes:
         dense_ms: milliseconds of the dense network on this frame.
         pixel_agreement: share of pixels of the same class; mean_iou: mean over classes, with the dense prediction as
-            truth. None for restoration.
-        psnr_db: of the restored luma, at most PSNR_LIMIT. None for segmentation.
+            truth. Of segmentation; else None.
+        psnr_db: of the restored luma, at most PSNR_LIMIT. Of restoration; else None.
+        box_agreement: share of the boxes of both that have a partner in the other. Of detection; else None.
     """
 
     dense_ms: float
     pixel_agreement: float | None = None
     mean_iou: float | None = None
     psnr_db: float | None = None
+    box_agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Report:
             "pixel_agreement": _mean([c.pixel_agreement for c in compared]),
             "mean_iou": _mean([c.mean_iou for c in compared]),
             "psnr_db": _mean([c.psnr_db for c in compared]),
+            "box_agreement": _mean([c.box_agreement for c in compared]),
         }
 
     def to_dict(self) -> dict:
@@ -259,6 +262,11 @@ def _plot_agreement(axis, compared: list[FrameRecord]) -> None:
     if compared[0].dense.psnr_db is not None:
         axis.plot(numbers, [f.dense.psnr_db for f in compared], ".-", color="#54a24b")
         axis.set_ylabel("dB to the dense network")
+        return
+    if compared[0].dense.box_agreement is not None:
+        axis.plot(numbers, [f.dense.box_agreement for f in compared], ".-", color="#54a24b")
+        axis.set_ylabel("boxes as dense")
+        axis.set_ylim(-0.02, 1.02)
         return
     axis.plot(numbers, [f.dense.pixel_agreement for f in compared], ".-", color="#54a24b", label="pixel agreement")
     axis.plot(numbers, [f.dense.mean_iou for f in compared], ".-", color="#9467bd", label="mean IoU")

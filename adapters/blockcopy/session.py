@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tasknets
@@ -106,10 +107,10 @@ class DenseNetwork:
             return output, 1e3 * (time.perf_counter() - begin)
 
 
-def compare(
-    network: tasknets.TaskNetwork, prediction: torch.Tensor, dense: torch.Tensor, dense_ms: float
-) -> Comparison:
+def compare(network: tasknets.TaskNetwork, prediction: Any, dense: Any, dense_ms: float) -> Comparison:
     """`prediction` against the dense network's prediction `dense`, both as `network.predict` returns them."""
+    if network.task == "detection":
+        return Comparison(dense_ms, box_agreement=scores.detection_agreement(prediction, dense))
     if network.task == "restoration":
         return Comparison(dense_ms, psnr_db=min(float(scores.psnr(prediction, dense)), PSNR_LIMIT))
     return Comparison(
@@ -225,7 +226,7 @@ class _Worker:
         )
         self.report.add(record, self.video.plan.macs)
 
-    def _draw(self, rgb: torch.Tensor, x: torch.Tensor, prediction: torch.Tensor, stats) -> np.ndarray:
+    def _draw(self, rgb: torch.Tensor, x: torch.Tensor, prediction: Any, stats) -> np.ndarray:
         ms = stats.policy_ms + stats.train_ms + stats.network_ms
         # The first frame makes the plan; its time says nothing about those to come.
         self._ms = ms if self._ms is None or stats.frame == 1 else SMOOTHING * self._ms + (1 - SMOOTHING) * ms
@@ -252,6 +253,7 @@ def _video_of(settings: Settings, network: tasknets.TaskNetwork) -> BlockCopy:
         policy=settings.policy,
         seed=settings.seed,
         max_age=settings.max_age or None,
+        read=network.predict if network.task == "detection" else None,
     )
     if settings.load_policy is not None:
         video.load(settings.load_policy)

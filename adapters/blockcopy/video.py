@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ import sparseblock
 from blockcopy import policies, policy_file
 from blockcopy.device import Notice, Recorded, Stopwatch
 from blockcopy.freshness import SceneCut, age_limits
-from blockcopy.information_gain import task_named
+from blockcopy.information_gain import Objects, Seen, task_named
 from blockcopy.memory import DeviceMemory, Memory
 from blockcopy.numbers import HOST, DeviceNumbers
 from blockcopy.policy import Context, Outcome
@@ -25,7 +26,7 @@ from blockcopy.trainer import Training
 from blockcopy.view import PolicyView, Standardise, where_blocks
 from sparseblock import BlockGrid, SparseBlockError
 from sparseblock.dense import channel_moments
-from sparseblock.plan import DevicePlan
+from sparseblock.plan import DevicePlan, NestedPlan
 
 FIRST_FRAME = "first frame"
 SCENE_CUT = "scene cut"
@@ -65,10 +66,10 @@ class BlockCopy:
     """Runs `model` over a video, block-sparse.
 
     Args:
-        model: nn.Module in eval mode that takes a frame [1, c, h, w]. For the policy "blockcopy" it returns one tensor
-            [1, k, h', w'], at the frame's size or a fraction of it.
-        task: "segmentation" (the output is class logits; one channel: foreground or not) or "restoration" (the output
-            is a picture). Decides the information gain.
+        model: nn.Module in eval mode that takes a frame [1, c, h, w]. One that is not captured whole, such as a
+            detector, runs in parts (see `sparseblock.compile`).
+        task: "segmentation" (class logits; one channel: foreground or not), "restoration" (a picture) or "detection"
+            (objects, on the CPU). Decides the information gain, which the policy "blockcopy" learns from.
         target: share of blocks to execute, in (0, 1], met on average over the frames on which there is a choice.
         block_size: side of a block in pixels.
         policy: name from `blockcopy.policies.names()`.
@@ -78,9 +79,12 @@ class BlockCopy:
         scene_cut: distance between consecutive frames above which everything is recomputed (see SceneCut); None: never.
         train_interval: an update of the policy every so many frames.
         reward, gamma, lr, summary_lr, weight_decay: see Training.
+        read: for a model that returns something else than the policy "blockcopy" learns from: a function that makes
+            that of the output, such as `lambda out: out["out"]`. It is one tensor [1, k, h', w'], at the frame's size
+            or a fraction of it; for detection what torchvision's detectors return (see information_gain.objects_of).
 
     Attributes:
-        plan: the sparseblock Plan; None before the first frame.
+        plan: the sparseblock Plan or NestedPlan; None before the first frame.
 
     Raises:
         SparseBlockError: an argument is out of its range or a name is unknown.
@@ -107,6 +111,7 @@ class BlockCopy:
         lr: float = Training.lr,
         summary_lr: float = Training.summary_lr,
         weight_decay: float = Training.weight_decay,
+        read: Callable[[Any], Any] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise SparseBlockError(f"BlockCopy: model is {type(model).__name__}; it must be an nn.Module in eval mode")
@@ -128,7 +133,10 @@ class BlockCopy:
             raise SparseBlockError(
                 f"BlockCopy: train_interval is {train_interval!r}; it must be a positive integer (frames) below 2**31"
             )
+        if read is not None and not callable(read):
+            raise SparseBlockError(f"BlockCopy: read is {type(read).__name__}; it must be a function of the output")
         self.model = model
+        self._read = read or (lambda out: out)
         self.task = task_named(task)
         self.target = float(target)
         self.block_size = block_size
@@ -137,7 +145,7 @@ class BlockCopy:
         training = Training(reward, train_interval, gamma, lr, summary_lr, weight_decay)
         self._make_policy = partial(policies.make, policy, self.target, seed, self.task, training)
         self.policy = self._make_policy()
-        self.plan: sparseblock.Plan | None = None
+        self.plan: sparseblock.Plan | NestedPlan | None = None
         self._frame = 0
         self._stats: FrameStats | None = None
         self._cut = SceneCut(scene_cut) if scene_cut is not None and self.policy.refreshes else None
@@ -149,7 +157,7 @@ class BlockCopy:
     # Training needs ordinary tensors, whatever mode the caller is in.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def __call__(self, frame: torch.Tensor) -> torch.Tensor:
+    def __call__(self, frame: torch.Tensor) -> Any:
         """Runs the next frame of the stream.
 
         On a device no frame but the first makes the host wait; `active` stays there, and reading `stats` waits.
@@ -287,6 +295,11 @@ class BlockCopy:
     def _make_plan(self, frame: torch.Tensor, view: PolicyView) -> None:
         # A copy, since a frame that was made in inference mode cannot be traced.
         plan = sparseblock.compile(self.model, frame.clone(), block_size=self.block_size)
+        if isinstance(plan, DevicePlan) and self.task.needs_host and self.policy.needs_output:
+            raise SparseBlockError(
+                f"BlockCopy: task is {self.task.name!r} on the {plan.backend} backend, where no frame waits for the "
+                f"host, but the policy {self.policy_name!r} reads objects there; use the cpu, or choose another policy"
+            )
         device, rows, cols = frame.device, plan.grid.rows, plan.grid.cols
         self._on_host = not isinstance(plan, DevicePlan)
         self._numbers = HOST if self._on_host else DeviceNumbers(device)
@@ -299,7 +312,7 @@ class BlockCopy:
         self._state = plan.new_state()
         self._shape, self._view, self.plan = frame.shape, view, plan
 
-    def _first(self, frame: torch.Tensor) -> torch.Tensor:
+    def _first(self, frame: torch.Tensor) -> Any:
         """The first frame of a stream: all blocks. On a device it waits."""
         start = time.perf_counter()
         view = self._view if self.plan else PolicyView(BlockGrid(*frame.shape[-2:], self.block_size))
@@ -318,10 +331,12 @@ class BlockCopy:
         self._times = decided - start, ran - begun, time.perf_counter() - ran
         return out
 
-    def _begin(self, small: torch.Tensor, out: torch.Tensor) -> None:
+    def _begin(self, small: torch.Tensor, out: Any) -> None:
         """Makes what lasts, as it is after the first frame."""
         numbers, cut, standardise = self._numbers, self._cut, self._standardise
-        self._features = self.task.features(self._view.output(out)) if self.policy.needs_output else None
+        self._features: torch.Tensor | None = None
+        self._objects: Objects | None = None
+        self._look(out)
         standardise.begin(small, numbers)
         self.policy.begin(small, self._features, numbers)
         if cut is not None:
@@ -344,7 +359,7 @@ class BlockCopy:
             for memory in (self._learned, self._stream, self._seen):
                 memory.fill()
 
-    def _next(self, frame: torch.Tensor) -> torch.Tensor:
+    def _next(self, frame: torch.Tensor) -> Any:
         """A frame of which the policy chooses the blocks. On a device it decides nothing on the host."""
         numbers = self._numbers
         start = time.perf_counter()
@@ -385,13 +400,19 @@ class BlockCopy:
             return self._none
         return (self._age >= self._limits) & ~chosen
 
-    def _learn(self, out: torch.Tensor, mask: torch.Tensor, aged: torch.Tensor) -> None:
+    def _learn(self, out: Any, mask: torch.Tensor, aged: torch.Tensor) -> None:
         """Shows the policy what came of its decision."""
-        before = self._features
-        if self.policy.needs_output:
-            self._features = self.task.features(self._view.output(out))
-        gain = lambda: self.task.gain(before, self._features, tuple(mask.shape))  # noqa: E731
+        before = self._look(out)
+        gain = lambda: self.task.gain(before, Seen(self._features, self._objects), self._view.grid)  # noqa: E731
         self.policy.observe(Outcome(mask, aged, gain))
+
+    def _look(self, out: Any) -> Seen:
+        """Sees a frame's output; returns what was seen before it."""
+        before = Seen(self._features, self._objects)
+        if self.policy.needs_output:
+            seen = self.task.see(self._read(out), self._view)
+            self._features, self._objects = seen.features, seen.objects
+        return before
 
     def _remember(self, small: torch.Tensor, mask: torch.Tensor) -> None:
         """Brings up to date what the next decision looks back on."""

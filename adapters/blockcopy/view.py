@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -57,10 +58,9 @@ class PolicyView:
             SparseBlockError: the output is no map over the frame.
         """
         if not isinstance(output, torch.Tensor) or output.dim() != 4 or output.shape[0] != 1:
-            what = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
             raise SparseBlockError(
-                f"BlockCopy: the network's output is {what}; the policy learns from one tensor [1, k, h, w]; "
-                "wrap the network so that it returns that, or choose another policy"
+                f"BlockCopy: the network's output is {describe(output)}; the policy learns from one tensor "
+                "[1, k, h, w]; give read=, a function that takes that from the output, or choose another policy or task"
             )
         size = tuple(output.shape[2:])
         if size not in self._rasters:
@@ -137,6 +137,15 @@ class Standardise:
 
 def _moment(old: Number, new: Number) -> Number:
     return running_mean(old, new, MOMENTUM)
+
+
+def describe(output: Any) -> str:
+    """What a network returned, in short: a shape, or the type and what it holds."""
+    if isinstance(output, torch.Tensor):
+        return str(list(output.shape))
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} of {', '.join(map(str, output))}"
+    return f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, (list, tuple)) else "")
 
 
 def grid_of(small: torch.Tensor) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from blockcopy.information_gain import task_named
+from blockcopy.information_gain import log_probabilities, task_named
 from blockcopy.policy import Context, Outcome, Policy
 from blockcopy.view import PIXELS, enlarge
 
@@ -27,7 +27,7 @@ class Bandit:
         self.executed = self.frame()
         self.active = torch.ones_like(self.hot)
         self.age = torch.zeros(rows, cols, dtype=torch.int64)
-        self.output = SEGMENTATION.features(torch.randn(1, 4, rows * 2, cols * 2, generator=self.generator))
+        self.output = log_probabilities(torch.randn(1, 4, rows * 2, cols * 2, generator=self.generator))
 
     def frame(self) -> torch.Tensor:
         hot = enlarge(self.hot, PIXELS)

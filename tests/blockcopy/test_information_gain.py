@@ -6,11 +6,21 @@ import math
 
 import pytest
 import torch
-from blockcopy.information_gain import Objects, detection_gain, restoration_gain, segmentation_gain, task_named
+from blockcopy.information_gain import (
+    Objects,
+    detection_gain,
+    log_probabilities,
+    objects_of,
+    restoration_gain,
+    score_map,
+    segmentation_gain,
+    task_named,
+)
+from blockcopy.view import PolicyView
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseblock import SparseBlockError
+from sparseblock import BlockGrid, SparseBlockError
 
 GRID = (2, 3)
 SAMPLES = 4
@@ -28,8 +38,7 @@ def _pixels(row: int, col: int) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("channels", [2, 19])
 def test_segmentation_is_the_largest_divergence_in_the_block(channels):
     before, after = _samples(channels, 0), _samples(channels, 1)
-    task = task_named("segmentation")
-    gain = segmentation_gain(task.features(before), task.features(after), GRID)
+    gain = segmentation_gain(log_probabilities(before), log_probabilities(after), GRID)
     p, q = before.softmax(1), after.softmax(1)
     expected = torch.zeros(GRID)
     for row in range(GRID[0]):
@@ -44,8 +53,7 @@ def test_segmentation_is_the_largest_divergence_in_the_block(channels):
 
 def test_one_logit_is_foreground_or_not():
     before, after = _samples(1, 0), _samples(1, 1)
-    task = task_named("segmentation")
-    gain = task.gain(task.features(before), task.features(after), GRID)
+    gain = segmentation_gain(log_probabilities(before), log_probabilities(after), GRID)
     p, q = before.sigmoid()[0, 0], after.sigmoid()[0, 0]
     divergence = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()) / 2
     expected = torch.stack(
@@ -63,17 +71,83 @@ def test_restoration_is_the_mean_absolute_change():
             torch.testing.assert_close(gain[row, col], torch.stack(changes).mean())
 
 
-@pytest.mark.parametrize("name", ["segmentation", "restoration"])
-def test_nothing_changed_gains_nothing(name):
+VIEW = PolicyView(BlockGrid(64, 96, 32))
+
+
+@pytest.mark.parametrize(
+    "name, output, other",
+    [
+        ("segmentation", torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96)),
+        ("restoration", torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96)),
+        (
+            "detection",
+            [{"boxes": torch.tensor([[0.0, 0, 9, 9]]), "scores": torch.tensor([0.9]), "labels": torch.tensor([1])}],
+            [{"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}],
+        ),
+    ],
+)
+def test_nothing_changed_gains_nothing(name, output, other):
     task = task_named(name)
-    features = task.features(_samples(3, 0))
-    assert torch.equal(task.gain(features, features.clone(), GRID), torch.zeros(GRID))
+    seen, again, changed = (task.see(x, VIEW) for x in (output, output, other))
+    assert seen.features.shape[2:] == (VIEW.grid.rows * VIEW.samples, VIEW.grid.cols * VIEW.samples)
+    assert torch.equal(task.gain(seen, again, VIEW.grid), torch.zeros(2, 3))
+    assert task.gain(seen, changed, VIEW.grid).max() > 0
+
+
+def test_a_box_fills_the_samples_that_it_reaches_into_with_its_score():
+    view = PolicyView(BlockGrid(64, 70, 32))  # 3 blocks of 2 samples of 16 pixels along a row
+    objects = _objects((0, 0, 17, 16, 0.5, 1), (16, 0, 33, 1, 0.75, 2), (69, 63, 70, 64, 0.25, 1))
+    expected = torch.zeros(1, 1, 4, 6)
+    expected[0, 0, 0, :3] = torch.tensor([0.5, 0.75, 0.75])
+    expected[0, 0, 3, 4] = 0.25
+    assert torch.equal(score_map(objects, view), expected)
+    assert torch.equal(score_map(_objects(), view), torch.zeros(1, 1, 4, 6))
+
+
+def test_objects_are_read_from_what_detectors_return():
+    found = {"boxes": torch.rand(2, 4), "scores": torch.rand(2), "labels": torch.tensor([1, 2])}
+    soft = torch.tensor([[[[0.4, 0.6]]], [[[0.5, 0.1]]]])
+    for output in (found, [found], ({**found, "masks": soft},), {**found, "masks": soft[:, 0] >= 0.5, "keypoints": 0}):
+        objects = objects_of(output)
+        assert all(torch.equal(getattr(objects, key), value) for key, value in found.items())
+        assert objects.masks is None or objects.masks.tolist() == [[[False, True]], [[True, False]]]
+    found["boxes"].zero_()
+    assert objects.boxes.any(), "a copy"
+
+
+@pytest.mark.parametrize(
+    "output, what",
+    [
+        (torch.rand(1, 3, 4, 4), "[1, 3, 4, 4]"),
+        ([], "a list of 0"),
+        ([{}, {}], "a list of 2"),
+        ({"boxes": torch.rand(2, 4), "scores": torch.rand(2)}, "{'boxes': [2, 4], 'scores': [2]}"),
+        (
+            {"boxes": torch.rand(2, 4), "scores": torch.rand(3), "labels": [1, 2]},
+            "{'boxes': [2, 4], 'scores': [3], 'labels': 'list'}",
+        ),
+        (
+            {"boxes": torch.rand(1, 4), "scores": torch.rand(1), "labels": torch.ones(1), "masks": torch.rand(9, 9)},
+            "{'boxes': [1, 4], 'scores': [1], 'labels': [1], 'masks': [9, 9]}",
+        ),
+    ],
+)
+def test_what_is_no_detection_is_refused(output, what):
+    with pytest.raises(SparseBlockError) as error:
+        objects_of(output)
+    assert str(error.value) == (
+        f'BlockCopy: the network\'s output is {what}; for the task "detection" the policy learns from a dict of '
+        "boxes [n, 4], scores [n], labels [n] and, if there are any, masks [n, h, w], or a list of one such dict; "
+        "give read=, a function that makes that of the output, or choose another policy"
+    )
 
 
 def test_an_unknown_task_is_refused():
     with pytest.raises(SparseBlockError) as error:
         task_named("poetry")
-    assert str(error.value) == "BlockCopy: no task is named 'poetry'; the tasks are segmentation, restoration"
+    assert (
+        str(error.value) == "BlockCopy: no task is named 'poetry'; the tasks are segmentation, restoration, detection"
+    )
 
 
 def _objects(*rows: tuple[float, float, float, float, float, int]) -> Objects:

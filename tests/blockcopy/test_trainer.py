@@ -8,6 +8,7 @@ import pytest
 import torch
 from bandit import SEGMENTATION, Bandit
 from blockcopy import trainer as trainer_module
+from blockcopy.information_gain import log_probabilities
 from blockcopy.policies import BlockCopyPolicy
 from blockcopy.policy_network import PolicyNetwork
 from blockcopy.reward import TargetControl
@@ -159,7 +160,7 @@ def test_a_policy_of_another_network_is_refused(channels):
     Bandit(*GRID, HOT).play(policy, 2)
     other, bandit = _policy(), Bandit(*GRID, HOT)
     other.load_state_dict(policy.state_dict())
-    bandit.output = SEGMENTATION.features(torch.randn(1, channels + 1, 8, 12))
+    bandit.output = log_probabilities(torch.randn(1, channels + 1, 8, 12))
     with pytest.raises(SparseBlockError) as error:
         bandit.play(other, 1)
     assert str(error.value) == (

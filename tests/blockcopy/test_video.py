@@ -228,11 +228,11 @@ BAD_ARGUMENTS = [
     ({"lr": float("inf")}, "lr is inf; it must be a finite number, at least 0"),
     ({"summary_lr": None}, "summary_lr is None; it must be a finite number, at least 0"),
     ({"weight_decay": "x"}, "weight_decay is 'x'; it must be a finite number, at least 0"),
-    ({"task": []}, "no task is named []; the tasks are segmentation, restoration"),
+    ({"task": []}, "no task is named []; the tasks are segmentation, restoration, detection"),
     ({"policy": []}, "no policy is named []; the policies are blockcopy, all, none, random, static, difference"),
     ({"scene_cut": -1}, "scene_cut is -1; it must be a positive distance, or None"),
     ({"train_interval": 0}, "train_interval is 0; it must be a positive integer (frames) below 2**31"),
-    ({"task": "x"}, "no task is named 'x'; the tasks are segmentation, restoration"),
+    ({"task": "x"}, "no task is named 'x'; the tasks are segmentation, restoration, detection"),
     ({"policy": "x"}, "no policy is named 'x'; the policies are blockcopy, all, none, random, static, difference"),
     ({"reward": "x"}, "no reward is named 'x'; the rewards are balanced, paper"),
 ]
@@ -397,5 +397,9 @@ def test_a_network_without_one_output_map_needs_another_policy():
 
     film = moving_square(3)
     assert len(BlockCopy(Two().eval(), block_size=BLOCK, policy="random")(film[0])) == 2
-    with pytest.raises(SparseBlockError, match=r"^BlockCopy: the network's output is tuple; "):
+    with pytest.raises(SparseBlockError, match=r"^BlockCopy: the network's output is a tuple of 2; "):
         BlockCopy(Two().eval(), block_size=BLOCK)(film[0])
+    with pytest.raises(SparseBlockError, match=r"^BlockCopy: read is str; it must be a function of the output$"):
+        BlockCopy(Two().eval(), block_size=BLOCK, read="first")
+    first = BlockCopy(Two().eval(), block_size=BLOCK, read=lambda out: out[0])
+    assert [len(first(frame)) for frame in film] == [2, 2, 2] and first.stats.policy_macs > 0

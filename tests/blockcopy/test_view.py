@@ -70,14 +70,20 @@ def test_outputs_are_sampled_every_16_pixels(block, samples):
 
 
 @pytest.mark.parametrize(
-    "output, what", [((1, 2), "tuple"), (torch.rand(1, 5), "[1, 5]"), (torch.rand(2, 1, 4, 4), "[2, 1, 4, 4]")]
+    "output, what",
+    [
+        ((1, 2), "a tuple of 2"),
+        ({"out": 1, "aux": 2}, "a dict of out, aux"),
+        (torch.rand(1, 5), "[1, 5]"),
+        (torch.rand(2, 1, 4, 4), "[2, 1, 4, 4]"),
+    ],
 )
 def test_an_output_that_is_no_map_is_refused(output, what):
     with pytest.raises(SparseBlockError) as error:
         PolicyView(BlockGrid(32, 32, 16)).output(output)
     assert str(error.value) == (
         f"BlockCopy: the network's output is {what}; the policy learns from one tensor [1, k, h, w]; "
-        "wrap the network so that it returns that, or choose another policy"
+        "give read=, a function that takes that from the output, or choose another policy or task"
     )
 
 

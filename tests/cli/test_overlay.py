@@ -60,6 +60,20 @@ def test_blocks_past_the_frame_are_clipped(rgb):
     assert drawn.shape == (HEIGHT, WIDTH, 3)
 
 
+def test_boxes_are_painted_in_the_colour_of_their_class_up_to_the_edge(rgb):
+    boxes = torch.tensor([[10.2, 5, 30, 25], [10, 5, 30, 25], [100, 80, 999, 999], [-9, -9, 4, 4], [7, 7, 7, 7]])
+    colors = torch.arange(15, dtype=torch.uint8).reshape(5, 3)
+    drawn = rgb.numpy().copy()
+    overlay.draw_boxes(drawn, boxes, colors)
+    expected = rgb.numpy().copy()
+    for y0, y1, x0, x1, box in ((5, 25, 10, 30, 0), (80, 90, 100, 130, 2), (0, 4, 0, 4, 3)):
+        tile = expected[y0:y1, x0:x1]
+        inner = tile[2:-2, 2:-2].copy()
+        tile[:] = colors[box].numpy()
+        tile[2:-2, 2:-2] = inner
+    assert np.array_equal(drawn, expected)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7), (33, 65), (90, 130), (361, 641)])
 def test_any_size_can_be_drawn(size):
     network = tasknets.load("espnet")

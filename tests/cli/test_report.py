@@ -90,11 +90,14 @@ def test_the_json_has_its_schema_and_only_finite_numbers(report, out):
         "pixel_agreement": 0.75,
         "mean_iou": 0.5,
         "psnr_db": None,
+        "box_agreement": None,
     }
     assert sorted(p.name for p in out.iterdir()) == ["r.json", "r.png"]
 
 
-@pytest.mark.parametrize("dense", [None, Comparison(20.0, psnr_db=41.0), Comparison(20.0, 0.9, 0.8)])
+@pytest.mark.parametrize(
+    "dense", [None, Comparison(20.0, psnr_db=41.0), Comparison(20.0, 0.9, 0.8), Comparison(20.0, box_agreement=0.7)]
+)
 def test_the_plot_is_a_picture(out, dense):
     made = Report(dict(RUN), target=0.3)
     for frame in range(3):

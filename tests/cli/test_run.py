@@ -18,6 +18,7 @@ TOTALS = {
     *("frames", "active_fraction", "active_fraction_chosen", "forced_frames", "macs", "policy_macs", "dense_macs"),
     *("macs_vs_dense", "policy_ms", "train_ms", "network_ms", "prepare_ms", "io_ms", "fps", "compared_frames"),
     *("dense_ms", "dense_fps", "speed_up", "pixel_agreement", "mean_iou", "psnr_db"),
+    "box_agreement",
 }
 
 
@@ -71,6 +72,27 @@ def test_all_blocks_is_the_dense_network(blockcopy_command, clip, out):
     assert totals["active_fraction"] == 1.0
     # Rounding may turn a pixel whose two best classes tie; nothing else may differ.
     assert totals["pixel_agreement"] * 96 * 128 >= 96 * 128 - 1
+
+
+@pytest.mark.parametrize("policy", ["blockcopy", "all"])
+def test_detection_reports_boxes_and_draws_them(blockcopy_command, clip, out, policy):
+    code, printed, complained = blockcopy_command(
+        *("run", clip, "--network", "lffd", "--block-size", 32, "--frames", 6, "--compare-every", 2, "--threads", 1),
+        *("--policy", policy, "--output", out / "v.mp4", "--report", out / "r.json"),
+    )
+    assert (code, complained) == (0, "")
+    assert "boxes as dense" in printed
+    report = read_report(out / "r.json")
+    totals = report["totals"]
+    assert totals["pixel_agreement"] is None and totals["psnr_db"] is None
+    assert [f["frame"] for f in report["frames"] if f["dense"]] == [1, 3, 5]
+    assert 0 <= totals["box_agreement"] <= 1
+    if policy == "all":  # of random weights: rounding decides where two scores tie, nothing else may differ
+        assert totals["box_agreement"] > 0.95
+    else:
+        assert totals["active_fraction"] < 1 and totals["policy_macs"] > 0
+    frames, _ = decode(out / "v.mp4")
+    assert len(frames) == 6
 
 
 def test_restoration_reports_decibels_and_draws_the_restored_frame(blockcopy_command, clip, out):
