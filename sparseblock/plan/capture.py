@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import io
 import logging
+import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,8 +76,14 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     fixed = tuple(MAP if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
     sizes = " and ".join(str(list(leaf.shape)) for leaf in leaves if isinstance(leaf, torch.Tensor))
     try:
+        dice = _dice()
         with _changes(model) as changed:
             program = _export(model, args, kwargs)
+        if _dice() != dice:
+            raise Uncapturable(
+                f"compile: {type(model).__name__} draws from Python's or NumPy's random, and a plan would repeat the "
+                "first draw in every frame; draw from torch's, or compile its parts"
+            )
         if changed and _remembers(model, args, kwargs):
             raise Uncapturable(
                 f"compile: {type(model).__name__} keeps {', '.join(changed)} from frame to frame, which a plan does "
@@ -118,6 +125,15 @@ def _quiet() -> Iterator[None]:
 def _export(model: nn.Module, args: Any, kwargs: Any) -> torch.export.ExportedProgram:
     with torch.no_grad(), _quiet():
         return torch.export.export(model, args, kwargs, strict=False)
+
+
+def _dice() -> tuple[Any, ...]:
+    """The state of the generators of random numbers whose draws are constants in a capture."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return (random.getstate(),)
+    _, key, *rest = numpy.random.get_state()
+    return random.getstate(), key.tobytes(), *rest
 
 
 @contextlib.contextmanager

@@ -47,6 +47,9 @@ def compile(
     that has a block-sparse rule runs on the active blocks; any other runs dense on whole planes, and `Plan.report()`
     says so and why.
 
+    Hooks are captured with the model: what they compute is part of the plan, but what else they do, such as to keep
+    features for later, they do while it is captured and not in frames.
+
     A model that cannot be captured whole, because what it does depends on values, keeps its Python; the largest of its
     submodules that can be captured and read maps of the frame become plans of their own, its *parts*.
 
@@ -135,7 +138,9 @@ def compile(
         graph, signature = trace(model, example_frame)
     except Uncapturable as error:
         if whole:
-            raise
+            raise SparseBlockError(
+                f'{error}; its parts are found in mode "grid", in torch.float32, without gates or algorithms by name'
+            ) from error
         return compile_parts(model, example_frame, block_size, None, str(error), algorithms)
     if mode == "exact":
         if len(graph.inputs) != 1:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sparseblock.errors import SparseBlockError
+from sparseblock.plan.nested import NestedPlan
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.report import NodeReport
 
 
-def explain(plan: Plan, node: str | None = None) -> str:
+def explain(plan: Plan | NestedPlan, node: str | None = None) -> str:
     """Every candidate for a convolution's kernel with its measured time and the reason for its choice or rejection.
 
     Args:
-        node: one convolution, by the name that `plan.report()` gives it; None: all of them.
+        node: one convolution, by the name that `plan.report()` gives it, in a plan in parts "part/name"; None: all of
+            them.
 
     Raises:
-        SparseBlockError: there is no convolution of that name, or `plan` is no `Plan`.
+        SparseBlockError: there is no convolution of that name, or `plan` is none.
 
     Example:
         >>> print(sparseblock.explain(plan, "layer1.0.conv1"))
     """
-    if not isinstance(plan, Plan):
-        raise SparseBlockError(
-            f"explain: plan is a {type(plan).__name__}; it must be a Plan; "
-            "of a plan in parts, explain one of plan.parts.values()"
-        )
-    convs = [row for row in plan.report().nodes if row.choice is not None]
+    if not isinstance(plan, (Plan, NestedPlan)):
+        raise SparseBlockError(f"explain: plan is a {type(plan).__name__}; it must be a Plan or NestedPlan")
+    plans = {f"{part}/": inner for part, inner in plan.parts.items()} if isinstance(plan, NestedPlan) else {"": plan}
+    convs = [
+        replace(row, name=part + row.name)
+        for part, inner in plans.items()
+        for row in inner.report().nodes
+        if row.choice is not None
+    ]
     if node is not None:
         chosen = [row for row in convs if row.name == node]
         if not chosen:

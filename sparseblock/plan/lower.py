@@ -211,7 +211,7 @@ class _Lowering:
             if other.op == "get_attr":
                 raise Uncapturable(
                     f"compile: {node.name} changes {other.target} in place; a plan's constants cannot change: "
-                    "do not update buffers in eval mode"
+                    "do not update buffers in eval mode, and call model.eval() before torch.compile"
                 )
             if other.meta["val"] is shown[0] and _same_view(shown[0], changed):
                 self.env[other] = result

@@ -24,6 +24,7 @@ from sparseblock.plan.ir import (
     Pool2d,
     Torch,
 )
+from sparseblock.plan.nested import NestedPlan
 from sparseblock.plan.reference import Reference
 
 EPS = torch.finfo(torch.float32).eps
@@ -126,6 +127,11 @@ def verify(plan: ExactPlan, frames: Iterable[torch.Tensor]) -> Verification:
     Raises:
         SparseBlockError: the plan is not exact, there are no frames, or one does not fit.
     """
+    if isinstance(plan, NestedPlan):
+        raise SparseBlockError(
+            "verify: plan is a NestedPlan, whose parts are of the grid; only what an exact plan computes equals the "
+            'dense network: compile a part by itself, on a map like those that it reads, with mode="exact"'
+        )
     if not isinstance(plan, ExactPlan):
         raise SparseBlockError(
             f"verify: plan is a {type(plan).__name__}; only what an exact plan computes equals the dense network: "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import random
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -200,6 +202,25 @@ def test_what_a_model_remembers_stays_python(run, attributes):
     assert not getattr(network, name)
     plan = sparseblock.compile(network, torch.rand(FRAME), block_size=16)
     assert list(plan.parts) == ["a"] and message in str(plan.report())
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_what_a_model_draws_outside_of_torch_stays_python(draw):
+    """It would be a constant of a plan; what it draws from torch is drawn in every frame."""
+    network, frame = model(lambda self, x: self.a(x) * draw()), torch.rand(FRAME)
+    plan = sparseblock.compile(network, frame, block_size=16)
+    assert list(plan.parts) == ["a"] and "Model draws from Python's or NumPy's random" in str(plan.report())
+    state = plan.new_state()
+    first = plan(frame, None, state).clone()
+    assert not torch.equal(plan(frame, None, state), first)
+    network = model(lambda self, x: self.a(x) * torch.rand(()) + F.dropout(self.a(x)))
+    plan = sparseblock.compile(network, frame, block_size=16)
+    assert isinstance(plan, sparseblock.Plan)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        out = plan(frame, None, plan.new_state())
+        torch.manual_seed(seed)
+        torch.testing.assert_close(out, network(frame).detach())
 
 
 def test_attributes_that_carry_nothing_over_are_no_obstacle():

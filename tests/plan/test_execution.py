@@ -209,7 +209,7 @@ def test_names_are_given_in_a_list():
 
 
 def test_only_a_plan_is_explained():
-    with pytest.raises(SparseBlockError, match=r"^explain: plan is a int; it must be a Plan"):
+    with pytest.raises(SparseBlockError, match=r"^explain: plan is a int; it must be a Plan or NestedPlan$"):
         sparseblock.explain(3)
 
 

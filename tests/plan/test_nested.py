@@ -125,6 +125,25 @@ def test_report_and_macs():
     assert json.loads(report.to_json())["parts"]["head"]["nodes"] and 0.9 < report.coverage < 1
 
 
+def test_explain_names_the_convolutions_of_every_part():
+    plan = sparseblock.compile(detector(), FRAME, block_size=16)
+    said = sparseblock.explain(plan)
+    for part, inner in plan.parts.items():
+        for line in sparseblock.explain(inner).splitlines():
+            assert (line if line.startswith(" ") else f"{part}/{line}") in said
+    assert sparseblock.explain(plan, "head/score").startswith("head/score: conv2d, ")
+    with pytest.raises(SparseBlockError, match=r"^explain: there is no convolution 'score'; there are backbone/stem"):
+        sparseblock.explain(plan, "score")
+
+
+def test_what_is_of_the_grid_says_so():
+    """A model in parts has no exact plan, and what to do instead is said."""
+    with pytest.raises(SparseBlockError, match=r'its parts are found in mode "grid", in torch\.float32, without gates'):
+        sparseblock.compile(detector(), FRAME, mode="exact")
+    with pytest.raises(SparseBlockError, match=r"^verify: plan is a NestedPlan, whose parts are of the grid; only"):
+        sparseblock.verify(sparseblock.compile(detector(), FRAME, block_size=16), [FRAME])
+
+
 def test_blocks_carry_over_to_the_resized_frame():
     """A block of the frame reaches the blocks of the inner frame that its pixels are resized into, padding the last."""
     plan = sparseblock.compile(detector(), FRAME, block_size=16)
