@@ -10,26 +10,31 @@ template <class T, int N>
 SB_DEVICE void run(const sb_conv2d &conv, const sb_epilogue &epilogue, const sb_plane &in, const sb_plane &residual, bool combined,
                    const sb_blocks &blocks, const sb_plane &out) {
     const Axis y_axis = axis_y(conv), x_axis = axis_x(conv);
-    const int64_t out_group = conv.out_channels / conv.groups;
-    for_each<N>(blocks, out, [&](int64_t n, int64_t oy, int64_t ox, int64_t c) {
-        const Taps taps_y = y_axis.taps((int)(oy % y_axis.phases())), taps_x = x_axis.taps((int)(ox % x_axis.phases()));
-        const int64_t top = y_axis.own(oy) + taps_y.offset, left = x_axis.own(ox) + taps_x.offset;
+    const Divisor out_group(conv.out_channels / conv.groups);
+    for_each<N, 1>(blocks, out, [&](int n, int oy, int ox, int c) {
+        const Taps taps_y = y_axis.taps(oy % y_axis.phases()), taps_x = x_axis.taps(ox % x_axis.phases());
+        const int top = (int)y_axis.own(oy) + taps_y.offset, left = (int)x_axis.own(ox) + taps_x.offset;
+        const T *image = pixel<T>(in, n, 0, 0) + out_group(c);
         float sum[N] = {};
         for (int r = 0; r < taps_y.count; ++r)
             for (int s = 0; s < taps_x.count; ++s) {
-                int64_t y = top + r * taps_y.offset_step, x = left + s * taps_x.offset_step;
-                if (conv.pad_mode != SB_PAD_CONSTANT) y = pad_source(y, in.h, conv.pad_mode), x = pad_source(x, in.w, conv.pad_mode);
+                int y = top + r * taps_y.offset_step, x = left + s * taps_x.offset_step;
+                if (conv.pad_mode != SB_PAD_CONSTANT)
+                    y = (int)pad_source(y, in.h, conv.pad_mode), x = (int)pad_source(x, in.w, conv.pad_mode);
                 if (y < 0 || y >= in.h || x < 0 || x >= in.w) continue;
-                const Vector<T, N> values = load_vector<N>(pixel<T>(in, n, y, x) + c / out_group);
+                const Vector<T, N> values = load_vector<N>(image + y * in.stride_y + x * in.stride_x);
                 const int64_t tap = (taps_y.first + r * taps_y.step) * conv.kernel_w + taps_x.first + s * taps_x.step;
                 const float *weights = conv.packed_weight + tap * conv.out_channels + c;
                 for (int i = 0; i < N; ++i) sum[i] = fma(to_float(values[i]), weights[i], sum[i]);
             }
         T *to = pixel<T>(out, n, oy, ox) + c;
-        Vector<T, N> result = {};
-        if (combined) result = load_vector<N>(pixel<T>(residual, n, oy, ox) + c * residual.stride_c);
-        for (int i = 0; i < N; ++i) result[i] = from_float<T>(finish(sum[i], combined, to_float(result[i]), epilogue, c + i));
-        store_vector(to, result);
+        Vector<T, N> second = {};
+        if (combined) second = load_vector<N>(pixel<T>(residual, n, oy, ox) + c * residual.stride_c);
+        float residuals[N];
+        read_floats(second, residuals);
+        finish(sum, combined, residuals, epilogue, c);
+        const Vector<T, N> result = from_floats<T>(sum);
+        return [result, to] { store_vector(to, result); };
     });
 }
 

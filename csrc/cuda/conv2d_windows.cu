@@ -7,23 +7,27 @@ namespace sb::SB_NAME {
 
 SB_DEVICE void run(const sb_conv2d &conv, const sb_plane &in, const sb_blocks &blocks, const sb_plane &out, const sb_plane &packed) {
     const Regions regions(blocks, out);
-    const int64_t reach_y = (int64_t)conv.dilation_h * (conv.kernel_h - 1), reach_x = conv.kernel_w - 1;
-    const int64_t height = (regions.height() - 1) * conv.stride_h + reach_y + 1, width = (regions.width() - 1) * conv.stride_w + reach_x + 1;
-    for_each_of<1>(regions.count(), height, width, 1, [&](int64_t i) {
+    const int reach_y = conv.dilation_h * (conv.kernel_h - 1), reach_x = conv.kernel_w - 1;
+    const int height = (int)(regions.height() - 1) * conv.stride_h + reach_y + 1;
+    const int width = (int)(regions.width() - 1) * conv.stride_w + reach_x + 1;
+    for_each_of<1, 4>(regions.count(), height, width, 1, [&](int i) {
         const Region region(regions, i);
-        const int64_t n = region.n, top = region.y0 * conv.stride_h - conv.pad_h, left = region.x0 * conv.stride_w;
-        const int64_t right = minimum((region.x1 - 1) * conv.stride_w + reach_x + 1, packed.w);
-        return [&in, &packed, &conv, n, top, left, right](int64_t down, int64_t along, int64_t) {
-            const int64_t y = top + down, x = left + along, from = x - conv.pad_w;
-            if (y < 0 || y >= in.h || x >= right) return;
+        const int n = (int)region.n, top = (int)region.y0 * conv.stride_h - conv.pad_h, left = (int)region.x0 * conv.stride_w;
+        const int right = (int)minimum((region.x1 - 1) * conv.stride_w + reach_x + 1, packed.w);
+        return [&in, &packed, &conv, n, top, left, right](int down, int along, int) {
+            const int y = top + down, x = left + along, from = x - conv.pad_w;
+            const bool inside = y >= 0 && y < in.h && x < right;
             Vector<SB_T, SB_PITCH> values = {};
-            if (from >= 0 && from < in.w) {
+            if (inside && from >= 0 && from < in.w) {
                 const SB_T *p = pixel<SB_T>(in, n, y, from);
                 SB_UNROLL
                 for (int c = 0; c < SB_PITCH; ++c)
                     if (c < in.c) values[c] = p[c * in.stride_c];
             }
-            store_vector(pixel<SB_T>(packed, n, y, x), values);
+            SB_T *to = pixel<SB_T>(packed, n, y, x);
+            return [values, to, inside] {
+                if (inside) store_vector(to, values);
+            };
         };
     });
 }

@@ -16,47 +16,71 @@ SB_DEVICE float sigmoid(float v, float factor) {
 }
 SB_DEVICE float hard_sigmoid(float v) { return at_most(6.0f, at_least(0.0f, v + 3.0f)) * (1.0f / 6.0f); }
 
-SB_DEVICE float activate(float v, const sb_epilogue &e, int64_t c) {
+/* v[i] = f(v[i], i) */
+template <int N, class F>
+SB_DEVICE void change(float (&v)[N], const F &f) {
+    SB_UNROLL
+    for (int i = 0; i < N; ++i) v[i] = f(v[i], i);
+}
+
+/* The activation of N channels from c on: which one is asked once for all. */
+template <int N>
+SB_DEVICE void activate(float (&values)[N], const sb_epilogue &e, int64_t c) {
     switch (e.activation) {
     case SB_RELU:
-        return at_least(0.0f, v);
+        return change(values, [](float v, int) { return at_least(0.0f, v); });
     case SB_CLAMP:
-        return at_most(e.high, at_least(e.low, v));
+        return change(values, [&](float v, int) { return at_most(e.high, at_least(e.low, v)); });
     case SB_PRELU:
-        return v > 0.0f ? v : v * e.slope[c];
+        return change(values, [&](float v, int i) { return v > 0.0f ? v : v * e.slope[c + i]; });
     case SB_ELU:
-        return v > 0.0f ? v : e.slope[c] * expm1(v);
+        return change(values, [&](float v, int i) { return v > 0.0f ? v : e.slope[c + i] * expm1(v); });
     case SB_SIGMOID:
-        return sigmoid(v, 1.0f);
+        return change(values, [](float v, int) { return sigmoid(v, 1.0f); });
     case SB_TANH:
-        return tanh(v);
+        return change(values, [](float v, int) { return tanh(v); });
     case SB_SILU:
-        return sigmoid(v, v);
+        return change(values, [](float v, int) { return sigmoid(v, v); });
     case SB_GELU:
-        return v * normal_distribution(v);
+        return change(values, [](float v, int) { return v * normal_distribution(v); });
     case SB_GELU_TANH:
-        return sigmoid(v * fma(v * v, 0.0713548163f, 1.5957691216f), v);
-    case SB_MISH: {
-        const float power = exp(at_most(20.0f, v)), n = power * (power + 2.0f);
-        return v * (n / (n + 2.0f));
-    }
+        return change(values, [](float v, int) { return sigmoid(v * fma(v * v, 0.0713548163f, 1.5957691216f), v); });
+    case SB_MISH:
+        return change(values, [](float v, int) {
+            const float power = exp(at_most(20.0f, v)), n = power * (power + 2.0f);
+            return v * (n / (n + 2.0f));
+        });
     case SB_SOFTPLUS:
-        return at_least(0.0f, v) + log1p(exp(v > 0.0f ? -v : v));
+        return change(values, [](float v, int) { return at_least(0.0f, v) + log1p(exp(v > 0.0f ? -v : v)); });
     case SB_HARDSIGMOID:
-        return hard_sigmoid(v);
+        return change(values, [](float v, int) { return hard_sigmoid(v); });
     case SB_HARDSWISH:
-        return v * hard_sigmoid(v);
-    default:
-        return v;
+        return change(values, [](float v, int) { return v * hard_sigmoid(v); });
     }
 }
 
-/* What is stored of channel c for a sum `v`; the residual counts where it is `combined`. */
+/* What is stored of N channels from c on for their sums; the residuals count where they are `combined`. */
+template <int N>
+SB_DEVICE void finish(float (&values)[N], bool combined, const float (&residuals)[N], const sb_epilogue &e, int64_t c) {
+    if (e.bias) change(values, [&](float v, int i) { return v + e.bias[c + i]; });
+    if (combined && e.combine == SB_MULTIPLY) change(values, [&](float v, int i) { return v * residuals[i]; });
+    else if (combined) change(values, [&](float v, int i) { return v + residuals[i]; });
+    if (e.scale || e.shift)
+        change(values, [&](float v, int i) { return fma(v, e.scale ? e.scale[c + i] : 1.0f, e.shift ? e.shift[c + i] : 0.0f); });
+    activate(values, e, c);
+}
+
+/* The same of one channel. */
+SB_DEVICE float activate(float v, const sb_epilogue &e, int64_t c) {
+    float values[1] = {v};
+    activate(values, e, c);
+    return values[0];
+}
 SB_DEVICE float finish(float v, bool combined, float residual, const sb_epilogue &e, int64_t c) {
-    if (e.bias) v += e.bias[c];
-    if (combined) v = e.combine == SB_MULTIPLY ? v * residual : v + residual;
-    if (e.scale || e.shift) v = fma(v, e.scale ? e.scale[c] : 1.0f, e.shift ? e.shift[c] : 0.0f);
-    return activate(v, e, c);
+    float values[1] = {v};
+    const float residuals[1] = {residual};
+    finish(values, combined, residuals, e, c);
+    return values[0];
 }
 
 } // namespace sb

@@ -5,15 +5,16 @@
 namespace sb::SB_NAME {
 
 template <class T, int N>
-SB_DEVICE void move(const sb_plane &in, int64_t halo, const sb_blocks &blocks, const sb_plane &packed) {
-    for_each_of<N>(*blocks.count, packed.h, packed.w, packed.c, [&](int64_t i) {
+SB_DEVICE void move(const sb_plane &in, int halo, const sb_blocks &blocks, const sb_plane &packed) {
+    for_each_of<N, 4>(*blocks.count, packed.h, packed.w, packed.c, [&](int i) {
         const int32_t *index = blocks.index + 3 * i;
-        const int64_t n = index[0], top = (int64_t)index[1] * blocks.block_h - halo, left = (int64_t)index[2] * blocks.block_w - halo;
-        return [&in, &packed, i, n, top, left](int64_t down, int64_t along, int64_t c) {
-            const int64_t y = top + down, x = left + along;
+        const int n = index[0], top = index[1] * blocks.block_h - halo, left = index[2] * blocks.block_w - halo;
+        return [&in, &packed, i, n, top, left](int down, int along, int c) {
+            const int y = top + down, x = left + along;
             Vector<T, N> moved = {};
             if (y >= 0 && y < in.h && x >= 0 && x < in.w) moved = load_vector<N>(pixel<T>(in, n, y, x) + c);
-            store_vector(pixel<T>(packed, i, down, along) + c, moved);
+            T *to = pixel<T>(packed, i, down, along) + c;
+            return [moved, to] { store_vector(to, moved); };
         };
     });
 }

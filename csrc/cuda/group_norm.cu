@@ -7,12 +7,17 @@ namespace sb::SB_NAME {
 
 template <class T, int N>
 SB_DEVICE void run(const sb_epilogue &epilogue, const float *statistics, const sb_plane &in, const sb_blocks &blocks, const sb_plane &out) {
-    for_each<N>(blocks, out, [&](int64_t n, int64_t y, int64_t x, int64_t c) {
-        const float *scale = statistics + 2 * n * out.c + c, *shift = scale + out.c;
-        Vector<T, N> values = load_vector<N>(pixel<T>(in, n, y, x) + c);
-        for (int i = 0; i < N; ++i)
-            values[i] = from_float<T>(activate(fma(to_float(values[i]), scale[i], shift[i]), epilogue, c + i));
-        store_vector(pixel<T>(out, n, y, x) + c, values);
+    for_each<N, 2>(blocks, out, [&](int n, int y, int x, int c) {
+        const float *scale = statistics + (int64_t)2 * n * out.c + c, *shift = scale + out.c;
+        const Vector<T, N> read = load_vector<N>(pixel<T>(in, n, y, x) + c);
+        T *to = pixel<T>(out, n, y, x) + c;
+        return [&epilogue, scale, shift, read, to, c] {
+            float values[N];
+            read_floats(read, values);
+            change(values, [&](float v, int i) { return fma(v, scale[i], shift[i]); });
+            activate(values, epilogue, c);
+            store_vector(to, from_floats<T>(values));
+        };
     });
 }
 

@@ -6,17 +6,17 @@ namespace sb::SB_NAME {
 
 /* The two pixels along an axis between which an output pixel lies. */
 struct Source {
-    int64_t near, far;
+    int near, far;
     float far_weight;
 
-    SB_DEVICE Source(const sb_interpolate &resize, float scale, int64_t place, int64_t size) {
+    SB_DEVICE Source(const sb_interpolate &resize, float scale, int place, int size) {
         float position = (float)place * scale;
         if (resize.mode == SB_BILINEAR && !resize.align_corners) {
             position = scale * ((float)place + 0.5f) - 0.5f;
             position = position < 0.0f ? 0.0f : position;
         }
-        near = minimum((int64_t)position, size - 1);
-        far = minimum(near + 1, size - 1);
+        near = (int)minimum((int)position, size - 1);
+        far = (int)minimum(near + 1, size - 1);
         const float weight = position - (float)near;
         far_weight = weight > 1.0f ? 1.0f : weight;
     }
@@ -26,20 +26,27 @@ SB_DEVICE float blend(float near, float far, float far_weight) { return fma(far_
 
 template <class T, int N>
 SB_DEVICE void run(const sb_interpolate &resize, const sb_plane &in, const sb_blocks &blocks, const sb_plane &out) {
-    for_each<N>(blocks, out, [&](int64_t n, int64_t oy, int64_t ox, int64_t c) {
+    const bool bilinear = resize.mode == SB_BILINEAR;
+    for_each<N, 1>(blocks, out, [&](int n, int oy, int ox, int c) {
         const Source y(resize, resize.scale_h, oy, in.h), x(resize, resize.scale_w, ox, in.w);
-        Vector<T, N> result = load_vector<N>(pixel<T>(in, n, y.near, x.near) + c);
-        if (resize.mode == SB_BILINEAR) {
-            const Vector<T, N> right = load_vector<N>(pixel<T>(in, n, y.near, x.far) + c),
-                               below = load_vector<N>(pixel<T>(in, n, y.far, x.near) + c),
-                               across = load_vector<N>(pixel<T>(in, n, y.far, x.far) + c);
+        const T *near = pixel<T>(in, n, y.near, 0) + c, *far = pixel<T>(in, n, y.far, 0) + c;
+        const int64_t left = x.near * in.stride_x, right = x.far * in.stride_x;
+        const Words<T, N> first = load_words<N>(near + left);
+        Words<T, N> beside = {}, below = {}, across = {};
+        if (bilinear) beside = load_words<N>(near + right), below = load_words<N>(far + left), across = load_words<N>(far + right);
+        T *to = pixel<T>(out, n, oy, ox) + c;
+        return [first, beside, below, across, bilinear, to, along = x.far_weight, down = y.far_weight] {
+            if (!bilinear) return store_vector<T, N>(to, first);
+            const Vector<T, N> corners[4] = {first, beside, below, across};
+            float values[N];
+            SB_UNROLL
             for (int i = 0; i < N; ++i) {
-                const float top = blend(to_float(result[i]), to_float(right[i]), x.far_weight);
-                const float bottom = blend(to_float(below[i]), to_float(across[i]), x.far_weight);
-                result[i] = from_float<T>(blend(top, bottom, y.far_weight));
+                const float top = blend(to_float(corners[0][i]), to_float(corners[1][i]), along);
+                const float bottom = blend(to_float(corners[2][i]), to_float(corners[3][i]), along);
+                values[i] = blend(top, bottom, down);
             }
-        }
-        store_vector(pixel<T>(out, n, oy, ox) + c, result);
+            store_vector(to, from_floats<T>(values));
+        };
     });
 }
 

@@ -8,21 +8,24 @@ namespace sb::SB_NAME {
 
 /* The channels from c on of a pixel. */
 template <int N, class T>
-SB_DEVICE Vector<T, N> read(const sb_plane &plane, int64_t n, int64_t y, int64_t x, int64_t c) {
-    return load_vector<N>(pixel<T>(plane, n, y, x) + c * plane.stride_c);
+SB_DEVICE Words<T, N> read(const sb_plane &plane, int n, int y, int x, int c) {
+    return load_words<N>(pixel<T>(plane, n, y, x) + c * plane.stride_c);
 }
 
 template <class T, int N, class In = T>
 SB_DEVICE void run(const sb_epilogue &epilogue, const sb_plane &in, const sb_plane &residual, bool combined, const sb_blocks &blocks,
                    const sb_plane &out) {
-    for_each<N>(blocks, out, [&](int64_t n, int64_t y, int64_t x, int64_t c) {
-        const Vector<In, N> values = read<N, In>(in, n, y, x, c);
-        Vector<In, N> second = values;
-        Vector<T, N> result;
+    for_each<N, 2>(blocks, out, [&](int n, int y, int x, int c) {
+        const Words<In, N> first = read<N, In>(in, n, y, x, c);
+        Words<In, N> second = {};
         if (combined) second = read<N, In>(residual, n, y, x, c);
-        for (int i = 0; i < N; ++i)
-            result[i] = from_float<T>(finish(to_float(values[i]), combined, to_float(second[i]), epilogue, c + i));
-        store_vector(pixel<T>(out, n, y, x) + c, result);
+        T *to = pixel<T>(out, n, y, x) + c;
+        return [&epilogue, first, second, combined, to, c] {
+            float values[N], residuals[N];
+            read_floats<In, N>(first, values), read_floats<In, N>(second, residuals);
+            finish(values, combined, residuals, epilogue, c);
+            store_vector(to, from_floats<T>(values));
+        };
     });
 }
 

@@ -6,65 +6,100 @@ namespace sb::SB_NAME {
 
 /* The windows of one axis: csrc/cpu/pool2d.cpp. */
 struct Axis {
-    int64_t kernel, stride, pad, dilation, size, out;
-    bool adaptive;
+    int kernel, stride, pad, size; /* adaptive: kernel 0, and stride and pad are size / out and size % out */
+    Divisor dilation, out;
 
-    SB_DEVICE int64_t origin(int64_t i) const { return adaptive ? i * size / out : i * stride - pad; }
-    SB_DEVICE int64_t length(int64_t i) const { return adaptive ? ceil_div((i + 1) * size, out) - i * size / out : kernel; }
+    SB_DEVICE Axis(int kernel_, int stride_, int pad_, int dilation_, int size_, int out_, bool adaptive)
+        : kernel(adaptive ? 0 : kernel_), stride(stride_), pad(pad_), size(size_), dilation(adaptive ? 1 : dilation_), out(out_) {
+        if (adaptive) stride = out.divide(size, pad);
+    }
+    /* Adaptive: i * size / out, from there to the next window's rounded up. There are less than 2^16 of them. */
+    SB_DEVICE int origin(int i) const { return kernel ? i * stride - pad : i * stride + out((uint32_t)i * pad); }
+    SB_DEVICE int length(int i) const { return kernel ? kernel : (i + 1) * stride + out((uint32_t)(i + 1) * pad + out.by - 1) - origin(i); }
 };
 
 /* Indices [first, last) of a window's taps that lie in [0, size). */
 struct Taps {
-    int64_t first, last;
-    SB_DEVICE Taps(int64_t origin, int64_t kernel, int64_t dilation, int64_t size) {
-        first = origin < 0 ? ceil_div(-origin, dilation) : 0;
-        last = origin < size ? minimum(kernel, ceil_div(size - origin, dilation)) : 0;
-        last = maximum(first, last);
+    int origin, length, first, last;
+
+    SB_DEVICE Taps(const Axis &axis, int i) : origin(axis.origin(i)), length(axis.length(i)) {
+        const auto steps_over = [&](int pixels) { return axis.dilation((uint32_t)pixels + axis.dilation.by - 1); };
+        first = origin < 0 ? steps_over(-origin) : 0;
+        last = origin < axis.size ? (int)minimum(length, steps_over(axis.size - origin)) : 0;
+        last = (int)maximum(first, last);
     }
-    SB_DEVICE int64_t count() const { return last - first; }
+    SB_DEVICE int count() const { return last - first; }
 };
 
-SB_DEVICE float divisor(const sb_pool2d &pool, const sb_plane &x, int64_t top, int64_t left, int64_t taps) {
+SB_DEVICE float divisor(const sb_pool2d &pool, const sb_plane &x, int top, int left, int taps) {
     if (pool.divisor) return (float)pool.divisor;
-    if (pool.count_include_pad && !pool.adaptive)
-        taps = (minimum(top + pool.kernel_h, x.h + pool.pad_h) - top) * (minimum(left + pool.kernel_w, x.w + pool.pad_w) - left);
+    if (pool.count_include_pad && !pool.adaptive) {
+        const int64_t bottom = minimum((int64_t)top + pool.kernel_h, (int64_t)x.h + pool.pad_h);
+        const int64_t right = minimum((int64_t)left + pool.kernel_w, (int64_t)x.w + pool.pad_w);
+        return (float)maximum((bottom - top) * (right - left), 1);
+    }
     return (float)maximum(taps, 1);
 }
 
-template <class T, int N>
+template <class T, int N, bool MAX>
 SB_DEVICE void reduce(const sb_pool2d &pool, const sb_plane &x, const sb_blocks &blocks, const sb_plane &out) {
-    const bool adaptive = pool.adaptive != 0, is_max = pool.kind == SB_POOL_MAX;
-    const Axis ay = {pool.kernel_h, pool.stride_h, pool.pad_h, adaptive ? 1 : pool.dilation_h, x.h, out.h, adaptive};
-    const Axis ax = {pool.kernel_w, pool.stride_w, pool.pad_w, adaptive ? 1 : pool.dilation_w, x.w, out.w, adaptive};
-    for_each<N>(blocks, out, [&](int64_t n, int64_t y, int64_t ox, int64_t c) {
-        const int64_t top = ay.origin(y), left = ax.origin(ox);
-        const Taps ty(top, ay.length(y), ay.dilation, x.h), tx(left, ax.length(ox), ax.dilation, x.w);
-        const bool whole = ty.count() == ay.length(y) && tx.count() == ax.length(ox);
+    constexpr int AT_ONCE = MAX ? 3 : 2; /* taps of a window's row, as registers allow */
+    const bool adaptive = pool.adaptive != 0;
+    const Axis ay(pool.kernel_h, pool.stride_h, pool.pad_h, pool.dilation_h, x.h, out.h, adaptive);
+    const Axis ax(pool.kernel_w, pool.stride_w, pool.pad_w, pool.dilation_w, x.w, out.w, adaptive);
+    const int64_t along = (int)ax.dilation.by * x.stride_x;
+    for_each<N, 1>(blocks, out, [&](int n, int oy, int ox, int c) {
+        const Taps ty(ay, oy), tx(ax, ox);
+        const bool whole = ty.count() == ty.length && tx.count() == tx.length;
         float sum[N];
-        for (int i = 0; i < N; ++i) sum[i] = !is_max ? 0.0f : whole ? -infinity() : pool.outside;
-        for (int64_t r = ty.first; r < ty.last; ++r) {
-            const T *p = pixel<T>(x, n, top + r * ay.dilation, left + tx.first * ax.dilation) + c;
-            for (int64_t s = tx.first; s < tx.last; ++s, p += ax.dilation * x.stride_x) {
-                const Vector<T, N> taps = load_vector<N>(p);
-                for (int i = 0; i < N; ++i) {
-                    const float v = to_float(taps[i]);
-                    /* NaN wins over any maximum, as in PyTorch. */
-                    if (!is_max) sum[i] += v;
-                    else if (v >= sum[i] || v != v) sum[i] = v;
+        SB_UNROLL
+        for (int i = 0; i < N; ++i) sum[i] = !MAX ? 0.0f : whole ? -infinity() : pool.outside;
+        const int left = tx.origin + tx.first * (int)ax.dilation.by;
+        SB_NO_UNROLL
+        for (int r = ty.first; r < ty.last; ++r) {
+            const T *p = pixel<T>(x, n, ty.origin + r * (int)ay.dilation.by, left) + c;
+            SB_NO_UNROLL
+            for (int s = tx.first; s < tx.last; s += AT_ONCE) {
+                Words<T, N> taps[AT_ONCE];
+                SB_UNROLL
+                for (int k = 0; k < AT_ONCE; ++k, p += along)
+                    if (s + k < tx.last) taps[k] = load_words<N>(p);
+                SB_UNROLL
+                for (int k = 0; k < AT_ONCE; ++k) {
+                    if (s + k >= tx.last) break;
+                    float values[N];
+                    read_floats<T, N>(taps[k], values);
+                    SB_UNROLL
+                    for (int i = 0; i < N; ++i) {
+                        const float v = values[i];
+                        /* NaN wins over any maximum, as in PyTorch. */
+                        if (!MAX) sum[i] += v;
+                        else if (v >= sum[i] || v != v) sum[i] = v;
+                    }
                 }
             }
         }
-        const float by = is_max ? 1.0f : divisor(pool, x, top, left, ty.count() * tx.count());
-        Vector<T, N> result;
-        for (int i = 0; i < N; ++i) result[i] = from_float<T>(is_max ? sum[i] : sum[i] / by);
-        store_vector(pixel<T>(out, n, y, ox) + c, result);
+        T *to = pixel<T>(out, n, oy, ox) + c;
+        if (!MAX) {
+            const float by = divisor(pool, x, ty.origin, tx.origin, ty.count() * tx.count());
+            SB_UNROLL
+            for (int i = 0; i < N; ++i) sum[i] /= by;
+        }
+        const Vector<T, N> result = from_floats<T>(sum);
+        return [result, to] { store_vector(to, result); };
     });
+}
+
+template <class T, int N>
+SB_DEVICE void run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks &blocks, const sb_plane &out) {
+    if (pool.kind == SB_POOL_MAX) reduce<T, N, true>(pool, x, blocks, out);
+    else reduce<T, N, false>(pool, x, blocks, out);
 }
 
 } // namespace sb::SB_NAME
 
 SB_ENTRY(sb_pool2d pool, sb_plane x, sb_blocks blocks, sb_plane out, int32_t vector) {
     using namespace sb;
-    if (vector) SB_NAME::reduce<SB_T, 16 / sizeof(SB_T)>(pool, x, blocks, out);
-    else SB_NAME::reduce<SB_T, 1>(pool, x, blocks, out);
+    if (vector) SB_NAME::run<SB_T, 16 / sizeof(SB_T)>(pool, x, blocks, out);
+    else SB_NAME::run<SB_T, 1>(pool, x, blocks, out);
 }

@@ -6,13 +6,17 @@ namespace sb::SB_NAME {
 
 template <class T, int N>
 SB_DEVICE void move(const sb_plane &packed, const sb_blocks &blocks, const sb_plane &out) {
-    for_each_of<N>(*blocks.count, packed.h, packed.w, packed.c, [&](int64_t i) {
+    for_each_of<N, 4>(*blocks.count, packed.h, packed.w, packed.c, [&](int i) {
         const int32_t *index = blocks.index + 3 * i;
-        const int64_t n = index[0], top = (int64_t)index[1] * blocks.block_h, left = (int64_t)index[2] * blocks.block_w;
-        return [&packed, &out, i, n, top, left](int64_t down, int64_t along, int64_t c) {
-            const int64_t y = top + down, x = left + along;
-            if (y < out.h && x < out.w)
-                store_vector(pixel<T>(out, n, y, x) + c, load_vector<N>(pixel<T>(packed, i, down, along) + c));
+        const int n = index[0], top = index[1] * blocks.block_h, left = index[2] * blocks.block_w;
+        return [&packed, &out, i, n, top, left](int down, int along, int c) {
+            const int y = top + down, x = left + along;
+            const bool inside = y < out.h && x < out.w;
+            const Vector<T, N> moved = load_vector<N>(pixel<T>(packed, i, down, along) + c);
+            T *to = pixel<T>(out, n, y, x) + c;
+            return [moved, to, inside] {
+                if (inside) store_vector(to, moved);
+            };
         };
     });
 }

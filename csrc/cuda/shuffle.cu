@@ -4,26 +4,44 @@
 
 namespace sb::SB_NAME {
 
-/* Where element (y, x, c) of the output of image n is in the input. */
-template <class T>
-SB_DEVICE const T *source(const sb_shuffle &shuffle, const sb_plane &in, int64_t n, int64_t y, int64_t x, int64_t c) {
-    const int64_t factor = shuffle.factor, area = factor * factor;
-    switch (shuffle.kind) {
-    case SB_PIXEL_SHUFFLE:
-        return pixel<T>(in, n, y / factor, x / factor) + c * area + y % factor * factor + x % factor;
-    case SB_PIXEL_UNSHUFFLE:
-        return pixel<T>(in, n, y * factor + c % area / factor, x * factor + c % factor) + c / area;
-    default:
-        return pixel<T>(in, n, y, x) + c % factor * (in.c / factor) + c / factor;
+struct Source {
+    const sb_shuffle &shuffle;
+    const sb_plane &in;
+    Divisor by_factor, by_area; /* factor squared */
+    int channels; /* of each of `factor` groups that are shuffled */
+
+    SB_DEVICE Source(const sb_shuffle &shuffle_, const sb_plane &in_)
+        : shuffle(shuffle_), in(in_), by_factor(shuffle.factor), by_area(shuffle.factor * shuffle.factor),
+          channels(in.c / shuffle.factor) {}
+
+    /* Where element (y, x, c) of the output of image n is. */
+    template <class T>
+    SB_DEVICE const T *at(int n, int y, int x, int c) const {
+        const int factor = shuffle.factor;
+        int down, along, place;
+        switch (shuffle.kind) {
+        case SB_PIXEL_SHUFFLE:
+            y = by_factor.divide(y, down), x = by_factor.divide(x, along);
+            return pixel<T>(in, n, y, x) + (int64_t)c * by_area.by + down * factor + along;
+        case SB_PIXEL_UNSHUFFLE:
+            c = by_area.divide(c, place), down = by_factor.divide(place, along);
+            return pixel<T>(in, n, y * factor + down, x * factor + along) + c;
+        default:
+            c = by_factor.divide(c, place);
+            return pixel<T>(in, n, y, x) + place * channels + c;
+        }
     }
-}
+};
 
 template <class T, int N>
 SB_DEVICE void move(const sb_shuffle &shuffle, const sb_plane &in, const sb_blocks &blocks, const sb_plane &out) {
-    for_each<N>(blocks, out, [&](int64_t n, int64_t y, int64_t x, int64_t c) {
+    const Source source(shuffle, in);
+    for_each<N, 1>(blocks, out, [&](int n, int y, int x, int c) {
         Vector<T, N> moved;
-        for (int i = 0; i < N; ++i) moved[i] = *source<T>(shuffle, in, n, y, x, c + i);
-        store_vector(pixel<T>(out, n, y, x) + c, moved);
+        SB_UNROLL
+        for (int i = 0; i < N; ++i) moved[i] = *source.at<T>(n, y, x, c + i);
+        T *to = pixel<T>(out, n, y, x) + c;
+        return [moved, to] { store_vector(to, moved); };
     });
 }
 

@@ -20,6 +20,7 @@ from sparseblock.errors import SparseBlockError
 
 _EMULATED_MULTIPROCESSORS = 3  # few, so that groups take work more than once
 _ITEMS = 4  # of for_each_of
+_MOST_ALONG = 1 << 22  # pixels of a map's row, and channels, so that for_each_of counts in 32 bits
 _DEFAULT_SHARED = 48 << 10  # bytes that a kernel may have without asking
 
 
@@ -107,8 +108,16 @@ def of_maps(
     """Runs a kernel that goes through at most `maps` maps of `sides` pixels by `for_each_of` of csrc/cuda/maps.h.
 
     Its parameters are `arguments`, the last plane of which has the channels of these maps, then `vector`.
+
+    Raises:
+        SparseBlockError: a row has too many pixels, or a pixel too many channels.
     """
     planes = [given for given in arguments if isinstance(given, native.Plane)]
+    if max(sides[1], planes[-1].c) >= _MOST_ALONG:
+        raise SparseBlockError(
+            f"the cuda backend takes maps of less than {_MOST_ALONG} pixels in a row and channels, not "
+            f"{sides[1]} pixels of {planes[-1].c} channels; split the map, or move the tensors to cpu"
+        )
     channels = vector_of(*planes) if vectors else 1
     pieces = -(-sides[0] * sides[1] * (planes[-1].c // channels) // (kernels()[kernel].threads * _ITEMS))
     launch(kernel, work=maps * pieces, arguments=[*arguments, ctypes.c_int32(channels > 1)], device=device)
