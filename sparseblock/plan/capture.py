@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
 
 from sparseblock.errors import SparseBlockError
@@ -89,7 +90,7 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
                 f"compile: {type(model).__name__} keeps {', '.join(changed)} from frame to frame, which a plan does "
                 "not; give it to the model as an input, or compile its parts"
             )
-        return program.module(), Signature(spec, fixed, program.call_spec.out_spec)
+        return program.module(), Signature(spec, fixed, _of_plain_containers(program.call_spec.out_spec))
     except SparseBlockError:
         raise
     except Exception as error:  # export lets through whatever the module or the tracer raises
@@ -106,6 +107,22 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
             f"({_first_line(error)}); torch.export must get through it: "
             "move control flow that depends on values out of the module"
         ) from error
+
+
+def _of_plain_containers(spec: pytree.TreeSpec) -> pytree.TreeSpec:
+    """The structure with dicts and lists where a model that is an fx graph has those that cannot be changed."""
+    frozen = (immutable_dict, immutable_list)
+
+    def plain(tree: Any) -> Any:
+        if isinstance(tree, immutable_dict):
+            return {key: plain(value) for key, value in tree.items()}
+        if isinstance(tree, immutable_list):
+            return [plain(value) for value in tree]
+        return pytree.tree_map(
+            lambda x: plain(x) if isinstance(x, frozen) else x, tree, is_leaf=lambda x: isinstance(x, frozen)
+        )
+
+    return pytree.tree_structure(plain(pytree.tree_unflatten([0] * spec.num_leaves, spec)))
 
 
 @contextlib.contextmanager
@@ -175,16 +192,23 @@ def _same(now: Sequence[Any], before: Sequence[Any]) -> bool:
 
 @torch.no_grad()
 def _remembers(model: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Whether what the model returns depends on the frame before, tried on copies; no where it cannot be copied."""
+    """Whether what the model returns depends on the frame before, tried on copies; yes where it cannot be copied."""
     other = pytree.tree_map_only(torch.Tensor, lambda x: x.flip(-1) + 1, (args, kwargs))
     try:
-        fresh, used = copy.deepcopy(model), copy.deepcopy(model)
-    except Exception:
-        return False
+        fresh, used = _copied(model), _copied(model)
+    except Exception:  # whatever the model's attributes raise
+        return True
     _call(used, *other)
     first, second = _call(fresh, args, kwargs), _call(used, args, kwargs)
     leaves = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=True)
     return any(isinstance(a, torch.Tensor) and not torch.equal(a, b) for a, b in leaves)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy, also of a model that keeps results of a run with gradients, which torch does not copy by itself."""
+    kept = [leaf for module in model.modules() for leaf in pytree.tree_leaves(vars(module))]
+    results = [leaf for leaf in kept if isinstance(leaf, torch.Tensor) and not leaf.is_leaf]
+    return copy.deepcopy(model, {id(result): result.detach().clone() for result in results})
 
 
 def _call(model: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -196,7 +220,7 @@ def _call(model: nn.Module, args: Any, kwargs: Any) -> Any:
 def _run(model: nn.Module, args: Any, kwargs: Any) -> Any:
     """What the model returns or raises when it runs as it is; on a copy, since a run may change buffers."""
     try:
-        model = copy.deepcopy(model)
+        model = _copied(model)
     except Exception:  # what cannot be copied is not run
         return None
     try:
@@ -231,11 +255,12 @@ def check_model(model: nn.Module) -> None:
     """Raises SparseBlockError unless it is a float32 module in eval mode on the cpu."""
     if not isinstance(model, nn.Module):
         raise SparseBlockError(f"compile: model is a {type(model).__name__}; it must be a torch.nn.Module")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise SparseBlockError(
-            f"compile: model is a {type(model).__name__}, of which no graph can be captured; compile the module that "
-            "it was made from"
-        )
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise SparseBlockError(
+                f"compile: {name or 'model'} is a {type(module).__name__}, of which no graph can be captured; "
+                f"{'use' if name else 'compile'} the module that it was made from"
+            )
     if model.training:
         raise SparseBlockError(f"compile: {type(model).__name__} is in training mode; call model.eval() first")
     for name, module in model.named_modules():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import random
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -97,6 +98,9 @@ CASES = {
     ),
     "a branch on values": model(lambda self, x: self.b(self.a(x)) if x.mean() > 0 else self.a(x)),
     "sizes that depend on values": model(lambda self, x: (lambda y: y[y > 0.1])(self.a(x))),
+    "an fx graph that returns a dict": torch.fx.symbolic_trace(
+        model(lambda self, x: {"a": [y := self.a(x), {"b": y}], "c": (self.b(y),)})
+    ),
     "a result of numpy": model(lambda self, x: torch.from_numpy(self.a(x).numpy() * 2)),
     "sizes in Python": model(lambda self, x: F.interpolate(self.a(x), (x.shape[2] // 2, x.shape[3] // 2))[:, :, :-1]),
     "results that are the input, a constant, a view, one twice": model(
@@ -204,6 +208,27 @@ def test_what_a_model_remembers_stays_python(run, attributes):
     assert list(plan.parts) == ["a"] and message in str(plan.report())
 
 
+def test_what_a_model_kept_of_a_run_with_gradients_is_no_obstacle_to_seeing_that_it_remembers():
+    """Such results torch does not copy; and what cannot be copied at all counts as remembering."""
+
+    def adds(self, x):
+        before, self.last = self.last, self.a(x)
+        return self.last + before
+
+    def shows(self, x):
+        self.last = self.a(x)
+        return self.b(self.last)
+
+    network, harmless = model(adds), model(shows)
+    for kind in (network, harmless):
+        kind.last = kind.a(torch.rand(FRAME))
+        assert not kind.last.is_leaf
+    assert isinstance(sparseblock.compile(harmless, torch.rand(FRAME), block_size=16), sparseblock.Plan)
+    assert "keeps last" in str(sparseblock.compile(network, torch.rand(FRAME), block_size=16).report())
+    harmless.lock = threading.Lock()
+    assert "keeps last" in str(sparseblock.compile(harmless, torch.rand(FRAME), block_size=16).report())
+
+
 @pytest.mark.parametrize("draw", [random.random, np.random.rand])
 def test_what_a_model_draws_outside_of_torch_stays_python(draw):
     """It would be a constant of a plan; what it draws from torch is drawn in every frame."""
@@ -288,7 +313,12 @@ def counting() -> nn.Module:
         (
             torch.jit.trace(conv().eval(), torch.rand(FRAME)),
             {},
-            "model is a TopLevelTracedModule, of which no graph",
+            "model is a TopLevelTracedModule, of which no graph can be captured; compile the module that it was made",
+        ),
+        (
+            nn.Sequential(conv(), torch.jit.script(nn.Sequential(conv(4, 4)))).eval(),
+            {},
+            "1 is a RecursiveScriptModule, of which no graph can be captured; use the module that it was made from",
         ),
         (
             conv(5).eval(),
