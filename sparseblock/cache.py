@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -85,6 +85,7 @@ class FeatureCache:
 
     state_keys: ClassVar = ("frames", "planes", "gates")  # of `state_dict`
 
+    @torch.inference_mode(False)  # whose tensors count no writes
     def __init__(self, specs: Sequence[PlaneSpec], streams: int = 1, device: torch.device | str = "cpu") -> None:
         """Allocates every plane, zeroed, on `device`.
 
@@ -130,6 +131,7 @@ class FeatureCache:
                 view = self._views[spec.parent][:, spec.offset : spec.offset + spec.c]
             self._views[spec.name] = view
             self.planes[number] = native.plane_of(view, borders[spec.name])
+        self._handed: dict[str, int] = {}  # planes that the last frame gave to the caller: torch's counts of writes
         self.frames = [0] * streams  # after the planes, which say how much memory is short
 
     def _zeros(self, size: int, needed: int) -> torch.Tensor:
@@ -193,6 +195,22 @@ class FeatureCache:
         """
         self.planes[self._numbers[name]] = native.plane_of(tensor)
 
+    def hand_out(self, names: Iterable[str]) -> None:
+        """The caller gets views of these planes, until the next frame."""
+        self._handed = {name: self._views[name]._version for name in names}
+
+    def overwritten(self) -> list[str]:
+        """Those of the planes handed out that something has written to since."""
+        return [name for name, version in self._handed.items() if self._views[name]._version != version]
+
+    def check_kept(self, what: str) -> None:
+        """Raises SparseBlockError where a plane handed out was written to: it is no frame's result any more."""
+        for name in self.overwritten():
+            raise SparseBlockError(
+                f"{what}: output {name} was changed in place after the last frame and would be kept; change a clone of "
+                "what a plan returns, and begin anew with state.reset()"
+            )
+
     @property
     def nbytes(self) -> int:
         """Bytes of all planes, borders included."""
@@ -211,17 +229,24 @@ class FeatureCache:
                 f"FeatureCache.reset: stream is {stream!r}; it must be None or in 0..{self.streams - 1}"
             )
         chosen = slice(None) if stream is None else slice(stream, stream + 1)
+        whole = self._handed.keys() - self.overwritten() if stream is not None else ()
         for plane in self._storage.values():
             plane[chosen].zero_()
+        self._handed |= {name: self._views[name]._version for name in whole}
         self.frames[chosen] = [0] * len(self.frames[chosen])
         if stream is None:
             self.gates.clear()
+            self._handed.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """What the streams have left behind, as plain data and tensors of its own: torch.save takes it.
 
         Holds every plane that lasts from frame to frame, [n, c, h, w], what gates remember, and the frames seen.
+
+        Raises:
+            SparseBlockError: something has written to what the last frame returned.
         """
+        self.check_kept("FeatureCache")
         return {
             "frames": list(self.frames),
             "planes": {name: self._views[name].clone() for name in self._storage},
@@ -254,6 +279,7 @@ class FeatureCache:
         for name, plane in planes.items():
             self._views[name].copy_(plane)
         self.gates = copy.deepcopy(state["gates"])
+        self._handed.clear()
         self.frames[:] = state["frames"]
 
     def fork(self) -> FeatureCache:

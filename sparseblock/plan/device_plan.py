@@ -95,7 +95,6 @@ class DevicePlan(Plan):
         times: list[tuple[str, float]] | None,
         gates: Mapping[str, Gate | BlockSet],
     ) -> Any:
-        self._check_state(state)
         frames = dict(zip(self.graph.inputs, maps, strict=True))
         for name, frame in frames.items():
             self._check_frame(name, frame, state)

@@ -226,7 +226,6 @@ class ExactPlan(Plan):
         times: list[tuple[str, float]] | None,
         gates: Mapping[str, Gate | BlockSet],
     ) -> Any:
-        self._check_state(state)
         (frame,) = maps
         self._check_frame(self._frame, frame, state)
         check_gates(gates, self._gated)

@@ -34,7 +34,6 @@ class NestedState:
         frames: frames seen by each stream since its start or reset.
         pending: bool [n, rows, cols] over the parts' grid, for every call: blocks that were active in frames in which
             the model did not make this call; they run when it next does.
-        versions: counters of writes to what each call left in its cache.
         written: by the name of a call, whether the model writes to what it returned, and so gets a copy. A call's first
             frame, of which nothing is known yet, returns one too.
     """
@@ -43,7 +42,6 @@ class NestedState:
     streams: int
     frames: list[int]
     pending: dict[str, torch.Tensor]
-    versions: dict[str, list[int]] = field(default_factory=dict)
     written: dict[str, bool] = field(default_factory=dict)
 
     @property
@@ -61,7 +59,6 @@ class NestedState:
             cache.reset(stream)
         chosen = slice(None) if stream is None else slice(stream, stream + 1)
         self.frames[chosen] = [0] * len(self.frames[chosen])
-        self.versions.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """What the streams have left behind, as plain data and tensors of its own: torch.save takes it."""
@@ -89,7 +86,6 @@ class NestedState:
             cache.load_state_dict(state["caches"][name])
         self.caches.update(forks)
         self.pending.update({name: mask.clone() for name, mask in state["pending"].items()})
-        self.versions.clear()
         self.frames[:] = state["frames"]
 
     def to(self, device: torch.device | str) -> NestedState:
@@ -295,7 +291,7 @@ class _Run:
                 f"plan: {part} is called {self.calls[part]} times in this frame, more often than when it was compiled; "
                 "compile with parts= that are called as often in every frame"
             )
-        if self.state.versions.get(name) != _versions(cache, plan) and name in self.state.versions:
+        if cache.overwritten():
             raise SparseBlockError(
                 f"plan: the model has changed what {name} returned in place, which the next frame would have kept; "
                 "leave this part out of parts=, or have the model work on a copy"
@@ -305,7 +301,6 @@ class _Run:
             out = plan.call(args, kwargs, None if bool(mask.all()) else mask, cache)
         except SparseBlockError as error:
             raise SparseBlockError(f"{name}: {error}") from error
-        self.state.versions[name] = _versions(cache, plan)
         self.state.pending[name].zero_()
         self.done.add(name)
         return self._copied(name, out) if self.state.written.get(name, True) else out
@@ -394,11 +389,6 @@ def _planned(part: str) -> Callable[[Callable], Callable]:
         return lambda *args, **kwargs: _RUN.get().call(part, args, kwargs)
 
     return wrap
-
-
-def _versions(cache: FeatureCache, plan: Plan) -> list[int]:
-    """Counters that torch raises when something writes into the planes that the part returned."""
-    return [0 if plane.is_inference() else plane._version for plane in plan.output_planes(cache)]
 
 
 def _name(part: str, number: int) -> str:

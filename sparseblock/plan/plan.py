@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -176,7 +177,12 @@ class Plan:
 
     def output_planes(self, state: FeatureCache) -> list[torch.Tensor]:
         """The planes of `state` that the network's outputs are views of."""
-        return [state[name] for name in sorted(self.graph.output_names() & self._with_plane)]
+        return [state[name] for name in self._handed]
+
+    @functools.cached_property
+    def _handed(self) -> list[str]:
+        """The planes that outputs are views of."""
+        return sorted(self.graph.output_names() & self._with_plane)
 
     @torch.no_grad()
     def __call__(
@@ -200,11 +206,12 @@ class Plan:
 
         Returns:
             The network's outputs in its own structure, what is float32 there in `dtype`. Tensors [n, c, h, w] are views
-            of the state's planes: they are what they are until the state's next frame; clone what is to last.
+            of the state's planes: they are what they are until the state's next frame; clone what is to last or to be
+            changed.
 
         Raises:
             SparseBlockError: frame, blocks, state or gates do not fit this plan, or a stream's first frame is not
-                whole.
+                whole, or something has written to what the last frame returned and this one would keep it.
         """
         return self._run(self._signature.maps((frame,), {}), blocks, state, None, gates or {})
 
@@ -317,13 +324,19 @@ class Plan:
                 total += block_macs(node, self.graph, placement.block, self.grid.rows, self.grid.cols)
         return total
 
-    def _run(self, *frame: Any) -> Any:
+    def _run(self, maps: list[Any], blocks: Any, state: Any, times: Any, gates: Mapping[str, Any]) -> Any:
         device = self.device.type
+        self._check_state(state)
+        if blocks is not None or gates or self._blocks_of_maps() is None:  # else the frame keeps nothing
+            state.check_kept("plan")
         with profiling.span("frame"):
             if not torch.is_autocast_enabled(device):
-                return self._run_frame(*frame)
-            with torch.autocast(device, enabled=False):  # what runs on torch is to give what was captured
-                return self._run_frame(*frame)
+                out = self._run_frame(maps, blocks, state, times, gates)
+            else:
+                with torch.autocast(device, enabled=False):  # what runs on torch is to give what was captured
+                    out = self._run_frame(maps, blocks, state, times, gates)
+        state.hand_out(self._handed)
+        return out
 
     def _run_frame(
         self,
@@ -333,7 +346,6 @@ class Plan:
         times: list[tuple[str, float]] | None,
         gates: Mapping[str, Gate | BlockSet],
     ) -> Any:
-        self._check_state(state)
         frames = dict(zip(self.graph.inputs, maps, strict=True))
         for name, frame in frames.items():
             self._check_frame(name, frame, state)

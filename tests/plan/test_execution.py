@@ -97,6 +97,35 @@ def test_outputs_are_live_views_without_grad():
     assert first.data_ptr() == second.data_ptr()
 
 
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("mode", ["grid", "exact"])
+def test_what_the_caller_writes_to_an_output_is_not_kept(mode, inference):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1)).eval()
+    frames = torch.rand(2, 2, 3, 16, 16)
+    plan = sparseblock.compile(network, frames[0], block_size=8, mode=mode)
+    mask = None if mode == "exact" else torch.zeros(2, 2, 2, dtype=torch.bool)
+    message = "output conv2d_1 was changed in place after the last frame and would be kept; change a clone of what"
+    with torch.inference_mode(inference):
+        state = plan.new_state(2)
+        plan(frames[0], None, state).mul_(1)  # of a view; that the values are the same is not looked at
+        state.reset(1)  # another's planes
+        for _ in range(2):
+            with pytest.raises(SparseBlockError, match=f"^plan: {message}"):
+                plan(frames[0], None if mode == "exact" else mask | torch.tensor([[[False]], [[True]]]), state)
+        with pytest.raises(SparseBlockError, match=f"^FeatureCache: {message}"):
+            state.fork()
+        fork = plan.new_state(2)
+        kept = plan(frames[0], None, fork).clone()
+        assert torch.equal(plan(frames[0], mask, fork), kept)
+        if mode == "exact":
+            state.reset()
+        plan(frames[0], None, state)  # nothing is kept
+        assert torch.equal(plan(frames[0], mask, state), kept)
+        fork.reset(1)  # which writes too
+        whole = None if mode == "exact" else mask | torch.tensor([[[False]], [[True]]])
+        assert torch.equal(plan(frames[0], whole, fork), kept)
+
+
 def test_mask_and_block_set_are_the_same():
     case, plan, state = compiled()
     other = plan.new_state()
