@@ -20,7 +20,7 @@ constexpr int ROW_PASSES = ROWS / PASS, COL_PASSES = (COLS + PASS - 1) / PASS;
 static_assert(ROWS % PASS == 0, "every thread copies the same number of rows");
 
 /* Where 16 bytes of a row or column lie in a stage: eight rows' same pieces lie in different banks. */
-SB_DEVICE SB_T *piece_of(SB_T *matrix, int row, int piece) { return matrix + row * DEPTH + (piece ^ (row / 2 % PIECES)) * V; }
+SB_DEVICE SB_T *piece_of(SB_T *matrix, int row, int piece) { return matrix + row * DEPTH + (piece ^ (int)((uint32_t)row / 2 % PIECES)) * V; }
 
 /* An output pixel; n < 0: none. */
 struct Place {
@@ -87,73 +87,95 @@ struct Term {
     }
 };
 
-/* Copies stages of a tile into shared memory; a thread always the same 16 bytes of them, of rows and columns PASS apart. */
+/* Copies stages of a tile into shared memory; a thread always the same 16 bytes of them, of rows and columns PASS apart. Where they are
+ * is computed when the tap changes, for all of them before the first is copied: a tap is several stages, most of the time. */
 struct Loader {
     const sb_conv2d &conv;
     const sb_plane &in;
     bool vector;
-    const Source *sources;              /* of the rows */
-    int channels, piece, first;         /* of the group; which of the stage's pieces, from which row and column on */
-    int taps_y, taps_x, step_y, step_x; /* of the phase; input pixels from one to the next */
-    const SB_T *weights;                /* of the group, column `first`, the phase's first tap */
-    int64_t weights_down, weights_along; /* from a tap to the next */
-    int cols;                           /* from `first` on that there are */
+    const Source *sources;               /* of the rows, from `first` on */
+    int channels, first, place;          /* of the group; which row and column; where its 16 bytes are in a stage */
+    int taps_y, taps_x, step_y, step_x;  /* of the phase; input pixels from one to the next */
+    const SB_T *weights;                 /* of the group, column `first`, the phase's first tap */
+    int weights_down, weights_along, tap; /* taps of the weights from one to the next, and how long one is */
+    int cols;                            /* from `first` on that there are */
     Term term = {0, 0, 0};
+    const SB_T *row[ROW_PASSES], *col; /* of the term's tap, channel 0; NULL where it counts as zero */
 
-    SB_DEVICE Loader(const sb_conv2d &conv_, const sb_plane &in_, bool vector_, const Tile &tile, const Source *sources_, int thread)
-        : conv(conv_), in(in_), vector(vector_), sources(sources_), channels(conv.in_channels / conv.groups), piece(thread % PIECES),
-          first(thread / PIECES), cols(tile.out_group - tile.col - first) {
+    SB_DEVICE Loader(const sb_conv2d &conv_, const sb_plane &in_, bool vector_, const Tile &tile, const Source *sources_, uint32_t thread)
+        : conv(conv_), in(in_), vector(vector_), channels(conv.in_channels / conv.groups), first((int)(thread / PIECES)),
+          cols(tile.out_group - tile.col - first) {
+        const int piece = (int)(thread % PIECES);
         const Taps y = tile.y_axis.taps(tile.phase_y), x = tile.x_axis.taps(tile.phase_x);
         taps_y = y.count, taps_x = x.count, step_y = y.offset_step, step_x = x.offset_step;
-        const int64_t tap = (int64_t)tile.out_group * channels, row = conv.kernel_w * tap;
-        weights = (const SB_T *)conv.packed_weight + (tile.group * conv.kernel_h + y.first) * row + x.first * tap +
-                  (int64_t)(tile.col + first) * channels;
-        weights_down = y.step * row, weights_along = x.step * tap;
+        tap = tile.out_group * channels;
+        weights = (const SB_T *)conv.packed_weight + (int64_t)((tile.group * conv.kernel_h + y.first) * conv.kernel_w + x.first) * tap +
+                  (tile.col + first) * channels;
+        weights_down = y.step * conv.kernel_w, weights_along = x.step;
+        sources = sources_ + first;
+        place = (int)(piece_of((SB_T *)nullptr, first, piece) - (SB_T *)nullptr);
         term.advance(piece * V, channels, taps_x);
+        take_tap();
     }
 
     SB_DEVICE int depth() const { return taps_y * taps_x * channels; }
 
-    /* The element of a row's pixel, or of a column's weights; NULL where it counts as zero. */
-    SB_DEVICE const SB_T *of_row(int pass, const Term &at) const {
-        const Source source = sources[first + pass * PASS];
-        if (at.y >= taps_y || !source.image) return nullptr;
-        int64_t y = source.top + at.y * step_y, x = source.left + at.x * step_x;
-        if (conv.pad_mode != SB_PAD_CONSTANT) y = pad_source(y, in.h, conv.pad_mode), x = pad_source(x, in.w, conv.pad_mode);
+    /* A row's pixel of the term's tap, or a column's weights; NULL where it counts as zero. */
+    SB_DEVICE const SB_T *of_row(const Source &source) const {
+        if (term.y >= taps_y || !source.image) return nullptr;
+        int y = source.top + term.y * step_y, x = source.left + term.x * step_x;
+        if (conv.pad_mode != SB_PAD_CONSTANT)
+            y = pad_source(y, in.h, conv.pad_mode), x = pad_source(x, in.w, conv.pad_mode);
         if (y < 0 || y >= in.h || x < 0 || x >= in.w) return nullptr;
-        return source.image + y * in.stride_y + x * in.stride_x + at.channel;
+        return source.image + y * in.stride_y + x * in.stride_x;
     }
-    SB_DEVICE const SB_T *of_col(int pass, const Term &at) const {
-        if (at.y >= taps_y || pass * PASS >= cols) return nullptr;
-        return weights + at.y * weights_down + at.x * weights_along + pass * PASS * channels + at.channel;
+    SB_DEVICE const SB_T *of_col() const {
+        return term.y < taps_y ? weights + (int64_t)(term.y * weights_down + term.x * weights_along) * tap : nullptr;
+    }
+    SB_DEVICE void take_tap() {
+        SB_UNROLL
+        for (int pass = 0; pass < ROW_PASSES; ++pass) row[pass] = of_row(sources[pass * PASS]);
+        col = of_col();
+    }
+    SB_DEVICE void advance(int by) {
+        const bool leaves = term.channel + by >= channels;
+        term.advance(by, channels, taps_x);
+        if (leaves) take_tap();
     }
 
     /* The next stage. */
     SB_DEVICE void load(SB_T *stage) {
-        SB_UNROLL
-        for (int pass = 0; pass < ROW_PASSES; ++pass)
-            copy(piece_of(stage, first + pass * PASS, piece), [&](const Term &at) { return of_row(pass, at); });
-        SB_UNROLL
-        for (int pass = 0; pass < COL_PASSES; ++pass)
-            if (COLS % PASS == 0 || first + pass * PASS < COLS)
-                copy(piece_of(stage + ROWS * DEPTH, first + pass * PASS, piece), [&](const Term &at) { return of_col(pass, at); });
-        term.advance(DEPTH, channels, taps_x);
+        static_assert(PASS % (2 * PIECES) == 0, "in all passes a piece lies in the same place of its row");
+        SB_T *to_rows = stage + place, *to_cols = to_rows + ROWS * DEPTH;
+        SB_NO_UNROLL
+        for (int i = 0; i < V; i += vector ? V : 1) {
+            if (vector) {
+                SB_UNROLL
+                for (int pass = 0; pass < ROW_PASSES; ++pass) copy(to_rows + pass * PASS * DEPTH, row[pass], row[pass]);
+                SB_UNROLL
+                for (int pass = 0; pass < COL_PASSES; ++pass)
+                    if (has_col(pass)) copy(to_cols + pass * PASS * DEPTH, col + pass * PASS * channels, col && pass * PASS < cols);
+            } else {
+                SB_T of_rows[ROW_PASSES], of_cols[COL_PASSES];
+                SB_UNROLL
+                for (int pass = 0; pass < ROW_PASSES; ++pass) of_rows[pass] = row[pass] ? row[pass][term.channel] : SB_T{};
+                SB_UNROLL
+                for (int pass = 0; pass < COL_PASSES; ++pass)
+                    of_cols[pass] = col && pass * PASS < cols ? col[pass * PASS * channels + term.channel] : SB_T{};
+                SB_UNROLL
+                for (int pass = 0; pass < ROW_PASSES; ++pass) to_rows[pass * PASS * DEPTH + i] = of_rows[pass];
+                SB_UNROLL
+                for (int pass = 0; pass < COL_PASSES; ++pass)
+                    if (has_col(pass)) to_cols[pass * PASS * DEPTH + i] = of_cols[pass];
+            }
+            advance(vector ? DEPTH : i < V - 1 ? 1 : DEPTH - V + 1);
+        }
     }
 
-    template <class F>
-    SB_DEVICE void copy(SB_T *to, const F &from) const {
-        if (vector) {
-            const SB_T *p = from(term);
-            copy_async<16>(to, p ? p : (const SB_T *)conv.packed_weight, p != nullptr);
-            return;
-        }
-        Term at = term;
-        SB_NO_UNROLL
-        for (int i = 0; i < V; ++i) {
-            const SB_T *p = from(at);
-            to[i] = p ? *p : SB_T{};
-            at.advance(1, channels, taps_x);
-        }
+    /* Whether a thread has a column of a pass: where tiles have fewer than a group copies at a time, not all have. */
+    SB_DEVICE bool has_col(int pass) const { return COLS % PASS == 0 || first + pass * PASS < COLS; }
+    SB_DEVICE void copy(SB_T *to, const SB_T *from, bool valid) const {
+        copy_async<16>(to, valid ? from + term.channel : (const SB_T *)conv.packed_weight, valid);
     }
 };
 
@@ -195,11 +217,11 @@ struct Sums {
     static constexpr int HEIGHT = ROWS / WARPS_DOWN, WIDTH = COLS / WARPS_ALONG, DOWN = HEIGHT / 16, ALONG = WIDTH / 8;
     float sums[DOWN][ALONG][4] = {};
 
-    SB_DEVICE static int row(int thread) { return thread / WARP / WARPS_ALONG * HEIGHT; }
-    SB_DEVICE static int col(int thread) { return thread / WARP % WARPS_ALONG * WIDTH; }
+    SB_DEVICE static int row(uint32_t thread) { return (int)(thread / WARP / WARPS_ALONG) * HEIGHT; }
+    SB_DEVICE static int col(uint32_t thread) { return (int)(thread / WARP % WARPS_ALONG) * WIDTH; }
 
-    SB_DEVICE void add(SB_T *stage, int thread) {
-        const int lane = thread % WARP, first_row = row(thread) + lane % 16, first_col = col(thread) + lane / 16 * 8 + lane % 8;
+    SB_DEVICE void add(SB_T *stage, uint32_t thread) {
+        const int lane = (int)(thread % WARP), first_row = row(thread) + lane % 16, first_col = col(thread) + lane / 16 * 8 + lane % 8;
         SB_UNROLL
         for (int piece = 0; piece < PIECES; piece += 2) { /* a product is two pieces deep */
             uint32_t b[ALONG][2];
@@ -227,8 +249,8 @@ struct Sums {
         for (int i = 0; i < 4; ++i) values[i] = tf32_of_float(float_of_bits(values[i]));
     }
 
-    SB_DEVICE void put(float *to, int thread) const {
-        const int first_row = row(thread) + thread % WARP / 4, first_col = col(thread) + thread % 4 * 2;
+    SB_DEVICE void put(float *to, uint32_t thread) const {
+        const int first_row = row(thread) + (int)(thread % WARP / 4), first_col = col(thread) + (int)(thread % 4 * 2);
         SB_UNROLL
         for (int i = 0; i < DOWN; ++i)
             SB_UNROLL
@@ -244,8 +266,8 @@ struct Sums<float> {
     static constexpr int SIDE = 16, DOWN = ROWS / SIDE, ALONG = COLS / SIDE;
     float sums[DOWN][ALONG] = {};
 
-    SB_DEVICE void add(SB_T *stage, int thread) {
-        const int row = thread / SIDE, col = thread % SIDE;
+    SB_DEVICE void add(SB_T *stage, uint32_t thread) {
+        const int row = (int)(thread / SIDE), col = (int)(thread % SIDE);
         for (int piece = 0; piece < PIECES; ++piece) {
             Vector<SB_T, V> a[DOWN], b[ALONG];
             SB_UNROLL
@@ -260,8 +282,8 @@ struct Sums<float> {
                     for (int k = 0; k < ALONG; ++k) sums[i][k] = fma(to_float(a[i][v]), to_float(b[k][v]), sums[i][k]);
         }
     }
-    SB_DEVICE void put(float *to, int thread) const {
-        const int row = thread / SIDE, col = thread % SIDE;
+    SB_DEVICE void put(float *to, uint32_t thread) const {
+        const int row = (int)(thread / SIDE), col = (int)(thread % SIDE);
         SB_UNROLL
         for (int i = 0; i < DOWN; ++i)
             SB_UNROLL
@@ -277,7 +299,7 @@ SB_DEVICE void run(const sb_conv2d &conv, const sb_epilogue &epilogue, const sb_
     SB_T *stages = (SB_T *)shared_memory();
     Source *sources = (Source *)(stages + STAGES * STAGE);
     Place *places = (Place *)(sources + ROWS);
-    for (int64_t i = group_index();; i += group_count()) {
+    for (int i = (int)group_index();; i += (int)group_count()) {
         Tile tile(conv, regions);
         if (i >= tile.count(conv)) return;
         tile.take(conv, i);
@@ -296,13 +318,14 @@ SB_DEVICE void run(const sb_conv2d &conv, const sb_epilogue &epilogue, const sb_
                 wait_copies<STAGES - 2>();
                 barrier(); /* the chunk is there, and the one before has been multiplied */
             }
-            if (chunk + STAGES - 1 < chunks) loader.load(stages + (chunk + STAGES - 1) % STAGES * STAGE);
+            if (chunk + STAGES - 1 < chunks) loader.load(stages + (uint32_t)(chunk + STAGES - 1) % STAGES * STAGE);
             commit_copies();
-            if (chunk >= 0) sums.add(stages + chunk % STAGES * STAGE, thread);
+            if (chunk >= 0) sums.add(stages + (uint32_t)chunk % STAGES * STAGE, thread);
         }
         barrier(); /* all stages have been multiplied */
         sums.put((float *)stages, opaque(thread));
         barrier();
+        tile.take(conv, opaque(i)); /* anew, so that it lay in no registers meanwhile */
         const int first = tile.group * tile.out_group + tile.col;
         store((float *)stages, epilogue, residual, combined, out, vector_out, places, first, tile.out_group - tile.col);
         barrier(); /* the pixels of this tile are known no more */

@@ -20,7 +20,7 @@ SB_DEVICE void run(const sb_conv2d &conv, const sb_epilogue &epilogue, const sb_
             for (int s = 0; s < taps_x.count; ++s) {
                 int y = top + r * taps_y.offset_step, x = left + s * taps_x.offset_step;
                 if (conv.pad_mode != SB_PAD_CONSTANT)
-                    y = (int)pad_source(y, in.h, conv.pad_mode), x = (int)pad_source(x, in.w, conv.pad_mode);
+                    y = pad_source(y, in.h, conv.pad_mode), x = pad_source(x, in.w, conv.pad_mode);
                 if (y < 0 || y >= in.h || x < 0 || x >= in.w) continue;
                 const Vector<T, N> values = load_vector<N>(image + y * in.stride_y + x * in.stride_x);
                 const int64_t tap = (taps_y.first + r * taps_y.step) * conv.kernel_w + taps_x.first + s * taps_x.step;

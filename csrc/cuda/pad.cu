@@ -11,7 +11,7 @@ SB_DEVICE void move(const sb_pad &pad, const sb_plane &in, const sb_blocks &bloc
     Vector<T, N> constant;
     for (int i = 0; i < N; ++i) constant[i] = from_float<T>(pad.value);
     for_each<N, 2>(blocks, out, [&](int n, int y, int x, int c) {
-        const int row = (int)pad_source(y - pad.top, in.h, pad.mode), col = (int)pad_source(x - pad.left, in.w, pad.mode);
+        const int row = pad_source(y - pad.top, in.h, pad.mode), col = pad_source(x - pad.left, in.w, pad.mode);
         Vector<T, N> moved = constant;
         if (row >= 0 && col >= 0) moved = load_vector<N>(pixel<T>(in, n, row, col) + c);
         T *to = pixel<T>(out, n, y, x) + c;

@@ -6,11 +6,11 @@
 namespace sb {
 
 /* The place along an axis of `size` pixels that place i is read from; -1: a constant is. */
-SB_DEVICE int64_t pad_source(int64_t i, int64_t size, int mode) {
+SB_DEVICE int pad_source(int i, int size, int mode) {
     if (i >= 0 && i < size) return i;
     switch (mode) {
     case SB_PAD_REFLECT: {
-        const int64_t period = maximum(2 * (size - 1), 1), place = (i % period + period) % period;
+        const int period = size > 1 ? 2 * (size - 1) : 1, place = (i % period + period) % period;
         return place < size ? place : period - place;
     }
     case SB_PAD_REPLICATE:
