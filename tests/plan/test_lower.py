@@ -119,7 +119,44 @@ def test_what_only_looks_like_a_channel_shuffle_is_none(function):
     assert "channel_shuffle" not in str(sparseblock.compile(Call("", function).eval(), FRAME, block_size=8).report())
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.stack([x * 2, x + 1, x]).sum(0),
+        lambda x: torch.stack([x * 2, x + 1, x], dim=-1).sum(-1),
+        lambda x: torch.stack([x, x * 2], 2).sum(dim=(2,), dtype=torch.float32),
+        lambda x: torch.stack([x * 2]).sum(0),
+    ],
+)
+def test_sums_of_stacks_are_sums(function):
+    out, expected = run(function)
+    torch.testing.assert_close(out, expected)
+    report = sparseblock.compile(Call("", function).eval(), FRAME, block_size=8).report()
+    assert all(node.placement == "sparse" for node in report.nodes)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.stack([x * 2, x + 1], 1).sum(2),
+        lambda x: torch.stack([x * 2, x + 1]).sum(0, keepdim=True),
+        lambda x: torch.stack([x * 2, x + 1]).sum(0, dtype=torch.float64),
+        lambda x: torch.stack([x * 2, x + 1]).sum(),
+        lambda x: torch.stack([x.mean(1), x.amax(1)], 1).sum(1),
+        lambda x: torch.stack([x * 2, torch.ones(x.shape)]).sum(0),
+        lambda x: torch.stack([x * 2, x + 1]).sum((0, 1)),
+        lambda x: (x * 2).sum(1),
+    ],
+)
+def test_what_only_looks_like_a_sum_of_a_stack_is_left_to_torch(function):
+    out, expected = run(function)
+    assert torch.equal(out, expected)
+    report = sparseblock.compile(Call("", function).eval(), FRAME, block_size=8).report()
+    assert any(node.op.startswith("aten.sum") for node in report.nodes)
+
+
 UNRULED = {
+    "a sum but that of a stack": lambda x: x.sum(1, keepdim=True),
     "aten.sin.default": torch.sin,
     "a power of 3": lambda x: x**3,
     "clamp to another map": lambda x: x.clamp(x[:, :1]),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from sparseblock.plan.ir import Node, Pointwise, Ref
+import torch
+
+from sparseblock.plan.ir import Node, Pointwise, Ref, Torch
 from sparseblock.plan.rules._base import Unsupported, filled, per_channel, rule
 from sparseblock.plan.rules.channel_norms import unit_length, unit_variance
 
@@ -43,6 +45,22 @@ def mul(lower: _Lowering, a: SimpleNamespace) -> Ref:
         if gated is not None:
             return lower.emit(Pointwise(), [factor], activation=gated)
     return lower.emit(Pointwise(), pair, combine="mul")
+
+
+@rule("sum")
+def sum_of_stack(lower: _Lowering, a: SimpleNamespace) -> Ref:
+    """torch.stack(maps, axis).sum(axis), as pyramids add any number of maps."""
+    stack, axes = lower.producer(a.input), getattr(a, "dim", None)
+    if stack is not None and isinstance(stack.op, Torch) and stack.op.target == torch.ops.aten.stack.default:
+        maps, *axis = stack.op.args
+        if axes and [at % 5 for at in axes] == [sum(axis) % 5] and not a.keepdim and a.dtype in (None, torch.float32):
+            total, *others = maps
+            lower.value(total)
+            for other in others:
+                lower.value(other)
+                total = lower.emit(Pointwise(), [total, other])
+            return total if others else lower.emit(Pointwise(), [total])
+    raise Unsupported("no block-sparse rule for a sum but that of a stack of maps over the stack")
 
 
 @rule("square", "pow")
