@@ -5,6 +5,10 @@
  * Planes are NHWC and read in place. A transposed convolution is stride_h * stride_w ordinary ones, its phases: the output
  * pixels with equal (y, x) modulo the stride, each with the taps that reach it.
  *
+ * Taps that fall outside of the frame, of a window with dilation and zeros around, are left out: the frame is cut into bands of
+ * rows and of columns that the same taps reach, so what a pixel sums over depends on its place alone. At a dilation that is
+ * near the frame's size they are most of the taps.
+ *
  * Packed weights: [phase][unit][tap][c][unit's channels], a unit being up to UNIT output channels of one group, padded with
  * zeros to whole vectors. Taps are in ascending order of the input pixel, so that where pixels are contiguous the taps of a
  * kernel row (their s and c axes) are one run. Long sums are cut into panels of weights that stay in the L2 cache
@@ -31,10 +35,16 @@ constexpr int64_t CHUNK_FLOATS = 128 << 10; /* input of a chunk: 512 KiB, halo i
 constexpr int64_t CHUNK_PIXELS = 256;
 constexpr int64_t STRIP_COLUMNS = 64;
 constexpr int64_t ITEMS_PER_THREAD = 8;
+constexpr int64_t BANDED_TAPS = 5;           /* along an axis: with more, bands are many and narrow */
 constexpr int64_t PREFETCH_BYTES = 4 << 20;  /* inputs from here on are fetched ahead: smaller ones wait in the cache */
 
 struct AxisTap {
     int64_t offset, index; /* input pixel relative to the window's origin; position in the kernel */
+};
+
+/* Output pixels from `begin` to `end` along an axis, and the taps from `first` to `last` that reach the frame from there. */
+struct Band {
+    int64_t begin, end, first, last;
 };
 
 /* One axis: output pixel q*out_stride + phase sums over input pixels q*in_stride + offset of the phase's taps. */
@@ -56,6 +66,26 @@ struct Axis {
         }
         return count;
     }
+    /* Cuts `pixels` outputs of a map of `size` inputs into bands, of which there are at most most_bands(); returns how many. */
+    int64_t bands(int64_t pixels, int64_t size, int pad_mode, Band *out) const {
+        if (!is_banded(pad_mode)) {
+            *out = {0, pixels, 0, kernel};
+            return 1;
+        }
+        int64_t count = 0;
+        for (int64_t q = 0; q < pixels; q = out[count++].end) {
+            const int64_t origin = q * in_stride - pad, left = size - origin; /* to the frame's end */
+            const int64_t first = minimum(origin < 0 ? ceil_div(-origin, dilation) : 0, kernel);
+            const int64_t last = maximum(minimum(left > 0 ? ceil_div(left, dilation) : 0, kernel), first);
+            int64_t end = pixels; /* or where one tap more is inside, or one less */
+            if (first > 0) end = minimum(end, ceil_div(pad - (first - 1) * dilation, in_stride));
+            if (last > first) end = minimum(end, ceil_div(size + pad - (last - 1) * dilation, in_stride));
+            out[count] = {q, end, first, last};
+        }
+        return count;
+    }
+    bool is_banded(int pad_mode) const { return dilation > 1 && kernel <= BANDED_TAPS && !transposed && pad_mode == SB_PAD_CONSTANT; }
+    static constexpr int64_t most_bands() { return 2 * BANDED_TAPS + 1; }
     /* Bounds of the offsets of all phases: for each tap the one phase that it reaches rounds up, as the division does. */
     int64_t lowest() const { return transposed ? (pad - (kernel - 1) * dilation) / out_stride : -pad; }
     int64_t highest() const { return transposed ? (out_stride - 1 + pad) / out_stride : (kernel - 1) * dilation - pad; }
@@ -84,36 +114,40 @@ struct Shape {
     int64_t packed_size() const { return y.kernel * x.kernel * in_group * groups * group_width; }
 };
 
-/* An output phase with its runs, for one layout of the input. */
+/* An output phase, or of one without phases a band of rows and columns, with its runs for each layout of the input. */
 struct Phase {
-    int64_t y, x, weight, steps; /* weight: where its packed weights begin; steps: taps * channels of a group */
-    int64_t panels, panel_steps;
+    int64_t y, x, weight, unit_steps; /* weight: where its packed weights begin; unit_steps: all taps * channels of a group */
+    Band rows, cols;
+    int64_t low_y, high_y, low_x, high_x; /* of its taps' offsets */
+    int64_t steps, panels, panel_steps;   /* steps: the band's own taps * channels of a group */
     Run *runs[2];         /* 0: plane, 1: window */
     int32_t *panel_start[2]; /* [panels + 1], into runs */
 };
 
-/* Runs of the phase's taps, cut where panels end. `y`, `x`: where the taps lie from a pixel's base pointer, in elements. */
-void build_runs(Phase &phase, int layout, const int64_t *y, int64_t n_rows, const int64_t *x, int64_t n_cols, int64_t channels) {
+/* Runs of the band's taps, cut where panels end. `y`, `x`: where the phase's taps lie from a pixel's base pointer, in elements. */
+void build_runs(Phase &phase, int layout, const int64_t *y, const int64_t *x, int64_t n_cols, int64_t channels) {
     Run *runs = phase.runs[layout];
     int32_t *start = phase.panel_start[layout];
     int64_t filled = 0;
     int32_t n = 0;
     *start = 0;
-    for (int64_t tap = 0; tap < n_rows * n_cols; ++tap) {
-        int64_t offset = y[tap / n_cols] + x[tap % n_cols];
-        for (int64_t left = channels; left;) {
-            const int64_t length = minimum(left, phase.panel_steps - filled);
-            if (n > *start && runs[n - 1].offset + runs[n - 1].length == offset) runs[n - 1].length += length;
-            else runs[n++] = {offset, length};
-            offset += length;
-            left -= length;
-            filled += length;
-            if (filled == phase.panel_steps) {
-                *++start = n;
-                filled = 0;
+    auto add = [&](int64_t offset, int64_t length, int64_t weight) {
+        Run *last = n > *start ? runs + n - 1 : nullptr;
+        if (last && last->offset + last->length == offset && last->weight + last->length == weight) last->length += length;
+        else runs[n++] = {offset, length, weight};
+    };
+    for (int64_t r = phase.rows.first; r < phase.rows.last; ++r)
+        for (int64_t s = phase.cols.first; s < phase.cols.last; ++s)
+            for (int64_t c = 0; c < channels;) {
+                const int64_t length = minimum(channels - c, phase.panel_steps - filled);
+                add(y[r] + x[s] + c, length, (r * n_cols + s) * channels + c);
+                c += length;
+                filled += length;
+                if (filled == phase.panel_steps) {
+                    *++start = n;
+                    filled = 0;
+                }
             }
-        }
-    }
     if (filled || !phase.steps) *++start = n;
 }
 
@@ -139,6 +173,13 @@ struct WindowAxis {
         }
     }
     int64_t size() const { return segments * length; }
+    /* How much of a segment a strip of `pixels` reads; fewer than the largest strip has. */
+    int64_t used(int64_t pixels, const Axis &axis) const {
+        return taps ? pixels : (pixels - 1) * axis.in_stride + axis.highest() - axis.lowest() + 1;
+    }
+    /* The segments that a band's taps read. */
+    int64_t first(const Band &band) const { return taps ? band.first : 0; }
+    int64_t last(const Band &band) const { return taps ? band.last : 1; }
     int64_t offset(int64_t segment) const { return taps ? taps[segment].offset : lowest; } /* of its first pixel, in the plane */
     int64_t place(const AxisTap *tap) const { return taps ? (tap - taps) * length : tap->offset - lowest; } /* in the window */
 };
@@ -174,33 +215,33 @@ struct Run2d {
 
     /* `next`: the chunk that this thread will probably compute next. */
     void item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const;
-    void copy_window(int64_t n, int64_t top, int64_t left, In *window) const;
-    void copy_segment(const T *row, int64_t left, In *window) const;
+    void copy_window(const Phase &phase, const Region &region, In *window) const;
+    void copy_segment(const T *row, int64_t left, int64_t length, In *window) const;
     int64_t locate(const Phase &phase, int64_t chunk, const In **in, const T **res, T **dst, bool &windows) const;
     void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const In *const *in, const T *const *res,
              T *const *dst, Prefetch<T> &prefetch, int64_t lines) const;
 };
 
-/* The window of the strip whose first output pixel's window has its origin at (top, left) of image n. */
+/* The window of a strip's part in the phase: what its taps read. */
 template <class T, class In>
-void Run2d<T, In>::copy_window(int64_t n, int64_t top, int64_t left, In *window) const {
-    const int64_t row = window_x.size() * shape.in_channels;
-    for (int64_t i = 0; i < window_y.size(); ++i, window += row) {
-        const int64_t y = top + window_y.offset(i / window_y.length) + i % window_y.length * window_y.step;
-        const int64_t source = pad_source(y, x.h, shape.pad_mode);
-        if (source < 0) {
-            memset((void *)window, 0, sizeof(In) * row);
-            continue;
+void Run2d<T, In>::copy_window(const Phase &phase, const Region &region, In *window) const {
+    const int64_t channels = shape.in_channels, top = region.y0 * shape.y.in_stride, left = region.x0 * shape.x.in_stride;
+    const int64_t rows = window_y.used(region.y1 - region.y0, shape.y), cols = window_x.used(region.x1 - region.x0, shape.x);
+    for (int64_t r = window_y.first(phase.rows); r < window_y.last(phase.rows); ++r)
+        for (int64_t i = 0; i < rows; ++i) {
+            const int64_t source = pad_source(top + window_y.offset(r) + i * window_y.step, x.h, shape.pad_mode);
+            for (int64_t s = window_x.first(phase.cols); s < window_x.last(phase.cols); ++s) {
+                In *to = window + ((r * window_y.length + i) * window_x.size() + s * window_x.length) * channels;
+                if (source < 0) memset((void *)to, 0, sizeof(In) * cols * channels);
+                else copy_segment(pixel<T>(x, region.n, source, 0), left + window_x.offset(s), cols, to);
+            }
         }
-        for (int64_t s = 0; s < window_x.segments; ++s)
-            copy_segment(pixel<T>(x, n, source, 0), left + window_x.offset(s), window + s * window_x.length * shape.in_channels);
-    }
 }
 
-/* One segment of a row; its first pixel is at column `left`. Outside of the frame it is as the padding mode says. */
+/* `length` pixels of one segment of a row; the first one is at column `left`. Outside of the frame they are as the padding mode says. */
 template <class T, class In>
-void Run2d<T, In>::copy_segment(const T *row, int64_t left, In *window) const {
-    const int64_t channels = shape.in_channels, length = window_x.length, step = window_x.step;
+void Run2d<T, In>::copy_segment(const T *row, int64_t left, int64_t length, In *window) const {
+    const int64_t channels = shape.in_channels, step = window_x.step;
     const int64_t from = minimum(left < 0 ? ceil_div(-left, step) : 0, length);
     const int64_t to = maximum(minimum(left < x.w ? ceil_div(x.w - left, step) : 0, length), from);
     auto outside = [&](int64_t begin, int64_t end) {
@@ -225,13 +266,12 @@ template <class T, class In>
 int64_t Run2d<T, In>::locate(const Phase &phase, int64_t chunk, const In **in, const T **res, T **dst, bool &windows) const {
     const Axis &ay = shape.y, &ax = shape.x;
     const int64_t begin = chunk * strips, end = minimum(begin + strips, regions.count);
-    const int64_t low_y = ay.lowest(), low_x = ax.lowest(), high_y = ay.highest(), high_x = ax.highest();
     auto phase_region = [&](int64_t i) {
         Region r = regions[i];
-        r.y0 = ceil_div(r.y0 - phase.y, ay.out_stride);
-        r.x0 = ceil_div(r.x0 - phase.x, ax.out_stride);
-        r.y1 = ceil_div(r.y1 - phase.y, ay.out_stride);
-        r.x1 = ceil_div(r.x1 - phase.x, ax.out_stride);
+        r.y0 = maximum(ceil_div(r.y0 - phase.y, ay.out_stride), phase.rows.begin);
+        r.x0 = maximum(ceil_div(r.x0 - phase.x, ax.out_stride), phase.cols.begin);
+        r.y1 = minimum(ceil_div(r.y1 - phase.y, ay.out_stride), phase.rows.end);
+        r.x1 = minimum(ceil_div(r.x1 - phase.x, ax.out_stride), phase.cols.end);
         return r;
     };
     const int64_t border = shape.pad_mode == SB_PAD_CONSTANT ? x.border : 0; /* it holds zeros */
@@ -239,8 +279,8 @@ int64_t Run2d<T, In>::locate(const Phase &phase, int64_t chunk, const In **in, c
     for (int64_t i = begin; i < end && !windows; ++i) {
         const Region r = phase_region(i);
         windows = r.y0 < r.y1 && r.x0 < r.x1 &&
-                  (r.y0 * ay.in_stride + low_y < -border || (r.y1 - 1) * ay.in_stride + high_y >= x.h + border ||
-                   r.x0 * ax.in_stride + low_x < -border || (r.x1 - 1) * ax.in_stride + high_x >= x.w + border);
+                  (r.y0 * ay.in_stride + phase.low_y < -border || (r.y1 - 1) * ay.in_stride + phase.high_y >= x.h + border ||
+                   r.x0 * ax.in_stride + phase.low_x < -border || (r.x1 - 1) * ax.in_stride + phase.high_x >= x.w + border);
     }
     const int64_t channels = shape.in_channels, window_row = window_x.size() * channels;
     In *window = nullptr;
@@ -253,7 +293,7 @@ int64_t Run2d<T, In>::locate(const Phase &phase, int64_t chunk, const In **in, c
         const In *base;
         int64_t step_y, step_x;
         if (windows) {
-            copy_window(r.n, r.y0 * ay.in_stride, r.x0 * ax.in_stride, window);
+            copy_window(phase, r, window);
             base = window;
             step_y = ay.in_stride / window_y.step * window_row;
             step_x = ax.in_stride / window_x.step * channels;
@@ -296,14 +336,13 @@ void Run2d<T, In>::sum(const Phase &phase, int64_t unit, bool windows, int64_t p
     tile.vectors = (int)ceil_div(lanes, W);
     tile.stream = stream && lanes % W == 0;
     constexpr int64_t PER_FLOAT = PAIRS ? 2 : 1; /* steps whose weights of a channel take a float */
-    const float *weights = weight + (phase.weight + phase.steps * (group * shape.group_width + first)) / PER_FLOAT;
+    tile.weight = weight + (phase.weight + phase.unit_steps * (group * shape.group_width + first)) / PER_FLOAT;
     float *sums = phase.panels > 1 ? (float *)scratch(SCRATCH_SUMS, sizeof(float) * pixels * UNIT) : nullptr;
     /* Tiles of nearly equal size rather than full ones and a rest: small tiles are the slow ones. */
     const int64_t tiles = ceil_div(pixels, TILE_P);
     for (int64_t panel = 0; panel < phase.panels; ++panel) {
         tile.first = panel == 0;
         tile.last = panel == phase.panels - 1;
-        tile.weight = weights + panel * phase.panel_steps / PER_FLOAT * tile.vectors * W;
         tile.runs = phase.runs[windows] + phase.panel_start[windows][panel];
         tile.runs_end = phase.runs[windows] + phase.panel_start[windows][panel + 1];
         for (int64_t i = 0; i < tiles; ++i) {
@@ -329,10 +368,16 @@ void Run2d<T, In>::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t
     const T **res = (const T **)(in + most);
     T **dst = (T **)(res + most);
     Prefetch<T> prefetch(ahead, x, shape.y.prefetch(), shape.x.prefetch(), next * strips, (next + 1) * strips);
-    for (int64_t i = 0; i < n_phases; ++i) {
+    int64_t left = 0; /* pixels; most chunks have all of theirs in one band */
+    for (int64_t i = chunk * strips; i < minimum((chunk + 1) * strips, regions.count); ++i) {
+        const Region r = regions[i];
+        left += maximum(r.y1 - r.y0, 0) * maximum(r.x1 - r.x0, 0);
+    }
+    for (int64_t i = 0; i < n_phases && left; ++i) {
         bool windows;
         const int64_t pixels = locate(phases[i], chunk, in, res, dst, windows);
         if (!pixels) continue;
+        left -= pixels;
         const int64_t tiles = ceil_div(pixels, TILE_P) * phases[i].panels * (last_unit - first_unit);
         const int64_t lines = ceil_div(prefetch_lines, tiles);
         for (int64_t unit = first_unit; unit < last_unit; ++unit)
@@ -354,21 +399,25 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     const Regions regions(blocks, out, chunk, STRIP_COLUMNS);
     if (!regions.count) return;
 
-    const int64_t panel_limit = PANEL_FLOATS / UNIT;
-    const int64_t max_panels = ceil_div(taps * shape.in_group, panel_limit) + phases_count;
-    const size_t bytes = sizeof(Phase) * phases_count + 2 * sizeof(Run) * (taps + max_panels) +
-                         2 * sizeof(int32_t) * (max_panels + phases_count) +
+    Band bands_y[Axis::most_bands()], bands_x[Axis::most_bands()];
+    const int64_t n_bands_y = ay.bands(out.h, x.h, shape.pad_mode, bands_y), n_bands_x = ax.bands(out.w, x.w, shape.pad_mode, bands_x);
+    const int64_t bands = n_bands_y * n_bands_x, n_phases = bands * phases_count; /* one of the two is 1 */
+
+    const int64_t panel_limit = PANEL_FLOATS / UNIT, full_panels = ceil_div(taps * shape.in_group, panel_limit);
+    const int64_t most_runs = bands * (taps + full_panels) + n_phases;
+    const size_t bytes = sizeof(Phase) * n_phases + 2 * sizeof(Run) * most_runs +
+                         2 * sizeof(int32_t) * (bands * full_panels + 2 * n_phases) +
                          (sizeof(AxisTap) + sizeof(int64_t)) * (ay.kernel + ax.kernel);
     Phase *phases = (Phase *)scratch(SCRATCH_RUNS, bytes);
-    AxisTap *rows = (AxisTap *)(phases + phases_count), *cols = rows + ay.kernel;
+    AxisTap *rows = (AxisTap *)(phases + n_phases), *cols = rows + ay.kernel;
     int64_t *tap_y = (int64_t *)(cols + ax.kernel), *tap_x = tap_y + ay.kernel;
     Run *runs = (Run *)(tap_x + ax.kernel);
-    int32_t *starts = (int32_t *)(runs + 2 * (taps + max_panels));
+    int32_t *starts = (int32_t *)(runs + 2 * most_runs);
 
     const WindowAxis window_y(ay, rows, regions.strip_h), window_x(ax, cols, regions.strip_w);
     Regions ahead = regions;
     if (blocks) ahead.count += blocks->next * regions.rows * regions.cols;
-    Run2d<T, In> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, phases_count, window_y, window_x, 0, 0, false};
+    Run2d<T, In> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, n_phases, window_y, window_x, 0, 0, false};
     run.strips = maximum(chunk / (regions.strip_h * regions.strip_w), 1);
     if ((int64_t)(sizeof(T) * x.h * x.stride_y * x.n) >= PREFETCH_BYTES)
         run.prefetch_lines = run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
@@ -380,13 +429,23 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     run.stream = aligned && (int64_t)sizeof(T) * written * out.c >= STREAM_BYTES;
 
     int64_t weight = 0;
-    for (int64_t i = 0; i < phases_count; ++i) {
+    for (int64_t i = 0; i < n_phases; ++i) {
         Phase &phase = phases[i];
-        phase.y = i / ax.out_stride;
-        phase.x = i % ax.out_stride;
+        phase.y = i / bands / ax.out_stride;
+        phase.x = i / bands % ax.out_stride;
+        phase.rows = bands_y[i % bands / n_bands_x];
+        phase.cols = bands_x[i % n_bands_x];
         const int64_t n_rows = ay.taps(phase.y, rows), n_cols = ax.taps(phase.x, cols);
+        phase.rows.last = minimum(phase.rows.last, n_rows);
+        phase.cols.last = minimum(phase.cols.last, n_cols);
+        const int64_t used_rows = phase.rows.last - phase.rows.first, used_cols = phase.cols.last - phase.cols.first;
+        phase.low_y = used_rows ? rows[phase.rows.first].offset : 0;
+        phase.high_y = used_rows ? rows[phase.rows.last - 1].offset : 0;
+        phase.low_x = used_cols ? cols[phase.cols.first].offset : 0;
+        phase.high_x = used_cols ? cols[phase.cols.last - 1].offset : 0;
         phase.weight = weight;
-        phase.steps = n_rows * n_cols * shape.in_group;
+        phase.unit_steps = n_rows * n_cols * shape.in_group;
+        phase.steps = used_rows * used_cols * shape.in_group;
         phase.panels = maximum(ceil_div(phase.steps, panel_limit), 1);
         phase.panel_steps = ceil_div(ceil_div(phase.steps, phase.panels), 2) * 2; /* pairs stay together */
         for (int layout = 0; layout < 2; ++layout) {
@@ -396,12 +455,20 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
                 tap_y[r] = layout ? window_y.place(rows + r) * window_x.size() * shape.in_channels : rows[r].offset * x.stride_y;
             for (int64_t s = 0; s < n_cols; ++s)
                 tap_x[s] = layout ? window_x.place(cols + s) * shape.in_channels : cols[s].offset * x.stride_x;
-            build_runs(phase, layout, tap_y, n_rows, tap_x, n_cols, shape.in_group);
-            runs += n_rows * n_cols + phase.panels;
+            build_runs(phase, layout, tap_y, tap_x, n_cols, shape.in_group);
+            runs += used_rows * used_cols + phase.panels;
             starts += phase.panels + 1;
         }
-        weight += phase.steps * shape.groups * shape.group_width;
+        if (i % bands == bands - 1) weight += phase.unit_steps * shape.groups * shape.group_width;
     }
+    /* The largest band first: most chunks lie in it. */
+    Phase *largest = phases;
+    auto area = [](const Phase &phase) { return (phase.rows.end - phase.rows.begin) * (phase.cols.end - phase.cols.begin); };
+    for (Phase *phase = phases; phase < phases + n_phases; ++phase)
+        if (area(*phase) > area(*largest)) largest = phase;
+    const Phase first = *phases;
+    *phases = *largest;
+    *largest = first;
 
     const int64_t chunks = ceil_div(regions.count, run.strips);
     int64_t shares = 1;

@@ -22,9 +22,10 @@ constexpr int UNIT = TILE_V * W; /* output channels of one unit of packed weight
 
 constexpr int64_t STREAM_BYTES = 32 << 20;   /* outputs from here on are stored past the caches: nobody would find them there */
 
-/* `length` consecutive elements of every pixel's input, `offset` elements from the pixel's base pointer. */
+/* `length` consecutive elements of every pixel's input, `offset` elements from the pixel's base pointer, and of the unit's
+ * weights, from step `weight` on. */
 struct Run {
-    int64_t offset, length;
+    int64_t offset, length, weight;
 };
 
 /* One register tile: sums over runs of w * x for `pixels` pixels and one unit of output channels. T is the storage type of residual
@@ -37,7 +38,7 @@ struct Tile {
     T *const *out;            /* [pixels] channel 0 of the pixel */
     float *sums;              /* [pixels][UNIT]: partial sums between panels */
     const Run *runs, *runs_end;
-    const float *weight; /* [sum of run lengths][vectors * W]; of pairs [sum of run lengths / 2][vectors * W] */
+    const float *weight; /* [step][vectors * W]; of pairs [step / 2][vectors * W] */
     const EpilogueParams<UNIT> *epilogue;
     int64_t channel, out_channel; /* first input and output channel */
     int pixels, vectors;

@@ -14,10 +14,10 @@ SB_INLINE void accumulate(const Tile<T> &t, vec (&acc)[P][V]) {
     const float *x[P];
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) x[p] = t.x[p] + t.channel;
-    const float *weight = t.weight;
     const int tail = t.epilogue->lanes - (V - 1) * W;
-    for (const Run *run = t.runs; run != t.runs_end; ++run, weight += V * W) {
+    for (const Run *run = t.runs; run != t.runs_end; ++run) {
         const int64_t offset = run->offset;
+        const float *weight = t.weight + run->weight * V * W;
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
             const vec w = load(weight + v * W);

@@ -14,8 +14,8 @@ struct Pairs {
         const bf16 *x[P];
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) x[p] = t.x[p] + t.channel;
-        const float *weight = t.weight;
         for (const Run *run = t.runs; run != t.runs_end; ++run) {
+            const float *weight = t.weight + run->weight / 2 * V * W;
             const int64_t end = run->offset + run->length;
             for (int64_t i = run->offset; i < end; i += 2) {
                 vec w[V];

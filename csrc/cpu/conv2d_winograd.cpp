@@ -318,10 +318,10 @@ void Winograd<M, T>::item(int64_t number, int64_t first_unit, int64_t last_unit)
             product.vectors = (int)ceil_div(shape.lanes(unit), W);
             for (int64_t panel = 0; panel < panels; ++panel) {
                 const int64_t c = panel * shape.channels / panels;
-                const Run run = {c, (panel + 1) * shape.channels / panels - c};
+                const Run run = {c, (panel + 1) * shape.channels / panels - c, c};
                 product.runs = &run;
                 product.runs_end = &run + 1;
-                product.weight = weight + shape.weights(f, unit) + c * product.vectors * W;
+                product.weight = weight + shape.weights(f, unit);
                 product.first = panel == 0;
                 product.last = false;
                 for (int64_t i = 0; i < groups; ++i) {

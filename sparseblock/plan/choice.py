@@ -66,7 +66,6 @@ class _Shape:
     weight: tuple[int, ...]
     groups: int
     stride: tuple[int, int]
-    padding: tuple[int, int]
     dilation: tuple[int, int]
     dtype: torch.dtype
     block: tuple[int, int]
@@ -134,7 +133,7 @@ def _measured(node: Node, graph: Graph, placement: Placement, dtype: torch.dtype
         return Choice("direct", (Candidate("direct", None, "the only one"), *rejected))
     total = math.ceil(height / block[0]) * math.ceil(width / block[1])
     blocks = max(1, min(total // SHARE, PIXELS // (block[0] * block[1])))
-    window = (conv.groups, conv.stride, conv.padding, conv.dilation)
+    window = (conv.groups, conv.stride, conv.dilation)
     channels = conv.weight.shape[1] * conv.groups
     where = (block, blocks, native.lib().sb_isa(), torch.get_num_threads())
     shape = _Shape(able, channels, tuple(conv.weight.shape), *window, dtype, *where)
@@ -178,9 +177,10 @@ def _hopeless(algorithm: str, conv: Conv2d, block: tuple[int, int]) -> str | Non
 
 @functools.cache
 def _seconds(shape: _Shape) -> dict[str, float]:
-    """Seconds of each algorithm on the blocks of `shape`, side by side on a plane of their own.
+    """Seconds of each algorithm on the blocks of `shape`, side by side in the midst of a plane of their own.
 
-    The least of a few interleaved rounds. Remembered as long as the process: compiling again chooses the same.
+    No window leaves the frame there, as those of most blocks do not. The least of a few interleaved rounds. Remembered
+    as long as the process: compiling again chooses the same.
     """
     rows = max(1, math.isqrt(shape.blocks))
     cols = math.ceil(shape.blocks / rows)
@@ -188,13 +188,11 @@ def _seconds(shape: _Shape) -> dict[str, float]:
     index = torch.cat([torch.zeros(shape.blocks, 1, dtype=torch.int32), places], 1).contiguous()
     count = torch.tensor([shape.blocks], dtype=torch.int32)
     height, width = rows * shape.block[0], cols * shape.block[1]
-    reach = (d * (r - 1) for d, r in zip(shape.dilation, shape.weight[2:], strict=True))
-    border = max(*shape.padding, *reach, 2)
-    sides = (height * shape.stride[0], width * shape.stride[1])
-    memory = torch.zeros(1, *(side + 2 * border for side in sides), shape.channels, dtype=shape.dtype)
-    x = memory[:, border : border + sides[0], border : border + sides[1]].permute(0, 3, 1, 2)
+    axes = zip((height, width), shape.stride, shape.dilation, shape.weight[2:], strict=True)
+    sides = [side * stride + dilation * (taps - 1) for side, stride, dilation, taps in axes]
+    x = torch.zeros(1, *sides, shape.channels, dtype=shape.dtype).permute(0, 3, 1, 2)
     out = torch.zeros(1, height, width, shape.weight[0], dtype=shape.dtype).permute(0, 3, 1, 2)
-    planes = (native.plane_of(x, border), native.plane_of(out), native.blocks_of(index, count, shape.block))
+    planes = (native.plane_of(x), native.plane_of(out), native.blocks_of(index, count, shape.block))
     weight = torch.zeros(shape.weight)
     runs = {name: _run(name, shape, weight, *planes) for name in shape.candidates}
     least = dict.fromkeys(runs, math.inf)
@@ -208,7 +206,7 @@ def _seconds(shape: _Shape) -> dict[str, float]:
 
 
 def _run(algorithm: str, shape: _Shape, weight: torch.Tensor, x, out, blocks) -> Callable[[], None]:
-    window = (*weight.shape[2:], *shape.stride, *shape.padding, *shape.dilation, 0, native.PAD_MODES["zeros"])
+    window = (*weight.shape[2:], *shape.stride, 0, 0, *shape.dilation, 0, native.PAD_MODES["zeros"])
     conv = native.Conv2d(shape.channels, len(weight), shape.groups, *window, native.ALGORITHMS[algorithm])
     packed = packed_weight.pack(conv, weight)
     conv.packed_weight = packed.data_ptr()

@@ -31,7 +31,7 @@ class Tree:
     Attributes:
         root: the value that is the whole.
         members: every value in it, parents before children.
-        border: zero pixels around it, for the widest padding among its readers.
+        border: zero pixels around it, for the widest padding among its readers that read it.
         transient: whether it is dead at the end of the frame.
         first, last: places in the graph's order of the first writer and the last reader.
     """
@@ -117,7 +117,9 @@ def _padding(reader: Node, name: str, graph: Graph) -> int:
     # Pools and resizes never read the border; a transposed convolution has no padding on its input.
     if not isinstance(op, Conv2d) or op.transposed or name != reader.inputs[0] or op.padding_mode != "zeros":
         return 0
-    return max(*op.padding, *trailing(reader, graph))
+    around = zip(op.padding, trailing(reader, graph), op.dilation, strict=True)
+    # Taps of a window with dilation that lie outside are left out, or an edge's windows copied: it reads no border.
+    return max(max(before, after) if dilation == 1 else 0 for before, after, dilation in around)
 
 
 def _scratch(

@@ -38,6 +38,7 @@ class NativeConv:
     def __init__(self, weight: torch.Tensor, stride=1, padding=0, dilation=1, groups=1, algorithm="direct"):
         k, c, r, s = weight.shape
         window = (v for v in (stride, padding, dilation) for _ in "hw")
+        self.weight = weight
         self.conv = native.Conv2d(c * groups, k, groups, r, s, *window, 0, algorithm=native.ALGORITHMS[algorithm])
         self.packed = pack(self.conv, weight.contiguous())
         self.conv.packed_weight = self.packed.data_ptr()

@@ -30,7 +30,10 @@ def checkerboard(n: int, h: int, w: int, block: int) -> BlockSet:
 
 @pytest.mark.parametrize(
     ("c", "k", "kernel", "stride", "dilation", "block"),
-    [(3, 20, 7, 2, 1, 8), (12, 12, 3, 1, 4, 5), (40, 33, 3, 1, 1, 4), (300, 40, 3, 2, 1, 2), (8, 70, 1, 1, 1, 16)],
+    [
+        *[(3, 20, 7, 2, 1, 8), (12, 12, 3, 1, 4, 5), (40, 33, 3, 1, 1, 4), (300, 40, 3, 2, 1, 2), (8, 70, 1, 1, 1, 16)],
+        *[(300, 40, 3, 1, 24, 8), (12, 20, 3, 2, 36, 3), (9, 12, 5, 1, 6, 16), (3, 8, 7, 1, 5, 8)],  # taps outside
+    ],
 )
 def test_border_threads_and_other_blocks_change_no_bit(isa, c, k, kernel, stride, dilation, block):
     padding = dilation * (kernel // 2)
@@ -43,6 +46,23 @@ def test_border_threads_and_other_blocks_change_no_bit(isa, c, k, kernel, stride
         for threads in (1, 2, 5):
             out = conv(with_border(x, border), plane(2, k, h, w, 0, CANARY)[0], active, border, threads, bias=bias)
             assert_identical(out, torch.where(where, everything, CANARY))
+
+
+@pytest.mark.parametrize("groups", [1, 12])
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [(3, 1, 36, 36), (3, 2, 4, 5), (5, 1, 9, 3)])
+def test_taps_outside_of_the_frame_are_left_out(isa, groups, kernel, stride, padding, dilation):
+    """With dilation not even the zeros of the border are read: there may be anything."""
+    conv = NativeConv(normal(24, 12 // groups, kernel, kernel), stride, padding, dilation, groups)
+    h, w = ((side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for side in (33, 41))
+    x, (inside, around) = normal(1, 12, 33, 41), plane(1, 12, 33, 41, padding, float("nan"))
+    inside.copy_(x)
+    out = conv(inside, plane(1, 24, h, w, 0)[0], border=padding)
+    assert_identical(out, conv(with_border(x, padding), plane(1, 24, h, w, 0)[0], border=padding))
+    assert bool(around.isnan().any())
+    expected = torch.nn.functional.conv2d(
+        x.double(), conv.weight.double(), stride=stride, padding=padding, dilation=dilation, groups=groups
+    ).relu()
+    assert_matches(out, expected, tolerance(12 // groups * kernel**2, x, conv.weight))
 
 
 def test_a_slice_of_channels_is_a_plane(isa):

@@ -12,8 +12,8 @@ void check_conv2d(Random &random, int number) {
     conv.kernel_w = random.between(1, 4);
     conv.stride_h = random.between(1, 3);
     conv.stride_w = random.between(1, 3);
-    conv.dilation_h = random.between(1, 2);
-    conv.dilation_w = random.between(1, 2);
+    conv.dilation_h = random.between(1, 3);
+    conv.dilation_w = random.between(1, 3);
     /* PyTorch allows a transposed convolution no more padding than its window reaches. */
     conv.pad_h = random.between(0, conv.transposed ? (conv.kernel_h - 1) * conv.dilation_h : 3);
     conv.pad_w = random.between(0, conv.transposed ? (conv.kernel_w - 1) * conv.dilation_w : 3);

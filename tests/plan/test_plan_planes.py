@@ -49,16 +49,18 @@ def test_border_is_the_widest_padding_of_a_convolution():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stem, self.a = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=4, dilation=4)
+            self.stem, self.a = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 7, padding=3)
             self.b, self.pool = nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(3, 1, 1)
+            self.c = nn.Conv2d(4, 4, 3, padding=(12, 2), dilation=(12, 1))
 
         def forward(self, x):
             x = self.stem(x)
-            return self.a(x) + self.b(x), self.pool(self.b(x))
+            return self.a(x) + self.b(x), self.pool(self.b(x)), self.c(self.a(x))
 
     graph, specs = planes(Two().eval(), FRAME, 8)
-    assert by_origin(graph, specs)["stem"].border == 4
+    assert by_origin(graph, specs)["stem"].border == 3
     assert by_origin(graph, specs)["b"].border == 0, "a pool does not read the border"
+    assert by_origin(graph, specs)["a"].border == 2, "nor does a window along an axis with dilation"
 
 
 def test_transient_values_share_and_others_do_not():
