@@ -60,22 +60,21 @@ struct Unit {
 struct Tiles {
     const sb_units &units;
     const Regions &regions;
-    int in_tile, in_block, columns;
-    int64_t all; /* units */
+    int in_tile, in_block, columns, all; /* units of a tile, of a block; tiles side by side; units */
 
     SB_DEVICE Tiles(const sb_units &units_, const Regions &regions_, int channels)
         : units(units_), regions(regions_), in_tile(ROWS >> (units.width_log + units.height_log)), in_block(units.across * units.down),
-          columns((int)ceil_div(channels, COLS)), all(shuffle(regions.count(), 0) * in_block) {}
+          columns((channels + COLS - 1) / COLS), all(shuffle((int)regions.count(), 0) * in_block) {}
 
     /* Tiles that follow each other read the same pixels. */
-    SB_DEVICE int64_t count() const { return ceil_div(all, in_tile) * columns; }
-    SB_DEVICE int column(int64_t tile) const { return (int)(tile % columns) * COLS; }
-    SB_DEVICE Unit unit(int64_t tile, int i) const {
-        const int64_t number = tile / columns * in_tile + i;
+    SB_DEVICE int count() const { return (all + in_tile - 1) / in_tile * columns; }
+    SB_DEVICE int column(int tile) const { return tile % columns * COLS; }
+    /* Unit i of a tile. Found by division and from the list, so once: each lane keeps one. */
+    SB_DEVICE Unit unit(int tile, int i) const {
+        const int number = tile / columns * in_tile + i;
         if (i >= in_tile || number >= all) return {-1, 0, 0, 0, 0};
-        const int64_t block = number / in_block;
-        const int in = (int)(number % in_block);
-        const Region region(regions, block);
+        const int in = number % in_block;
+        const Region region(regions, number / in_block);
         const int y = (int)region.y0 + (in / units.across << units.height_log), x = (int)region.x0 + (in % units.across << units.width_log);
         if (y >= region.y1 || x >= region.x1) return {-1, 0, 0, 0, 0};
         return {(int)region.n, y, x, (int)region.y1, (int)region.x1};
@@ -87,7 +86,8 @@ SB_DEVICE void copy(const sb_conv2d &conv, const sb_units &units, const Tiles &t
                     const Ring &a, const Ring &b) {
     const int taps = conv.kernel_h * conv.kernel_w, loads = units.shared ? 1 : taps, lane = lane_index();
     Turn of_a(units.stages_a), of_b(units.stages_b);
-    for (int64_t tile = group_index(); tile < tiles.count(); tile += group_count()) {
+    const int count = tiles.count();
+    for (int tile = (int)group_index(); tile < count; tile += (int)group_count()) {
         const Unit unit = tiles.unit(tile, lane);
         const int boxes = bit_count(vote(unit.n >= 0)), top = unit.y * conv.stride_h - conv.pad_h, left = unit.x * conv.stride_w - conv.pad_w;
         for (int channel = 0; channel < conv.in_channels; channel += DEPTH)
@@ -196,10 +196,11 @@ SB_DEVICE void put(const float (&sums)[COLS / 8][4], int part, float *staging) {
         }
 }
 
+/* `mine` is the unit that a lane keeps. */
 SB_DEVICE void store(const Sums &sums, float *staging, const sb_epilogue &epilogue, const sb_plane &residual, bool combined,
-                     const sb_plane &out, bool vector, const Tiles &tiles, int64_t tile, const Share &share) {
-    constexpr int LANES = PASTED / V, PARTS = COLS / PASTED; /* that store a row */
-    const int lane = lane_index(), warp = thread_index() / WARP % 4, channels = out.c, column = tiles.column(tile);
+                     const sb_plane &out, bool vector, int column, const Share &share, const Unit &mine) {
+    constexpr int LANES = PASTED / V, PARTS = COLS / PASTED, PASSES = 16 * LANES / WARP; /* that store a row; rows of a lane */
+    const int lane = lane_index(), warp = thread_index() / WARP % 4, channels = out.c;
     const bool relu = epilogue.activation == SB_RELU, affine = epilogue.scale || epilogue.shift;
     const bool plain = (relu || epilogue.activation == SB_IDENTITY) && epilogue.combine == SB_ADD; /* finish() without its choices */
     SB_NO_UNROLL
@@ -212,7 +213,33 @@ SB_DEVICE void store(const Sums &sums, float *staging, const sb_epilogue &epilog
                 if (turn == i * PARTS + part) put(sums[i], part, staging);
         warp_barrier();
         const int c = column + turn % PARTS * PASTED + lane % LANES * V, there = (int)minimum(channels - c, V);
-        if (there <= 0) continue;
+        SB_T *to[PASSES];
+        const SB_T *second[PASSES];
+        SB_UNROLL
+        for (int pass = 0; pass < PASSES; ++pass) {
+            int number, y, x;
+            share.pixel(turn / PARTS, warp * 16 + pass * (WARP / LANES) + lane / LANES, number, y, x);
+            const int n = shuffle(mine.n, number), bottom = shuffle(mine.bottom, number), right = shuffle(mine.right, number);
+            y += shuffle(mine.y, number), x += shuffle(mine.x, number);
+            const bool stored = n >= 0 && y < bottom && x < right && there > 0;
+            to[pass] = stored ? pixel<SB_T>(out, n, y, x) + c : nullptr;
+            second[pass] = stored && combined ? pixel<SB_T>(residual, n, y, x) + c * residual.stride_c : to[pass];
+        }
+        if (!vector || !plain) {
+            SB_NO_UNROLL
+            for (int i = 0; i < PASSES * V; ++i) {
+                const int pass = i / V, k = i % V;
+                SB_T *place = nullptr;
+                const SB_T *other = nullptr;
+                SB_UNROLL
+                for (int p = 0; p < PASSES; ++p)
+                    if (p == pass) place = to[p], other = second[p];
+                if (!place || k >= there) continue;
+                const float sum = *sum_of(staging, pass * (WARP / LANES) + lane / LANES, lane % LANES * V + k);
+                place[k] = from_float<SB_T>(finish(sum, combined, combined ? to_float(other[k * residual.stride_c]) : 0.0f, epilogue, c + k));
+            }
+            continue;
+        }
         float bias[V], scale[V], shift[V];
         SB_UNROLL
         for (int k = 0; k < V; ++k) {
@@ -220,34 +247,21 @@ SB_DEVICE void store(const Sums &sums, float *staging, const sb_epilogue &epilog
             scale[k] = epilogue.scale && k < there ? epilogue.scale[c + k] : 1.0f;
             shift[k] = epilogue.shift && k < there ? epilogue.shift[c + k] : 0.0f;
         }
-        SB_NO_UNROLL
-        for (int row = lane / LANES; row < 16; row += WARP / LANES) {
-            int number, y, x;
-            share.pixel(turn / PARTS, warp * 16 + row, number, y, x);
-            const Unit unit = tiles.unit(tile, number);
-            y += unit.y, x += unit.x;
-            if (unit.n < 0 || y >= unit.bottom || x >= unit.right) continue;
-            SB_T *to = pixel<SB_T>(out, unit.n, y, x) + c;
-            const SB_T *second = combined ? pixel<SB_T>(residual, unit.n, y, x) + c * residual.stride_c : to;
-            const float *sum = sum_of(staging, row, lane % LANES * V);
-            if (vector && plain) {
-                Vector<SB_T, V> values = {};
-                if (combined) values = load_vector<V>(second);
-                SB_UNROLL
-                for (int k = 0; k < V; ++k) {
-                    float v = sum[k];
-                    if (epilogue.bias) v += bias[k];
-                    if (combined) v += to_float(values[k]);
-                    if (affine) v = fma(v, scale[k], shift[k]);
-                    values[k] = from_float<SB_T>(relu ? at_least(0.0f, v) : v);
-                }
-                store_vector(to, values);
-            } else
-                SB_NO_UNROLL
-                for (int k = 0; k < there; ++k) {
-                    const float other = combined ? to_float(second[k * residual.stride_c]) : 0.0f;
-                    to[k] = from_float<SB_T>(finish(sum[k], combined, other, epilogue, c + k));
-                }
+        SB_UNROLL
+        for (int pass = 0; pass < PASSES; ++pass) {
+            if (!to[pass]) continue;
+            const float *sum = sum_of(staging, pass * (WARP / LANES) + lane / LANES, lane % LANES * V);
+            Vector<SB_T, V> values = {};
+            if (combined) values = load_vector<V>(second[pass]);
+            SB_UNROLL
+            for (int k = 0; k < V; ++k) {
+                float v = sum[k];
+                if (epilogue.bias) v += bias[k];
+                if (combined) v += to_float(values[k]);
+                if (affine) v = fma(v, scale[k], shift[k]);
+                values[k] = from_float<SB_T>(relu ? at_least(0.0f, v) : v);
+            }
+            store_vector(to[pass], values);
         }
     }
 }
@@ -278,10 +292,13 @@ SB_DEVICE void run(const sb_conv2d &conv, const sb_epilogue &epilogue, const sb_
         take_registers<232>();
         const Share share = {units, (warpgroup - 1) * DOWN};
         Turn of_a(units.stages_a), of_b(units.stages_b);
-        for (int64_t tile = group_index(); tile < tiles.count(); tile += group_count()) {
+        const int count = tiles.count();
+        for (int tile = (int)group_index(); tile < count; tile += (int)group_count()) {
+            const Unit mine = tiles.unit(tile, lane_index());
             Sums sums = {};
             multiply(sums, conv, share, a, of_a, b, of_b);
-            store(sums, staging + (thread - WARPGROUP) / WARP * STAGING, epilogue, residual, combined, out, vector, tiles, tile, share);
+            store(sums, staging + (thread - WARPGROUP) / WARP * STAGING, epilogue, residual, combined, out, vector, tiles.column(tile), share,
+                  mine);
         }
     }
 }
