@@ -98,6 +98,18 @@ SB_DEVICE uint32_t tf32_of_float(float v) {
     return bits;
 }
 
+/* The larger of both of two values; NaN is larger than any. */
+SB_DEVICE uint32_t larger_halves(uint32_t a, uint32_t b) {
+    uint32_t v;
+    asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
+    return v;
+}
+SB_DEVICE uint32_t larger_bfloat16s(uint32_t a, uint32_t b) {
+    uint32_t v;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
+    return v;
+}
+
 SB_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 SB_DEVICE float exp(float v) { return ::expf(v); }
 SB_DEVICE float expm1(float v) { return ::expm1f(v); }

@@ -53,21 +53,30 @@ struct WordOf<2> {
 template <class T, int N>
 struct Words {
     typedef typename WordOf<sizeof(T) * N>::type Word;
-    Vector<Word, sizeof(T) * N / sizeof(Word)> words;
+    static constexpr int COUNT = sizeof(T) * N / sizeof(Word);
+    Vector<Word, COUNT> words;
 
     SB_DEVICE operator Vector<T, N>() const {
         union {
-            Vector<Word, sizeof(T) * N / sizeof(Word)> from;
+            Vector<Word, COUNT> from;
             Vector<T, N> to;
         };
         from = words;
         return to;
     }
+    SB_DEVICE static Words of(const Vector<T, N> &values) {
+        union {
+            Vector<T, N> from;
+            Vector<Word, COUNT> to;
+        };
+        from = values;
+        return {to};
+    }
 };
 template <int N, class T>
 SB_DEVICE Words<T, N> load_words(const T *p) {
     typedef typename Words<T, N>::Word Word;
-    return {load_vector<sizeof(T) * N / sizeof(Word)>((const Word *)p)};
+    return {load_vector<Words<T, N>::COUNT>((const Word *)p)};
 }
 
 /* Values as kernels compute with them, and as they are stored. */

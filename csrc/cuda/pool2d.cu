@@ -41,9 +41,57 @@ SB_DEVICE float divisor(const sb_pool2d &pool, const sb_plane &x, int top, int l
     return (float)maximum(taps, 1);
 }
 
-template <class T, int N, bool MAX>
+/* What a window comes to, tap by tap. */
+template <class T, int N>
+struct Sum {
+    static constexpr bool MAX = false;
+    float sum[N];
+
+    SB_DEVICE explicit Sum(float) { change([](float) { return 0.0f; }); }
+    SB_DEVICE void take(const Words<T, N> &taps) {
+        float values[N];
+        read_floats<T, N>(taps, values);
+        SB_UNROLL
+        for (int i = 0; i < N; ++i) sum[i] += values[i];
+    }
+    SB_DEVICE Vector<T, N> result(float divisor) {
+        change([=](float v) { return v / divisor; });
+        return from_floats<T>(sum);
+    }
+    template <class F>
+    SB_DEVICE void change(const F &f) {
+        SB_UNROLL
+        for (int i = 0; i < N; ++i) sum[i] = f(sum[i]);
+    }
+};
+
+/* NaN wins over any, as in PyTorch. */
+template <class T, int N>
+struct Largest {
+    static constexpr bool MAX = true;
+    Words<T, N> most; /* of halves, two in a word are compared at once */
+
+    SB_DEVICE explicit Largest(float least) {
+        Vector<T, N> all;
+        SB_UNROLL
+        for (int i = 0; i < N; ++i) all[i] = from_float<T>(least);
+        most = Words<T, N>::of(all);
+    }
+    SB_DEVICE void take(const Words<T, N> &taps) {
+        SB_UNROLL
+        for (int i = 0; i < most.COUNT; ++i) most.words[i] = (typename Words<T, N>::Word)larger(most.words[i], taps.words[i], T());
+    }
+    SB_DEVICE static uint32_t larger(uint32_t most, uint32_t v, float) {
+        return float_of_bits(v) >= float_of_bits(most) || float_of_bits(v) != float_of_bits(v) ? v : most;
+    }
+    SB_DEVICE static uint32_t larger(uint32_t most, uint32_t v, half) { return larger_halves(most, v); }
+    SB_DEVICE static uint32_t larger(uint32_t most, uint32_t v, bfloat16) { return larger_bfloat16s(most, v); }
+    SB_DEVICE Vector<T, N> result(float) const { return most; }
+};
+
+template <class T, int N, class Reduction>
 SB_DEVICE void reduce(const sb_pool2d &pool, const sb_plane &x, const sb_blocks &blocks, const sb_plane &out) {
-    constexpr int AT_ONCE = MAX ? 3 : 2; /* taps of a window's row, as registers allow */
+    constexpr int AT_ONCE = Reduction::MAX ? 3 : 2; /* taps of a window's row, as registers allow */
     const bool adaptive = pool.adaptive != 0;
     const Axis ay(pool.kernel_h, pool.stride_h, pool.pad_h, pool.dilation_h, x.h, out.h, adaptive);
     const Axis ax(pool.kernel_w, pool.stride_w, pool.pad_w, pool.dilation_w, x.w, out.w, adaptive);
@@ -51,9 +99,7 @@ SB_DEVICE void reduce(const sb_pool2d &pool, const sb_plane &x, const sb_blocks 
     for_each<N, 1>(blocks, out, [&](int n, int oy, int ox, int c) {
         const Taps ty(ay, oy), tx(ax, ox);
         const bool whole = ty.count() == ty.length && tx.count() == tx.length;
-        float sum[N];
-        SB_UNROLL
-        for (int i = 0; i < N; ++i) sum[i] = !MAX ? 0.0f : whole ? -infinity() : pool.outside;
+        Reduction reduction(whole ? -infinity() : pool.outside);
         const int left = tx.origin + tx.first * (int)ax.dilation.by;
         SB_NO_UNROLL
         for (int r = ty.first; r < ty.last; ++r) {
@@ -67,33 +113,21 @@ SB_DEVICE void reduce(const sb_pool2d &pool, const sb_plane &x, const sb_blocks 
                 SB_UNROLL
                 for (int k = 0; k < AT_ONCE; ++k) {
                     if (s + k >= tx.last) break;
-                    float values[N];
-                    read_floats<T, N>(taps[k], values);
-                    SB_UNROLL
-                    for (int i = 0; i < N; ++i) {
-                        const float v = values[i];
-                        /* NaN wins over any maximum, as in PyTorch. */
-                        if (!MAX) sum[i] += v;
-                        else if (v >= sum[i] || v != v) sum[i] = v;
-                    }
+                    reduction.take(taps[k]);
                 }
             }
         }
+        const float by = Reduction::MAX ? 1.0f : divisor(pool, x, ty.origin, tx.origin, ty.count() * tx.count());
+        const Vector<T, N> result = reduction.result(by);
         T *to = pixel<T>(out, n, oy, ox) + c;
-        if (!MAX) {
-            const float by = divisor(pool, x, ty.origin, tx.origin, ty.count() * tx.count());
-            SB_UNROLL
-            for (int i = 0; i < N; ++i) sum[i] /= by;
-        }
-        const Vector<T, N> result = from_floats<T>(sum);
         return [result, to] { store_vector(to, result); };
     });
 }
 
 template <class T, int N>
 SB_DEVICE void run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks &blocks, const sb_plane &out) {
-    if (pool.kind == SB_POOL_MAX) reduce<T, N, true>(pool, x, blocks, out);
-    else reduce<T, N, false>(pool, x, blocks, out);
+    if (pool.kind == SB_POOL_MAX) reduce<T, N, Largest<T, N>>(pool, x, blocks, out);
+    else reduce<T, N, Sum<T, N>>(pool, x, blocks, out);
 }
 
 } // namespace sb::SB_NAME

@@ -20,7 +20,7 @@ CUDA = Path(__file__).parents[2] / "csrc" / "cuda"
 # What a fault in a file is planted into.
 CONV2D = ("conv2d_f32", "conv2d_bf16", "conv2d_narrow_bf16")
 KERNELS = {
-    "pool2d.cu": ("pool2d_f32",),
+    "pool2d.cu": ("pool2d_f32", "pool2d_bf16"),
     "maps.h": ("pool2d_f32",),
     "shuffle.cu": ("shuffle_f32",),
     "pad.cu": ("pad_f32",),
@@ -46,7 +46,8 @@ KERNELS = {
 FAULTS = {
     "reads_past_the_frame": ("pool2d.cu", "steps_over(axis.size - origin)", "length"),
     "reads_before_the_frame": ("pool2d.cu", "origin < 0 ? steps_over(-origin) : 0", "0"),
-    "loses_nan": ("pool2d.cu", "v >= sum[i] || v != v", "v >= sum[i]"),
+    "loses_nan": ("pool2d.cu", " || float_of_bits(v) != float_of_bits(v)", ""),
+    "keeps_the_first_of_halves": ("pool2d.cu", "larger_bfloat16s(most, v)", "most"),
     "forgets_the_last_tap": ("pool2d.cu", "s + k >= tx.last", "s + k >= tx.last - 1"),
     "divides_by_whole_windows": ("pool2d.cu", "pool.count_include_pad && !pool.adaptive", "true"),
     "ignores_the_count": ("maps.h", "*blocks.count : out.n", "*blocks.count + 1 : out.n"),
@@ -201,6 +202,8 @@ def samples():
         (cases.conv_transpose2d(x, transposed, stride=(2, 3), padding=(1, 2), dilation=(1, 2)), (5, 7)),
         (cases.max_pool2d(x, **window), (4, 5)),
         (cases.max_pool2d(broken, **window), (4, 5)),
+        (cases.max_pool2d(broken.bfloat16(), **window), (4, 5)),
+        (cases.max_pool2d(broken.half(), **window), (4, 5)),
         (cases.avg_pool2d(x, count_include_pad=False, **window), (4, 5)),
         (cases.avg_pool2d(wide, **window), (32, 32)),
         (cases.activation(broken, activation="relu"), (4, 5)),

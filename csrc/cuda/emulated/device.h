@@ -196,6 +196,18 @@ SB_DEVICE uint32_t tf32_of_float(float v) {
     return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & 0xffffe000;
 }
 
+SB_DEVICE float larger(float a, float b) { return a != a || a > b ? a : b; }
+SB_DEVICE uint32_t larger_halves(uint32_t a, uint32_t b) {
+    const float low = larger(float_of_half((uint16_t)a), float_of_half((uint16_t)b));
+    const float high = larger(float_of_half((uint16_t)(a >> 16)), float_of_half((uint16_t)(b >> 16)));
+    return half_of_float(low) | (uint32_t)half_of_float(high) << 16;
+}
+SB_DEVICE uint32_t larger_bfloat16s(uint32_t a, uint32_t b) {
+    const float low = larger(float_of_bits(a << 16), float_of_bits(b << 16));
+    const float high = larger(float_of_bits(a & 0xffff0000), float_of_bits(b & 0xffff0000));
+    return bfloat16_of_float(low) | (uint32_t)bfloat16_of_float(high) << 16;
+}
+
 SB_DEVICE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 SB_DEVICE float exp(float v) { return ::expf(v); }
 SB_DEVICE float expm1(float v) { return ::expm1f(v); }
