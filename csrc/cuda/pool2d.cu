@@ -91,7 +91,7 @@ struct Largest {
 
 template <class T, int N, class Reduction>
 SB_DEVICE void reduce(const sb_pool2d &pool, const sb_plane &x, const sb_blocks &blocks, const sb_plane &out) {
-    constexpr int AT_ONCE = Reduction::MAX ? 3 : 2; /* taps of a window's row, as registers allow */
+    constexpr int AT_ONCE = Reduction::MAX ? 3 : 6; /* taps of a window's row, as registers allow */
     const bool adaptive = pool.adaptive != 0;
     const Axis ay(pool.kernel_h, pool.stride_h, pool.pad_h, pool.dilation_h, x.h, out.h, adaptive);
     const Axis ax(pool.kernel_w, pool.stride_w, pool.pad_w, pool.dilation_w, x.w, out.w, adaptive);
