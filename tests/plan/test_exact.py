@@ -336,7 +336,8 @@ def test_the_measured_share_follows_the_times(monkeypatch):
     before = [torch.zeros(1, 3, 256, 256)]
     choice = whole.measure(run, (1, 3, 256, 256))
     assert choice == whole.WholeChoice(0.5, 1.0, ((0.5, 1.5), (0.25, 0.75)))
-    assert log == [(1.0, 0.0), (1.0, 0.0), (1.0, 0.0), (0.5, float("inf")), (0.25, float("inf"))]
+    whole_frame, tiles = (1.0, 0.0), float("inf")
+    assert log == [whole_frame, whole_frame, (0.5, tiles), whole_frame, (0.25, tiles), whole_frame]
 
 
 @pytest.mark.parametrize("whole_from", [-0.1, 1.5, True, "all"])
