@@ -17,9 +17,13 @@ from typing import Annotated
 import tasknets
 import torch
 import torch.nn.functional as F
+import torchvision
 import typer
+from blockcopy import BlockCopy
 from rich.console import Console
 from rich.table import Table
+from tasknets.scenes import SceneGenerator
+from torch import nn
 
 import sparseblock
 from bench.layers import SWIFTNET_RN18, Layer
@@ -27,8 +31,11 @@ from bench.timing import machine
 from sparseblock import BlockSet, ops
 
 DENSITIES = (1.0, 0.5, 0.25, 0.1)
-TESTS = ("tests/ops", "tests/cuda", "tests/triton_backend", "tests/plan/test_device_plan.py", "tests/test_blocks.py")
-SANITIZED = ("tests/cuda/test_cuda_conv2d.py", "-k", "edges")
+NETWORKS = ("swiftnet-rn18", "swiftnet-rn50", "deeplabv3-rn50")
+HEIGHT, WIDTH = 1024, 2048  # pixels of a frame
+ON_A_GPU = ["tests/ops", "tests/cuda/test_cuda_conv2d.py", "tests/cuda/test_hopper_conv2d.py", "tests/test_blocks.py"]
+ON_A_GPU += ["tests/plan/test_device_plan.py", "tests/blockcopy/test_on_device.py"]
+SANITIZED = ("tests/cuda/test_hopper_conv2d.py", "tests/cuda/test_cuda_conv2d.py", "-k", "edges and dtype1")
 ROUNDS, REPLAYS = 20, 10
 
 
@@ -51,9 +58,12 @@ def gpu(
     steps: dict[str, Callable[[], object]] = {
         "ceilings": lambda: ceilings(device, stored),
         "layers": lambda: [layer(shape, device, stored) for shape in SWIFTNET_RN18],
-        "networks": lambda: [network(name, 1024, 2048, device, stored) for name in ("swiftnet-rn50", "swiftnet-rn18")],
-        "tests": lambda: command([sys.executable, "-m", "pytest", "-q", "-n", "8", *TESTS], output / "gpu-tests.log"),
+        "networks": lambda: [network(name, device, stored) for name in NETWORKS],
+        "policy": lambda: policy("swiftnet-rn50", device, stored),
+        "tests_cuda": lambda: command(tests("cuda or gpu or device or blocks"), output / "gpu-tests-cuda.log", 120),
         "sanitizer": lambda: sanitized(output / "gpu-sanitizer.log"),
+        "compiled": lambda: [compiled(name, device, stored) for name in NETWORKS[1:]],
+        "tests_triton": lambda: command(tests("triton"), output / "gpu-tests-triton.log", 240),
     }
     for name, step in steps.items():
         began = time.perf_counter()
@@ -131,25 +141,72 @@ def random_blocks(out: torch.Tensor, block: int, density: float) -> BlockSet:
     return BlockSet.from_mask(mask.reshape(1, rows, cols).to(out.device), (block, block))
 
 
+def made(name: str) -> nn.Module:
+    """The network, its weights at random: times do not depend on them."""
+    if name == "deeplabv3-rn50":
+        return _Out(torchvision.models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None)).eval()
+    return tasknets.load(name).model
+
+
+class _Out(nn.Module):
+    """A network of torchvision, its main output alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x)["out"]
+
+
+def dense(name: str, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, torch.Tensor]:
+    """The network as torch runs it fastest, and its frame."""
+    torch.backends.cudnn.benchmark = True
+    layout = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
+    return made(name).to(**layout), torch.rand(1, 3, HEIGHT, WIDTH).to(**layout)
+
+
 @torch.no_grad()
-def network(name: str, height: int, width: int, device: torch.device, dtype: torch.dtype) -> dict[str, object]:
-    """A whole network: torch's as a CUDA graph, torch.compile's, and a plan at every density."""
-    task = tasknets.load(name)
-    frame = task.preprocess(torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)).to(device)
-    plan = sparseblock.compile(task.model.to(device), frame, block_size=128, dtype=dtype)
-    dense = tasknets.load(name).model.to(device, dtype, memory_format=torch.channels_last)
-    x = frame.to(dtype).contiguous(memory_format=torch.channels_last)
-    taken = {"torch": seconds(lambda: dense(x), device)}
-    if device.type == "cuda":
-        fast = torch.compile(dense, mode="max-autotune-no-cudagraphs")
-        taken["torch.compile"] = seconds(lambda: fast(x), device)
+def network(name: str, device: torch.device, dtype: torch.dtype) -> dict[str, object]:
+    """A whole network: torch's as a CUDA graph, and a plan at every density, copies of frame and mask included."""
+    torch_network, x = dense(name, device, dtype)
+    taken = {"torch": seconds(lambda: torch_network(x), device)}
+    frame = x.float().contiguous()
+    plan = sparseblock.compile(made(name).to(device), frame, block_size=128, dtype=dtype)
     state = plan.new_state()
     plan(frame, None, state)
     grid = torch.empty(1, 1, plan.grid.rows, plan.grid.cols, device=device)
     for density in (1.0, 0.5, 0.3, 0.1):
         blocks = random_blocks(grid, 1, density).to_mask()
         taken[f"plan {density:g}"] = by_event(lambda blocks=blocks: plan(frame, blocks, state), device)
-    return {"row": f"{name} {height}x{width}", "macs": plan.macs, "seconds": taken}
+    return {"row": f"{name} {HEIGHT}x{WIDTH}", "macs": plan.macs, "seconds": taken}
+
+
+@torch.no_grad()
+def compiled(name: str, device: torch.device, dtype: torch.dtype) -> dict[str, object]:
+    """The network by torch.compile, which tries kernels for minutes, as a CUDA graph."""
+    torch_network, x = dense(name, device, dtype)
+    fast = torch.compile(torch_network, mode="max-autotune-no-cudagraphs")
+    return {"row": f"{name} {HEIGHT}x{WIDTH}", "seconds": seconds(lambda: fast(x), device)}
+
+
+def policy(name: str, device: torch.device, dtype: torch.dtype, frames: int = 48) -> dict[str, object]:
+    """Frames of a street scene under BlockCopy, which learns: recorded frames, policy and updates included."""
+    task = tasknets.load(name)
+    scenes = SceneGenerator(7, HEIGHT, WIDTH, frames=12)
+    given = [task.preprocess(scene.frame).to(device) for scene in scenes]
+    video = BlockCopy(task.model.to(device), target=0.3, block_size=128, dtype=dtype)
+    active = []
+    for number in range(frames):
+        if number == frames // 2:  # the first frames compile, record and are all active
+            torch.cuda.synchronize()
+            began = time.perf_counter()
+        video(given[min(number % 22, 22 - number % 22)])  # there and back, without a cut
+        active.append(video.active)
+    torch.cuda.synchronize()
+    taken = (time.perf_counter() - began) / (frames - frames // 2)
+    share = torch.stack(active[frames // 2 :]).float().mean().item()
+    return {"row": f"{name} {HEIGHT}x{WIDTH}", "seconds": taken, "active": share}
 
 
 def by_event(run: Callable[[], object], device: torch.device) -> float:
@@ -167,23 +224,31 @@ def by_event(run: Callable[[], object], device: torch.device) -> float:
     return statistics.median(times)
 
 
-def command(words: list[str], log: Path) -> dict[str, object]:
-    """Runs a command, its output to `log`: how it ended, and its last line."""
+def tests(select: str) -> list[str]:
+    """The command that runs the tests of these names."""
+    return [sys.executable, "-m", "pytest", "-q", "-n", str(min(15, os.cpu_count() or 1)), *ON_A_GPU, "-k", select]
+
+
+def command(words: list[str], log: Path, limit: float) -> dict[str, object]:
+    """Runs a command for `limit` seconds at most, its output to `log`: how it ended, and its last line."""
     with log.open("w") as file:
-        done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False)
+        try:
+            status = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=limit).returncode
+        except subprocess.TimeoutExpired:
+            status = f"stopped after {limit:g} s"
     lines = log.read_text().strip().splitlines()
-    return {"status": done.returncode, "said": lines[-1] if lines else ""}
+    return {"status": status, "said": lines[-1] if lines else ""}
 
 
 def sanitized(log: Path) -> dict[str, object]:
     tool = shutil.which("compute-sanitizer")
     if tool is None:
         return {"left out": "compute-sanitizer is not on the path"}
-    return command([tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", *SANITIZED], log)
+    return command([tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", *SANITIZED], log, 90)
 
 
 def show(record: dict) -> None:
-    """Print layers and networks: milliseconds of torch, then every other time as a fraction of the best dense one."""
+    """Print layers and networks: milliseconds of torch, then every other time as a fraction of that."""
     console = Console(width=max(Console().width, 150))
     for suite in ("layers", "networks"):
         rows = record.get(suite)
@@ -195,9 +260,8 @@ def show(record: dict) -> None:
             out.add_column(column, justify="left" if not column else "right", no_wrap=not column)
         for row in rows:
             taken = row["seconds"]
-            best = min(taken[name] for name in ("torch", "torch.compile") if name in taken)
-            fractions = [f"{taken[name] / best:.3f}" for name in names[1:]]
+            fractions = [f"{taken[name] / taken['torch']:.3f}" for name in names[1:]]
             out.add_row(row["row"], f"{row['macs'] / 1e9:.2f}", f"{taken['torch'] * 1e3:.3f}", *fractions)
         console.print(out)
-    for step in ("ceilings", "tests", "sanitizer"):
+    for step in ("ceilings", "policy", "compiled", "tests_cuda", "tests_triton", "sanitizer"):
         console.print(f"{step}: {record.get(step)}")

@@ -24,6 +24,11 @@ def test_a_record_is_whole(path):
                 assert {"score", "error"} & method.keys()
                 assert method.get("mean_ms", 1) > 0  # what repeats another's results takes no time of its own
         return
+    if record["suite"] == "gpu":
+        assert "gpu" in record["machine"] and record["ceilings"].keys() == {"flops", "bytes"}
+        for row in [*record["layers"], *record["networks"]]:
+            assert {"row", "macs"} <= row.keys() and all(seconds > 0 for seconds in row["seconds"].values())
+        return
     names = [set(row["seconds"]) for row in record["rows"]]
     assert names and all(name == names[0] for name in names)
     for row in record["rows"]:

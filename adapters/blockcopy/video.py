@@ -82,6 +82,7 @@ class BlockCopy:
         read: for a model that returns something else than the policy "blockcopy" learns from: a function that makes
             that of the output, such as `lambda out: out["out"]`. It is one tensor [1, k, h', w'], at the frame's size
             or a fraction of it; for detection what torchvision's detectors return (see information_gain.objects_of).
+        dtype: what the network's maps are stored in (see `sparseblock.compile`, which raises for a wrong one).
 
     Attributes:
         plan: the sparseblock Plan or NestedPlan; None before the first frame.
@@ -112,6 +113,7 @@ class BlockCopy:
         summary_lr: float = Training.summary_lr,
         weight_decay: float = Training.weight_decay,
         read: Callable[[Any], Any] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise SparseBlockError(f"BlockCopy: model is {type(model).__name__}; it must be an nn.Module in eval mode")
@@ -140,6 +142,7 @@ class BlockCopy:
         self.task = task_named(task)
         self.target = float(target)
         self.block_size = block_size
+        self.dtype = dtype
         self.max_age = max_age
         self.policy_name = policy
         training = Training(reward, train_interval, gamma, lr, summary_lr, weight_decay)
@@ -294,7 +297,7 @@ class BlockCopy:
 
     def _make_plan(self, frame: torch.Tensor, view: PolicyView) -> None:
         # A copy, since a frame that was made in inference mode cannot be traced.
-        plan = sparseblock.compile(self.model, frame.clone(), block_size=self.block_size)
+        plan = sparseblock.compile(self.model, frame.clone(), block_size=self.block_size, dtype=self.dtype)
         if isinstance(plan, DevicePlan) and self.task.needs_host and self.policy.needs_output:
             raise SparseBlockError(
                 f"BlockCopy: task is {self.task.name!r} on the {plan.backend} backend, where no frame waits for the "

@@ -225,7 +225,7 @@ SB_DEVICE void store(const Sums &sums, float *staging, const sb_epilogue &epilog
             to[pass] = stored ? pixel<SB_T>(out, n, y, x) + c : nullptr;
             second[pass] = stored && combined ? pixel<SB_T>(residual, n, y, x) + c * residual.stride_c : to[pass];
         }
-        if (!vector || !plain) {
+        if (!plain) {
             SB_NO_UNROLL
             for (int i = 0; i < PASSES * V; ++i) {
                 const int pass = i / V, k = i % V;
@@ -252,7 +252,11 @@ SB_DEVICE void store(const Sums &sums, float *staging, const sb_epilogue &epilog
             if (!to[pass]) continue;
             const float *sum = sum_of(staging, pass * (WARP / LANES) + lane / LANES, lane % LANES * V);
             Vector<SB_T, V> values = {};
-            if (combined) values = load_vector<V>(second[pass]);
+            if (combined && vector) values = load_vector<V>(second[pass]);
+            else if (combined)
+                SB_UNROLL
+                for (int k = 0; k < V; ++k)
+                    if (k < there) values[k] = second[pass][k * residual.stride_c];
             SB_UNROLL
             for (int k = 0; k < V; ++k) {
                 float v = sum[k];
@@ -261,7 +265,11 @@ SB_DEVICE void store(const Sums &sums, float *staging, const sb_epilogue &epilog
                 if (affine) v = fma(v, scale[k], shift[k]);
                 values[k] = from_float<SB_T>(relu ? at_least(0.0f, v) : v);
             }
-            store_vector(to[pass], values);
+            if (vector) store_vector(to[pass], values);
+            else
+                SB_UNROLL
+                for (int k = 0; k < V; ++k)
+                    if (k < there) to[pass][k] = values[k];
         }
     }
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -180,6 +182,19 @@ def can_record(device: torch.device) -> bool:
     return device.type == "cuda" and not profiling.listening() and not torch.cuda.is_current_stream_capturing()
 
 
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Garbage may have a graph in it, and to free one while another is recorded ends the recording."""
+    collects = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 class Recording:
     """A function of tensors as a CUDA graph: what a call gives is copied to where the graph reads it.
 
@@ -207,7 +222,7 @@ class Recording:
         for generator in generators:
             self._graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(self._graph, pool=None if shared is None else shared._graph.pool()):
+            with _nothing_collected(), torch.cuda.graph(self._graph, pool=shared and shared._graph.pool()):
                 self._made = compute(*self._given)
         except RuntimeError as error:
             raise SparseBlockError(

@@ -168,7 +168,7 @@ def _states(video: BlockCopy) -> dict:
     """All that lasts, by name."""
     memories = video._learned, video._stream, video._seen
     items = [item for memory in memories for item in memory._lasting]
-    return {f"{type(owner).__name__}.{name}": getattr(owner, name).clone() for owner, name in items}
+    return {f"{number} {name}": getattr(owner, name).clone() for number, (owner, name) in enumerate(items)}
 
 
 def test_recorded_frames_are_frames_by_op_and_none_waits(gpu):

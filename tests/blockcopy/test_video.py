@@ -33,6 +33,21 @@ def test_active_blocks_are_computed_and_the_others_kept(policy, stride):
         torch.testing.assert_close(out, kept)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_maps_may_be_stored_in_halves(dtype):
+    """The policy learns from them as from float32: it acts alike where rounding decides nothing."""
+    outs, masks = [], []
+    for stored in (dtype, torch.float32):
+        video = BlockCopy(network(), block_size=BLOCK, dtype=stored)
+        for frame in moving_square(6):
+            out = video(frame)
+        outs.append(out.float())
+        masks.append(video.active)
+        assert out.dtype == stored
+    assert torch.equal(*masks)
+    torch.testing.assert_close(*outs, rtol=2**-6, atol=2**-6 * outs[1].abs().max().item())
+
+
 def test_the_first_frame_runs_all_blocks():
     video = BlockCopy(network(), block_size=BLOCK, policy="none")
     masks, stats = play(video, moving_square(3))
