@@ -69,6 +69,13 @@ def cuda_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
+def hopper(cuda_device: torch.device, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """As `cuda_device`, with what only Hopper has: such a GPU, or its emulation."""
+    monkeypatch.setenv("SPARSEBLOCK_CUDA_EMULATED_ARCH", "sm_90a")
+    return cuda_device
+
+
+@pytest.fixture
 def triton_device() -> torch.device:
     """Where the triton backend computes: on a GPU, or, where there is none, interpreted on the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -89,6 +96,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Tests that need what is not here are not part of the run, which says so."""
     missing = {} if DATA is not None else {"data": "SPARSEBLOCK_DATA, which is not set"}
     missing |= {} if torch.cuda.is_available() else {"gpu": "a GPU, and there is none"}
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0):
+        missing["hopper"] = "a GPU of compute capability 9.0, and this is another"
     if not native.lib().sb_conv2d_has(native.PAIRS):
         missing["avx512_bf16"] = "AVX512-BF16, which this processor or SPARSEBLOCK_ISA lacks"
     for fixture, what in missing.items():

@@ -15,8 +15,10 @@ from test_random_networks import check, random_masks
 from torch import nn
 
 import sparseblock
+from sparseblock.backends.cuda import conv2d
 from sparseblock.errors import SparseBlockError
 from sparseblock.plan.device_plan import DevicePlan
+from sparseblock.plan.trace import trace
 
 FRAME = (1, 3, 36, 44)
 
@@ -88,6 +90,63 @@ def test_tf32_where_it_is_asked_for(cuda_device):
     assert {node.kernel for node in plans[1].report().nodes} == {"cuda", "cuda tf32"}
     largest = model[0](frame).abs().max() * model[1].weight.abs().max()
     assert 0 < (rounded - exact).abs().max() <= 2 * 2**-10 * 8 * 9 * largest
+
+
+class Summed(nn.Module):
+    """A batch norm after a sum: scale and shift after the residual. Sums of integers, so that only rounding is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1, bias=False)
+        self.norm = nn.BatchNorm2d(8, eps=0.0)
+        numbers = torch.Generator().manual_seed(0)
+        self.conv.weight.data = torch.randint(-99, 100, (8, 8, 1, 1), generator=numbers).float()
+        self.norm.weight.data, self.norm.bias.data = torch.rand(8, generator=numbers), torch.full((8,), 0.1)
+
+    def sums(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) + x
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.sums(x))
+
+
+@pytest.mark.parametrize("kind", ["cuda_device", "hopper"])
+def test_scale_and_shift_after_a_residual_round_once(kind, request):
+    device, model = request.getfixturevalue(kind), Summed().eval()
+    frame = torch.randint(-99, 100, (1, 8, 16, 16), generator=torch.Generator().manual_seed(1)).float()
+    with sparseblock.backend("cuda"), torch.no_grad():
+        plan = sparseblock.compile(model.to(device), frame.to(device), block_size=8, dtype=torch.bfloat16)
+        out = plan(frame.to(device), None, plan.new_state()).float().cpu()
+        sums = model.cpu().sums(frame)
+        scale, shift = (v.double()[:, None, None] for v in (model.norm.weight, model.norm.bias))
+    once, twice = (((v.double() * scale + shift).bfloat16().float()) for v in (sums, sums.bfloat16()))
+    assert torch.equal(out, once)
+    assert not torch.equal(once, twice)
+
+
+def test_weights_of_inference_mode_are_packed_once(cuda_device, monkeypatch):
+    """They count no writes, so that they would be packed in every frame."""
+    packed, pack = [], conv2d._packed
+    monkeypatch.setattr(conv2d, "_packed", lambda *given: packed.append(given) or pack(*given))
+    with sparseblock.backend("cuda"), torch.inference_mode():
+        model, frame = nn.Conv2d(3, 4, 3, device=cuda_device).eval(), torch.rand(FRAME, device=cuda_device)
+        assert model.weight.is_inference()
+        plan = sparseblock.compile(model, frame, block_size=16)
+        state = plan.new_state()
+        for _ in range(3):
+            plan(frame, None, state)
+    assert len(packed) == 1
+
+
+@pytest.mark.parametrize("number", ["", ":0"])
+def test_its_device_is_the_one_that_its_tensors_name(number, cuda_device):
+    """However it is given: "cuda" is not equal to "cuda:0", where its planes are."""
+    device = torch.device(f"{cuda_device.type}{number}")
+    graph, signature = trace(nn.Conv2d(3, 4, 3).eval(), torch.rand(FRAME))
+    grid = sparseblock.BlockGrid(*FRAME[2:], 16)
+    plan = DevicePlan(graph, signature, grid, torch.float32, backend="cuda", device=device)
+    assert plan.device == torch.empty(0, device=device).device
+    assert plan.new_state().whole.index.device == plan.device
 
 
 def test_compile_makes_it_where_another_backend_is_forced():
