@@ -68,10 +68,7 @@ class PolicyView:
             x = self._positions(self.grid.cols, self.grid.width, size[1])
             self._rasters[size] = y.to(output.device), x.to(output.device)
         y, x = self._rasters[size]
-        if output.dtype in (
-            torch.float16,
-            torch.bfloat16,
-        ):  # as a plan may store its maps; the policy computes in float32
+        if output.dtype in (torch.float16, torch.bfloat16):  # as maps may be stored; the policy computes in float32
             return output[:, :, y[:, None], x].float()
         return sample(output, y, x)
 

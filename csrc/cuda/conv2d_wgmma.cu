@@ -284,14 +284,15 @@ SB_DEVICE void run(const sb_conv2d &conv, const sb_epilogue &epilogue, const sb_
     const Ring a = {shared, a_bytes, signals, signals + MOST_STAGES};
     const Ring b = {shared + units.stages_a * a_bytes, COLS * LINE, signals + 2 * MOST_STAGES, signals + 3 * MOST_STAGES};
     const int thread = thread_index();
+    const Regions regions(blocks, out);
+    const Tiles tiles(units, regions, out.c); /* what it reads comes while signals are prepared */
+    if (thread == 0) prefetch(x), prefetch(weights);
     if (thread < MOST_STAGES) {
         prepare(&a.filled[thread], 1), prepare(&a.emptied[thread], WARPS);
         prepare(&b.filled[thread], 1), prepare(&b.emptied[thread], WARPS);
         signals_are_prepared();
     }
     barrier();
-    const Regions regions(blocks, out);
-    const Tiles tiles(units, regions, out.c);
     const int warpgroup = shuffle(thread / WARPGROUP, 0); /* which the compiler now knows to be the same in a warp */
     if (warpgroup == 0) {
         give_registers_back<40>();

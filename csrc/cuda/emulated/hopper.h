@@ -13,6 +13,8 @@ struct alignas(64) TensorMap {
     int32_t box[4], steps[4], element;
 };
 
+SB_DEVICE void prefetch(const TensorMap &) {}
+
 struct Signal {
     uint8_t arrivals, missing;
     uint16_t round;
