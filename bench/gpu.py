@@ -60,10 +60,10 @@ def gpu(
         "layers": lambda: [layer(shape, device, stored) for shape in SWIFTNET_RN18],
         "networks": lambda: [network(name, device, stored) for name in NETWORKS],
         "policy": lambda: policy("swiftnet-rn50", device, stored),
-        "tests_cuda": lambda: command(tests("cuda or gpu or device or blocks"), output / "gpu-tests-cuda.log", 120),
+        "tests_cuda": lambda: command(tests("cuda or gpu or device or blocks"), output / "gpu-tests-cuda.log", 90),
+        "compiled": lambda: [compiled("swiftnet-rn50", device, stored)],
         "sanitizer": lambda: sanitized(output / "gpu-sanitizer.log"),
-        "compiled": lambda: [compiled(name, device, stored) for name in NETWORKS[1:]],
-        "tests_triton": lambda: command(tests("triton"), output / "gpu-tests-triton.log", 240),
+        "tests_triton": lambda: command(tests("triton"), output / "gpu-tests-triton.log", 120),
     }
     for name, step in steps.items():
         began = time.perf_counter()
@@ -244,7 +244,7 @@ def sanitized(log: Path) -> dict[str, object]:
     tool = shutil.which("compute-sanitizer")
     if tool is None:
         return {"left out": "compute-sanitizer is not on the path"}
-    return command([tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", *SANITIZED], log, 90)
+    return command([tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", *SANITIZED], log, 75)
 
 
 def show(record: dict) -> None:
