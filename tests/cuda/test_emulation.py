@@ -34,6 +34,40 @@ KERNELS = {
     "copies_unaligned": "sb::copy_async<16>(sb::shared_memory() + 4, in, true); sb::commit_copies();"
     " sb::wait_copies<0>();",
 }
+# The same of what Hopper alone has: two rows of 32 numbers, or matrices of ones, and a signal behind them.
+MATRICES = 8192  # bytes
+HOPPER = f"""char *s = sb::shared_memory(); const int t = sb::thread_index();
+ sb::Signal *signal = (sb::Signal *)(s + {MATRICES});
+ if (t == 0) sb::prepare(signal, 1);
+ const int line = 128; int *number = (int *)(s + t / 32 * line + (t % 32 * 4 ^ t / 32 << 4));
+ sb::TensorMap map = {{(const char *)in, {{32, 2, 1, 1}}, {{line, 16, 16}}, {{32, 2, 1, 1}}, {{1, 1, 1, 1}}, 4}};
+ float sums[8][4] = {{}};
+ for (int i = t; i < {MATRICES} / 2; i += 64) ((uint16_t *)s)[i] = 0x3c00;
+ sb::barrier();
+ (void)signal, (void)number, (void)map, (void)sums;
+"""
+EXPECT = "if (t == 0) sb::arrive_and_expect(signal, 256); "
+COPY = "if (t == 0) sb::copy_box(s, map, signal, 0, 0, 0, 0); "
+MULTIPLY = (
+    "sb::begin_products(); sb::multiply_add(sums, sb::matrix(s, 1024), sb::matrix(s, 1024), sb::half());"
+    " sb::commit_products(); "
+)
+HOPPER_KERNELS = {
+    "boxes": f"{EXPECT} {COPY} sb::wait(signal, 0); out[t] = *number;",
+    "boxes_from_outside": f"{EXPECT} {COPY.replace('0, 0, 0, 0', '0, 1, 0, 0')} sb::wait(signal, 0); out[t] = *number;",
+    "reads_before_the_signal": f"{EXPECT} {COPY} sb::barrier(); out[t] = *number;",
+    "waits_for_the_round_before": f"{EXPECT} {COPY} sb::barrier(); sb::wait(signal, 1); out[t] = *number;",
+    "waits_for_nobody": "sb::wait(signal, 0);",
+    "waits_for_more_than_comes": f"{EXPECT.replace('256', '384')} {COPY} sb::wait(signal, 0);",
+    "boxes_to_between": f"{EXPECT} {COPY.replace('s,', 's + 128,')} sb::wait(signal, 0);",
+    "boxes_to_outside": f"{EXPECT} {COPY.replace('s,', f's + {MATRICES},')} sb::wait(signal, 0);",
+    "boxes_from_between": f"map.data += 4; {EXPECT} {COPY} sb::wait(signal, 0);",
+    "multiplies": f"{MULTIPLY} sb::wait_products<0>(); out[t] = (int)sums[0][0];",
+    "takes_sums_too_early": f"{MULTIPLY} sb::wait_products<1>(); out[t] = (int)sums[0][0];",
+    "writes_factors_too_early": f"{MULTIPLY} sb::barrier(); *number = -1; sb::barrier(); sb::wait_products<0>();"
+    " out[t] = sums[0][0] == 16.0f;",
+    "multiplies_outside": f"{MULTIPLY.replace('s, 1024', f's + {MATRICES}, 1024')} sb::wait_products<0>();",
+}
 UNTOUCHED = -1  # all bits, as poisoned shared memory
 
 
@@ -41,14 +75,15 @@ UNTOUCHED = -1  # all bits, as poisoned shared memory
 def run(tmp_path_factory):
     """Runs a kernel of those above on one group: (what went wrong or None, what it wrote)."""
     folder = tmp_path_factory.mktemp("emulation")
-    for name, body in KERNELS.items():
-        text = f'#define SB_NAME {name}\n#define SB_THREADS {THREADS}\n#include "device.h"\n'
+    every = KERNELS | {name: HOPPER + body for name, body in HOPPER_KERNELS.items()}
+    for name, body in every.items():
+        text = f'#define SB_NAME {name}\n#define SB_THREADS {THREADS}\n#include "hopper.h"\n'
         (folder / f"{name}.cpp").write_text(
             f"{text}SB_ENTRY(const int *in, int *out) {{ {body} (void)in; (void)out; }}\n"
         )
     library = folder / "kernels.so"
     flags = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fopenmp", "-shared", "-fPIC", "-DSB_EMULATED"]
-    sources = [str(folder / f"{name}.cpp") for name in KERNELS]
+    sources = [str(folder / f"{name}.cpp") for name in every]
     machine = CUDA / "emulated" / "machine.cpp"
     command = ["g++", *flags, f"-I{CUDA}", f"-I{CUDA.parent / 'include'}", *sources, str(machine), "-o", str(library)]
     subprocess.run(command, check=True)
@@ -59,7 +94,8 @@ def run(tmp_path_factory):
         function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
         given, out = (ctypes.c_int * THREADS)(*range(100, 100 + THREADS)), (ctypes.c_int * THREADS)()
         pointers = [ctypes.c_void_p(ctypes.addressof(memory)) for memory in (given, out)]
-        problem = function(1, 4 * THREADS, (ctypes.c_void_p * 2)(*map(ctypes.addressof, pointers)))
+        shared = 4 * THREADS if name in KERNELS else MATRICES + 8
+        problem = function(1, shared, (ctypes.c_void_p * 2)(*map(ctypes.addressof, pointers)))
         return problem and problem.decode(), list(out)
 
     return call
@@ -78,7 +114,23 @@ def test_barriers_copies_votes_and_shuffles_do_what_they_say(run):
     assert run("shuffles") == (None, [t ^ 1 for t in numbers])
 
 
-@pytest.mark.parametrize("name", ["misses_a_barrier", "misses_a_wait", "waits_for_a_stage_less"])
+def test_boxes_and_products_do_what_they_say(run):
+    numbers = list(range(100, 100 + THREADS))
+    assert run("boxes") == (None, numbers)
+    assert run("boxes_from_outside") == (None, numbers[32:] + 32 * [0])
+    assert run("multiplies") == (None, [16] * THREADS)
+
+
+def test_products_read_and_write_as_late_as_they_may(run):
+    assert run("takes_sums_too_early") == (None, [0] * THREADS)
+    problem, right = run("writes_factors_too_early")
+    assert problem is None
+    assert not all(right)
+
+
+@pytest.mark.parametrize(
+    "name", ["misses_a_barrier", "misses_a_wait", "waits_for_a_stage_less", "reads_before_the_signal"]
+)
 def test_a_race_shows(run, name):
     problem, out = run(name)
     assert problem is None
@@ -92,6 +144,13 @@ def test_a_race_shows(run, name):
         ("diverges_in_a_warp", "vote"),
         ("writes_past_shared_memory", "shared"),
         ("copies_unaligned", "16"),
+        ("waits_for_nobody", "a signal that nobody gives"),
+        ("waits_for_the_round_before", "a signal that nobody gives"),
+        ("waits_for_more_than_comes", "a signal that nobody gives"),
+        ("boxes_to_between", "not where a swizzle begins"),
+        ("boxes_to_outside", "outside of"),
+        ("boxes_from_between", "multiples of 16 bytes"),
+        ("multiplies_outside", "outside of the shared memory"),
     ],
 )
 def test_what_a_gpu_would_not_forgive_is_an_error(run, name, said):

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from sparseblock import BlockSet, backend, ops
-from sparseblock.backends.cuda import launch
+from sparseblock.backends.cuda import conv2d_wgmma, launch
 from sparseblock.backends.cuda.blocks_from_mask import blocks_from_mask
 from sparseblock.backends.cuda.kernels import kernels
+from sparseblock.errors import SparseBlockError
 from sparseblock.testing import Guard, cases, check_contract
 
 CUDA = Path(__file__).parents[2] / "csrc" / "cuda"
@@ -41,6 +42,8 @@ KERNELS = {
     "conv2d.cu": CONV2D,
     "conv2d.h": ("conv2d_narrow_f32",),
     "conv2d_depthwise.cu": ("conv2d_depthwise_f32",),
+    "conv2d_wgmma.cu": ("conv2d_wgmma_256x64x64_f16", "conv2d_wgmma_256x64x32_f16"),
+    "conv2d_windows.cu": ("conv2d_windows_4_f16",),
 }
 # (file, what stands there, what is put there instead)
 FAULTS = {
@@ -166,6 +169,64 @@ FAULTS = {
         "height * width * vectors ? 1 : 0",
     ),
 }
+# The same of what runs on Hopper alone.
+HOPPER_FAULTS = {
+    "forgets_a_taps_shift": ("conv2d_wgmma.cu", "a.stage(of_a) + shift", "a.stage(of_a)"),
+    "forgets_dilation_along_a_line": (
+        "conv2d_wgmma.cu",
+        "tap % conv.kernel_w * conv.dilation_w",
+        "tap % conv.kernel_w",
+    ),
+    "forgets_dilation_of_boxes": ("conv2d_wgmma.cu", "left + kx * conv.dilation_w", "left + kx"),
+    "takes_lines_that_follow_each_other": ("conv2d_wgmma.cu", "(units.shared ? units.pitch : 8)", "8"),
+    "takes_the_first_line_of_squares": ("conv2d_wgmma.cu", "(y * units.pitch + x) * LINE", "(0 * y + x) * LINE"),
+    "takes_the_first_units_boxes": ("conv2d_wgmma.cu", "+ lane * units.unit_bytes", "+ 0 * lane"),
+    "forgets_the_padding_above": ("conv2d_wgmma.cu", " * conv.stride_h - conv.pad_h", " * conv.stride_h"),
+    "forgets_the_padding_on_the_left": ("conv2d_wgmma.cu", " * conv.stride_w - conv.pad_w", " * conv.stride_w"),
+    "forgets_the_last_tap": ("conv2d_wgmma.cu", "conv.kernel_h * conv.kernel_w", "conv.kernel_h * conv.kernel_w - 1"),
+    "forgets_the_last_chunk": (
+        "conv2d_wgmma.cu",
+        "channel < conv.in_channels",
+        "channel == 0 || channel + DEPTH < conv.in_channels",
+    ),
+    "copies_the_first_chunk": ("conv2d_wgmma.cu", "&a.filled[of_a.at], channel,", "&a.filled[of_a.at], 0,"),
+    "copies_the_first_taps_weights": ("conv2d_wgmma.cu", "tiles.column(tile), tap, 0)", "tiles.column(tile), 0, 0)"),
+    "copies_the_first_columns_weights": ("conv2d_wgmma.cu", "channel, tiles.column(tile), tap", "channel, 0, tap"),
+    "copies_the_first_image": ("conv2d_wgmma.cu", "conv.dilation_h, unit.n)", "conv.dilation_h, 0)"),
+    "multiplies_half_a_row": ("conv2d_wgmma.cu", "step < STEPS", "step < STEPS / 2"),
+    "convolves_a_block_more": ("conv2d_wgmma.cu", "number >= all", "number >= all + in_block"),
+    "reads_boxes_of_the_round_before": ("conv2d_wgmma.cu", "wait(&a.filled[of_a.at], of_a.round);", ""),
+    "reads_weights_of_the_round_before": ("conv2d_wgmma.cu", "wait(&b.filled[of_b.at], of_b.round);", ""),
+    "copies_over_boxes_that_are_read": ("conv2d_wgmma.cu", "wait(&a.emptied[of_a.at], of_a.round ^ 1);", ""),
+    "copies_over_weights_that_are_read": ("conv2d_wgmma.cu", "wait(&b.emptied[of_b.at], of_b.round ^ 1);", ""),
+    "takes_the_other_parity": ("conv2d_wgmma.cu", "of_b.round ^ 1", "of_b.round"),
+    "loses_its_round": ("conv2d_wgmma.cu", "at = 0, round ^= 1", "at = 0"),
+    "gives_stages_back_too_early": ("conv2d_wgmma.cu", "wait_products<1>", "wait_products<2>"),
+    "gives_a_stage_back_that_is_being_read": (
+        "conv2d_wgmma.cu",
+        "last_a = &a.emptied[of_a.at];",
+        "last_a = &a.filled[MOST_STAGES - 1], speaks ? arrive(&a.emptied[of_a.at]) : (void)0;",
+    ),
+    "gives_stages_back_for_all_warps": ("conv2d_wgmma.cu", "emptied[thread], WARPS", "emptied[thread], 1"),
+    "keeps_the_last_stages": ("conv2d_wgmma.cu", "if (speaks) arrive(last_b), arrive(last_a);", ""),
+    "expects_a_box_less": ("conv2d_wgmma.cu", "boxes * units.box_bytes", "(boxes - 1) * units.box_bytes"),
+    "takes_sums_before_they_are_there": ("conv2d_wgmma.cu", "wait_products<0>();", ""),
+    "swaps_rows_of_sums": ("conv2d_wgmma.cu", "lane / 4 + 8 * r,", "lane / 4 + 8 * (1 - r),"),
+    "writes_over_what_is_being_stored": ("conv2d_wgmma.cu", "warp_barrier(); /* what", "/* what"),
+    "takes_the_units_of_another_tile": ("conv2d_wgmma.cu", "tile / columns * in_tile + i", "tile * in_tile + i"),
+    "swaps_units": ("conv2d_wgmma.cu", "in / units.across <<", "in % units.across <<"),
+    "stores_below_the_block": ("conv2d_wgmma.cu", "y < bottom && ", ""),
+    "stores_right_of_the_block": ("conv2d_wgmma.cu", "x < right && ", ""),
+    "forgets_the_residual": ("conv2d_wgmma.cu", "epilogue, residual, combined,", "epilogue, residual, false,"),
+    "packs_without_padding": ("conv2d_windows.cu", "from = x - conv.pad_w", "from = x"),
+    "packs_without_the_padding_above": ("conv2d_windows.cu", "conv.stride_h - conv.pad_h", "conv.stride_h"),
+    "packs_what_lies_before_the_frame": ("conv2d_windows.cu", "from >= 0 && ", ""),
+    "packs_what_lies_behind_the_frame": ("conv2d_windows.cu", " && from < in.w", ""),
+    "packs_the_next_pixels_channels": ("conv2d_windows.cu", "if (c < in.c) ", ""),
+    "packs_the_first_image": ("conv2d_windows.cu", "pixel<SB_T>(in, n, y, from)", "pixel<SB_T>(in, 0, y, from)"),
+    "packs_no_halo_below": ("conv2d_windows.cu", "conv.dilation_h * (conv.kernel_h - 1)", "0"),
+    "packs_no_halo_on_the_right": ("conv2d_windows.cu", "reach_x = conv.kernel_w - 1", "reach_x = 0"),
+}
 
 
 def blurred(*, x, blocks, out, **_):
@@ -227,14 +288,18 @@ def samples():
         (cases.normalize(deep, eps=0.5), (4, 5)),
         (cases.layer_norm(deep + 1, torch.arange(40.0), torch.ones(40), eps=0.5), (4, 5)),
     ):
-        n, _, height, width = case.out_shape
-        grid = (n, -(-height // block[0]), -(-width // block[1]))
-        mask = torch.rand(grid, generator=torch.Generator().manual_seed(2)) < 0.5
-        mask[-1, -1, -1] = mask[0, 0, 0] = True
-        index = BlockSet.from_mask(mask, block).index
-        spare = torch.nonzero(~mask)[:1].int()  # behind the count, as in a list with room for every block
-        blocks = replace(BlockSet.from_mask(mask, block), index=torch.cat([index, spare]).contiguous())
-        yield replace(case, blocks=blocks)
+        yield in_blocks(case, block)
+
+
+def in_blocks(case, block):
+    """With half of its blocks, the first and the last among them."""
+    n, _, height, width = case.out_shape
+    grid = (n, -(-height // block[0]), -(-width // block[1]))
+    mask = torch.rand(grid, generator=torch.Generator().manual_seed(2)) < 0.5
+    mask[-1, -1, -1] = mask[0, 0, 0] = True
+    index = BlockSet.from_mask(mask, block).index
+    spare = torch.nonzero(~mask)[:1].int()  # behind the count, as in a list with room for every block
+    return replace(case, blocks=replace(BlockSet.from_mask(mask, block), index=torch.cat([index, spare]).contiguous()))
 
 
 def check_everything():
@@ -246,6 +311,44 @@ def check_everything():
         mask = torch.rand(shape, generator=torch.Generator().manual_seed(4)) < 0.5
         index, count = blocks_from_mask(mask)
         assert index[: int(count)].tolist() == mask.nonzero().tolist()
+
+
+def check_hopper():
+    """On convolutions of which each has enough tiles that they are large, more than there are groups."""
+
+    def normal(*shape):
+        return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).half()
+
+    relu = {"activation": "relu"}
+    for case, block, guard in (
+        # With a box for all taps, three chunks of channels, and a residual.
+        (
+            cases.conv2d(
+                *(normal(2, 136, 40, 38), normal(24, 136, 3, 3), None, normal(2, 24, 40, 38)),
+                **{"padding": (2, 2), "dilation": (2, 2), **relu},
+            ),
+            (16, 16),
+            Guard(channels=8),
+        ),
+        # With a box for every tap, of small units.
+        (
+            cases.conv2d(
+                *(normal(2, 64, 41, 51), normal(40, 64, 3, 3)),
+                **{"stride": (2, 2), "padding": (2, 1), "dilation": (1, 2), **relu},
+            ),
+            (4, 4),
+            Guard(channels=0),
+        ),
+        # Whose outputs are tiles side by side.
+        (cases.conv2d(normal(2, 24, 31, 38), normal(72, 24, 1, 1)), (8, 8), Guard(channels=0)),
+        # Of few channels, stored one by one, and of several units a block.
+        (
+            cases.conv2d(normal(2, 3, 61, 75), normal(20, 3, 7, 7), stride=(2, 2), padding=(3, 3)),
+            (8, 24),
+            Guard(),
+        ),
+    ):
+        check_contract(in_blocks(case, block), guard)
 
 
 FLAGS = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fopenmp", "-fPIC", "-ffp-contract=off", "-DSB_EMULATED"]
@@ -310,8 +413,29 @@ def test_without_a_fault_the_samples_pass(faultless, tmp_path, with_library):
         check_everything()
 
 
+def test_without_a_fault_the_samples_of_hopper_pass(faultless, tmp_path, with_library, monkeypatch):
+    """By the kernels that faults are planted into."""
+    launched, real = set(), launch.launch
+    for place in (launch, conv2d_wgmma):
+        monkeypatch.setattr(place, "launch", lambda kernel, **rest: launched.add(kernel) or real(kernel, **rest))
+    monkeypatch.setenv("SPARSEBLOCK_CUDA_EMULATED_ARCH", "sm_90a")
+    with_library(linked(faultless.values(), tmp_path))
+    with backend("cuda"):
+        check_hopper()
+    assert launched == {kernel for file, *_ in HOPPER_FAULTS.values() for kernel in KERNELS[file]}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught(fault, faultless, tmp_path, with_library):
     with_library(with_fault(faultless, tmp_path, *FAULTS[fault]))
     with backend("cuda"), pytest.raises(AssertionError):
         check_everything()
+
+
+@pytest.mark.parametrize("fault", HOPPER_FAULTS)
+def test_a_fault_on_hopper_is_caught(fault, faultless, tmp_path, with_library, monkeypatch):
+    """By what comes out, or by threads that wait in vain."""
+    monkeypatch.setenv("SPARSEBLOCK_CUDA_EMULATED_ARCH", "sm_90a")
+    with_library(with_fault(faultless, tmp_path, *HOPPER_FAULTS[fault]))
+    with backend("cuda"), pytest.raises((AssertionError, SparseBlockError)):
+        check_hopper()
