@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparseblock import BlockSet, backend
+from sparseblock import BlockSet, backend, ops
 from sparseblock.backends.cuda import conv2d as module
 from sparseblock.backends.cuda import conv2d_wgmma, launch
 from sparseblock.testing import Guard, assert_identical, cases, channels_last, check_contract, check_independence
@@ -235,9 +235,16 @@ def test_it_is_used(on_cuda, launched):
         assert kernels_of(case, on_cuda, launched) == names
 
 
-def test_a_weight_changed_in_place_is_packed_anew(on_cuda):
-    for channels in (16, 3):
-        case = on_cuda(cases.conv2d(normal(1, channels, 6, 8), normal(8, channels, 3, 3), stride=(1, 2)))
-        before = result(case).clone()
-        case.keywords["weight"].mul_(2)
-        assert_identical(result(case), 2 * before)
+@pytest.mark.parametrize("channels", [16, 3])
+def test_a_weight_is_packed_once_and_anew_when_it_was_changed_in_place(channels, hopper, monkeypatch):
+    packed, pack = [], conv2d_wgmma._packed
+    monkeypatch.setattr(conv2d_wgmma, "_packed", lambda *given: packed.append(given) or pack(*given))
+    x, weight = channels_last(normal(1, channels, 6, 8).to(hopper)), normal(8, channels, 3, 3).to(hopper)
+    out = channels_last(torch.zeros(1, 8, 4, 6, dtype=torch.float16, device=hopper))
+    everything = BlockSet.all(1, 1, 1, 8, device=hopper)
+    with backend("cuda"):
+        before = [ops.conv2d(x, weight, None, everything, out).clone() for _ in range(2)]
+        assert len(packed) == 1
+        weight.mul_(2)
+        assert_identical(ops.conv2d(x, weight, None, everything, out).cpu(), (2 * before[1]).cpu())
+    assert len(packed) == 2
