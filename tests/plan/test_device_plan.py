@@ -98,7 +98,8 @@ class Summed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(8, 8, 1, bias=False)
-        self.norm = nn.BatchNorm2d(8, eps=0.0)
+        self.norm = nn.BatchNorm2d(8, eps=2.0**-20)
+        self.norm.running_var.fill_(1 - 2.0**-20)  # of both, 1 is the root
         numbers = torch.Generator().manual_seed(0)
         self.conv.weight.data = torch.randint(-99, 100, (8, 8, 1, 1), generator=numbers).float()
         self.norm.weight.data, self.norm.bias.data = torch.rand(8, generator=numbers), torch.full((8,), 0.1)
