@@ -7,25 +7,14 @@ import tasknets
 import timm
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
 
 import sparseblock
 from bench.engines import ENGINES, engines
+from bench.networks import DeepLabV3
 from bench.timing import measure, wall
 
 DENSITIES = (1.0, 0.5, 0.3, 0.1, 0.02)
-
-
-class _DeepLabV3(nn.Module):
-    """DeepLabV3 with one output, as exporters to ONNX take it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = torchvision.models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(x)["out"]
 
 
 class _HRNet(nn.Module):
@@ -47,7 +36,7 @@ CASES = {
     "swiftnet-rn18 1024x2048": ("swiftnet-rn18", 1024, 2048),
     "swiftnet-rn50 1024x2048": ("swiftnet-rn50", 1024, 2048),
     "vdsr 720x1280": ("vdsr", 720, 1280),
-    "deeplabv3-rn50 512x1024": (_DeepLabV3, 512, 1024),
+    "deeplabv3-rn50 512x1024": (DeepLabV3, 512, 1024),
     "hrnet-w32 512x1024": (_HRNet, 512, 1024),
 }
 

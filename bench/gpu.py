@@ -17,7 +17,6 @@ from typing import Annotated
 import tasknets
 import torch
 import torch.nn.functional as F
-import torchvision
 import typer
 from blockcopy import BlockCopy
 from rich.console import Console
@@ -27,6 +26,7 @@ from torch import nn
 
 import sparseblock
 from bench.layers import SWIFTNET_RN18, Layer
+from bench.networks import DeepLabV3
 from bench.timing import machine
 from sparseblock import BlockSet, ops
 
@@ -61,9 +61,9 @@ def gpu(
         "networks": lambda: [network(name, device, stored) for name in NETWORKS],
         "policy": lambda: policy("swiftnet-rn50", device, stored),
         "tests_cuda": lambda: command(tests("cuda or gpu or device or blocks"), output / "gpu-tests-cuda.log", 90),
-        "compiled": lambda: [compiled("swiftnet-rn50", device, stored)],
         "sanitizer": lambda: sanitized(output / "gpu-sanitizer.log"),
         "tests_triton": lambda: command(tests("triton"), output / "gpu-tests-triton.log", 120),
+        "compiled": lambda: [compiled("swiftnet-rn50", device, stored)],  # last: it has no end that is known
     }
     for name, step in steps.items():
         began = time.perf_counter()
@@ -143,20 +143,7 @@ def random_blocks(out: torch.Tensor, block: int, density: float) -> BlockSet:
 
 def made(name: str) -> nn.Module:
     """The network, its weights at random: times do not depend on them."""
-    if name == "deeplabv3-rn50":
-        return _Out(torchvision.models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None)).eval()
-    return tasknets.load(name).model
-
-
-class _Out(nn.Module):
-    """A network of torchvision, its main output alone."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(x)["out"]
+    return DeepLabV3().eval() if name == "deeplabv3-rn50" else tasknets.load(name).model
 
 
 def dense(name: str, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, torch.Tensor]:
@@ -263,5 +250,5 @@ def show(record: dict) -> None:
             fractions = [f"{taken[name] / taken['torch']:.3f}" for name in names[1:]]
             out.add_row(row["row"], f"{row['macs'] / 1e9:.2f}", f"{taken['torch'] * 1e3:.3f}", *fractions)
         console.print(out)
-    for step in ("ceilings", "policy", "compiled", "tests_cuda", "tests_triton", "sanitizer"):
+    for step in ("ceilings", "policy", "tests_cuda", "sanitizer", "tests_triton", "compiled"):
         console.print(f"{step}: {record.get(step)}")

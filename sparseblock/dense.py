@@ -110,11 +110,12 @@ def sample(x: torch.Tensor, ys: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
     """The pixels of x at the rows `ys` and columns `xs`: a copy.
 
     Args:
-        x: float32 (float64 too on the reference backend) [1, c, h, w] of any strides. Not differentiable.
+        x: float32, or float16 or bfloat16 as maps may be stored (float64 too on the reference backend), [1, c, h, w] of
+            any strides. Not differentiable.
         ys, xs: int64 [rows] and [cols], contiguous, on x's device, at least 0 and below h and w, which is not checked.
 
     Returns:
-        [1, c, rows, cols], channels-last.
+        [1, c, rows, cols], channels-last; float32 of halves.
 
     Raises:
         SparseBlockError: x is no such map, or ys or xs no such list.
@@ -125,7 +126,9 @@ def sample(x: torch.Tensor, ys: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
         [[1.0, 3.0], [9.0, 11.0]]
     """
     backend = backends.selected(x.device)
-    _check_dtype("sample", backend, x, x)
+    dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    if dtype == x.dtype:
+        _check_dtype("sample", backend, x, x)
     kind = (1, torch.int64, x.device, True)
     lists = all((i.dim(), i.dtype, i.device, i.is_contiguous()) == kind for i in (ys, xs))
     if x.dim() != 4 or len(x) != 1 or not x.numel() or not lists:
@@ -134,7 +137,7 @@ def sample(x: torch.Tensor, ys: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
             "be [1, c, h, w], not empty, ys and xs int64 [rows] and [cols], contiguous and where x is"
         )
     size = (1, x.shape[1], len(ys), len(xs))
-    out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    out = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
     backends.implementation(backend, "sample")(x.detach(), ys, xs, out)
     return out
 

@@ -122,8 +122,10 @@ def test_samples_are_copies(device):
             torch.tensor([random.randrange(size) for _ in range(random.randrange(1, 30))], device=device)
             for size in (h, w)
         )
-        samples = dense.sample(_strided(x.to(device), layout), ys, xs)
-        assert torch.equal(samples.cpu(), x[:, :, ys.cpu()][..., xs.cpu()])
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            samples = dense.sample(_strided(x.to(device, dtype), layout), ys, xs)
+            assert torch.equal(samples.cpu(), x.to(dtype).float()[:, :, ys.cpu()][..., xs.cpu()])
+            assert samples.dtype == torch.float32
 
     check()
 

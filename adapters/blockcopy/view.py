@@ -67,10 +67,7 @@ class PolicyView:
             y = self._positions(self.grid.rows, self.grid.height, size[0])
             x = self._positions(self.grid.cols, self.grid.width, size[1])
             self._rasters[size] = y.to(output.device), x.to(output.device)
-        y, x = self._rasters[size]
-        if output.dtype in (torch.float16, torch.bfloat16):  # as maps may be stored; the policy computes in float32
-            return output[:, :, y[:, None], x].float()
-        return sample(output, y, x)
+        return sample(output, *self._rasters[size])
 
     def _positions(self, blocks: int, frame: int, output: int) -> torch.Tensor:
         """Where the samples lie along one axis, in pixels of the output."""
