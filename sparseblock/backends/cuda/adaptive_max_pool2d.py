@@ -1,4 +1,4 @@
-"""adaptive_max_pool2d of the cuda backend: csrc/cuda/pool2d.cu."""
+"""adaptive_max_pool2d of the cuda backend: csrc/cuda/pool2d.cu and pool2d_large.cu."""
 
 from __future__ import annotations
 

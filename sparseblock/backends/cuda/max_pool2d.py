@@ -1,12 +1,16 @@
-"""max_pool2d of the cuda backend: csrc/cuda/pool2d.cu."""
+"""max_pool2d of the cuda backend: csrc/cuda/pool2d.cu, and pool2d_large.cu for large windows."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 
 from sparseblock.backends.cpu import native
-from sparseblock.backends.cuda.launch import elementwise, kernel_of
+from sparseblock.backends.cuda.kernels import WARP, kernels
+from sparseblock.backends.cuda.launch import elementwise, kernel_of, launch, vector_of
 from sparseblock.errors import SparseBlockError
+
+_LEAST_TAPS = 8  # of a lane: as many as it has under way at once
 
 
 def max_pool2d(x, index, count, block, out, kernel_size, stride, padding, dilation, ceil_mode) -> None:
@@ -16,9 +20,29 @@ def max_pool2d(x, index, count, block, out, kernel_size, stride, padding, dilati
 
 def run(pool, x, index, count, block, out) -> None:
     """`pool`, maximum or average, on the planes of these tensors. The size of `out` tells ceil mode."""
-    if pool.adaptive and max(out.shape[2:]) >= 1 << 16:  # so that the kernel counts in 32 bits
+    if pool.adaptive and max(out.shape[2:]) >= 1 << 16:  # so that the kernels count in 32 bits
         raise SparseBlockError(
             f"adaptive pooling of the cuda backend makes maps of less than {1 << 16} rows and columns, not "
             f"{tuple(out.shape[2:])}; split the map, or move the tensors to cpu"
         )
-    elementwise(kernel_of("pool2d", out), [pool, native.plane_of(x)], index, count, block, out)
+    lanes = lanes_of_a_window(pool, x.shape[2:], out.shape[2:])
+    if lanes == 1:
+        elementwise(kernel_of("pool2d", out), [pool, native.plane_of(x)], index, count, block, out)
+        return
+    kernel, source, target = kernel_of("pool2d_large", out), native.plane_of(x), native.plane_of(out)
+    vector = vector_of(source, target)
+    height, width = (min(side, size) for side, size in zip(block, out.shape[2:], strict=True))
+    warps = index.shape[0] * height * width * -(-target.c * lanes // (vector * WARP))
+    planes = [source, native.blocks_of(index, count, block), target]
+    arguments = [pool, *planes, ctypes.c_int32(vector > 1), ctypes.c_int32(lanes)]
+    launch(kernel, work=-(-warps * WARP // kernels()[kernel].threads), arguments=arguments, device=out.device)
+
+
+def lanes_of_a_window(pool, size, out_size) -> int:
+    """How many threads share a window: a power of two, from its taps alone, so that no bits depend on blocks."""
+    if pool.adaptive:
+        rows, cols = (-(-side // out) for side, out in zip(size, out_size, strict=True))
+    else:
+        rows, cols = pool.kernel_h, pool.kernel_w
+    shares = min(max(rows * cols // _LEAST_TAPS, 1), WARP)
+    return 1 << shares.bit_length() - 1
