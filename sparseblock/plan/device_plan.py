@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +15,14 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from sparseblock import profiling
+from sparseblock.backends.cpu import native
+from sparseblock.backends.cuda.conv2d import family
 from sparseblock.blocks import BlockSet
 from sparseblock.cache import FeatureCache, PlaneSpec
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
+from sparseblock.plan.choice import Choice
 from sparseblock.plan.gates import Gate, check_gates, open_tiles
 from sparseblock.plan.ir import Conv2d, Graph, Node, Torch
 from sparseblock.plan.op_calls import OpCall, on_device
@@ -86,8 +90,30 @@ class DevicePlan(Plan):
     def _kernel(self, node: Node) -> str:
         if node.is_view or isinstance(node.op, Torch):
             return "" if node.is_view else "torch"
-        of_conv = isinstance(node.op, Conv2d) and not node.op.transposed and self._algorithm != "direct"
-        return f"{self.backend} {self._algorithm}" if of_conv else self.backend
+        if self.backend != "cuda" or not isinstance(node.op, Conv2d) or not self._device_is_here:
+            return self.backend
+        op, name = node.op, node.inputs[0]
+        window = (*op.weight.shape[2:], *op.stride, *op.padding, *op.dilation)
+        modes = {"transposed": op.transposed, "pad_mode": native.PAD_MODES[op.padding_mode]}
+        channels = self.graph.values[name].shape[1], self.graph.values[node.output].shape[1]
+        conv = native.Conv2d(*channels, op.groups, *window, **modes)
+        is_frame = name in self.graph.inputs
+        x = torch.empty(self.graph.values[name].shape, device="meta") if is_frame else self._maps_without_memory[name]
+        return f"cuda {family(conv, x, 'direct' if op.transposed else self._algorithm, self.device)}"
+
+    def _choice(self, node: Node) -> Choice | None:
+        """No candidates: which kernel runs follows from the convolution, its maps and the GPU; nothing is measured."""
+        return replace(choice, candidates=()) if (choice := super()._choice(node)) else None
+
+    @property
+    def _device_is_here(self) -> bool:
+        """A plan may have been pickled elsewhere."""
+        return self.device.type == "cpu" or torch.cuda.is_available()
+
+    @functools.cached_property
+    def _maps_without_memory(self) -> FeatureCache:
+        """How every map lies in a state."""
+        return FeatureCache(self._specs, device="meta")
 
     def _run_frame(
         self,

@@ -11,7 +11,9 @@ from sparseblock.plan.report import NodeReport
 
 
 def explain(plan: Plan | NestedPlan, node: str | None = None) -> str:
-    """Every candidate for a convolution's kernel with its measured time and the reason for its choice or rejection.
+    """What computes a convolution; on the CPU every candidate with its measured time and the reason for its choice or
+    rejection. On a GPU it follows from the convolution and its maps; the name is how kernels of csrc/cuda/kernels.txt
+    begin: conv2d_wgmma is Hopper's own, conv2d multiplies by mma.sync, or in float32 without tensor cores.
 
     Args:
         node: one convolution, by the name that `plan.report()` gives it, in a plan in parts "part/name"; None: all of
@@ -44,7 +46,7 @@ def explain(plan: Plan | NestedPlan, node: str | None = None) -> str:
 
 def _lines(row: NodeReport) -> str:
     measured = f" (measured on {row.choice.measured})" if row.choice.measured else ""
-    lines = [f"{row.name}: {row.op}, {row.choice.algorithm}{measured}"]
+    lines = [f"{row.name}: {row.op}, {row.kernel}{measured}"]
     for candidate in row.choice.candidates:
         spent = "" if candidate.seconds is None else f"{candidate.seconds * 1e3:.3f} ms"
         lines.append(f"  {candidate.algorithm:<12}  {spent:>11}  {candidate.reason}".rstrip())

@@ -258,7 +258,7 @@ class Plan:
                     placement=placement.kind,
                     reason=placement.reason or _remark(node),
                     kernel=self._kernel(node),
-                    choice=self._choices.get(node.output),
+                    choice=self._choice(node),
                     shape=value.shape[1:] if value.is_map else None,
                     macs=self._node_macs[node.output],
                     chain=numbers.get(node.output),
@@ -289,6 +289,10 @@ class Plan:
             return "torch"
         algorithm = self.algorithms.get(node.output, "direct")
         return " ".join(["cpu", self._isa.decode(), *([] if algorithm == "direct" else [algorithm])])
+
+    def _choice(self, node: Node) -> Choice | None:
+        """Of a native convolution, for its report."""
+        return self._choices.get(node.output)
 
     def _blocks_of_maps(self) -> BlockGrid | None:
         """The grid that all maps share, if they do."""

@@ -22,10 +22,11 @@ class NodeReport:
         placement: "sparse", "incremental" or "dense".
         reason: why it is not sparse, or what else is to be said.
         kernel: what computes it: "cpu", with the instruction set and the algorithm of a convolution where it is not
-            the direct sum, "torch", or "" where nothing has to.
+            the direct sum; another backend's name, on the cuda backend with the kernels of a convolution, as
+            "cuda conv2d_wgmma"; "torch"; or "" where nothing has to.
         shape: of its value for one image, [c, h, w]; None where it is no feature map.
         macs: multiply-accumulates of one dense frame.
-        choice: of a native convolution: its algorithm, the candidates, and why; None for all else.
+        choice: of a native convolution: its algorithm, the candidates (on a device none), and why; None for all else.
         chain: number of the chain that it is part of, whose nodes run one after the other for each piece of a block.
         memory: where its value lies: in a "plane" of its own that lasts from frame to frame, in memory that values
             share in turn ("shared"), in the "scratch" of the thread that runs its chain, or "" for what lies in

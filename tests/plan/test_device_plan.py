@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import re
 import weakref
 
 import pytest
@@ -17,7 +18,7 @@ from test_random_networks import check, random_masks
 from torch import nn
 
 import sparseblock
-from sparseblock.backends.cuda import conv2d
+from sparseblock.backends.cuda import conv2d, conv2d_wgmma, launch
 from sparseblock.errors import SparseBlockError
 from sparseblock.plan.device_plan import DevicePlan, _nothing_collected
 from sparseblock.plan.trace import trace
@@ -89,9 +90,69 @@ def test_tf32_where_it_is_asked_for(cuda_device):
     with sparseblock.backend("cuda"), torch.no_grad():
         plans = [sparseblock.compile(model, frame, block_size=16, algorithms=name) for name in ("direct", "tf32")]
         exact, rounded = (plan(frame, None, plan.new_state()) for plan in plans)
-    assert {node.kernel for node in plans[1].report().nodes} == {"cuda", "cuda tf32"}
+    assert {node.kernel for node in plans[1].report().nodes} == {"cuda", "cuda conv2d_tf32"}
     largest = model[0](frame).abs().max() * model[1].weight.abs().max()
     assert 0 < (rounded - exact).abs().max() <= 2 * 2**-10 * 8 * 9 * largest
+
+
+class Convolutions(nn.Module):
+    """One for each family of kernels, and one whose input is a slice that begins in the midst of 16 bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.each = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, 1, 1, groups=16)
+        self.wide, self.narrow = nn.Conv2d(16, 16, 3, 1, 1), nn.Conv2d(16, 4, 1)
+        self.sliced, self.both, self.up = (
+            nn.Conv2d(16, 16, 3, 1, 1),
+            nn.Conv2d(20, 8, 1),
+            nn.ConvTranspose2d(16, 8, 2, 2),
+        )
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = self.each(self.stem(x))
+        narrow, wide = self.narrow(x), self.wide(x)
+        return self.both(torch.cat([narrow, wide], 1)), self.up(self.sliced(wide))
+
+
+@pytest.mark.parametrize(
+    ("arch", "dtype", "algorithms", "expected"),
+    [
+        ("sm_90a", torch.float16, None, dict.fromkeys(("stem", "narrow", "wide"), "conv2d_wgmma")),
+        ("sm_90a", torch.float32, None, {}),
+        ("sm_90a", torch.float32, "tf32", dict.fromkeys(("stem", "narrow", "wide", "sliced", "both"), "conv2d_tf32")),
+        ("sm_80", torch.bfloat16, None, {}),
+    ],
+)
+def test_report_and_explain_name_the_kernels_that_run(arch, dtype, algorithms, expected, hopper, monkeypatch):
+    """What a report says is what is launched."""
+    monkeypatch.setattr(conv2d_wgmma, "architecture", lambda _: arch)
+    device = hopper
+    names, real = [], launch.launch
+    for place in (launch, conv2d, conv2d_wgmma):
+        monkeypatch.setattr(place, "launch", lambda kernel, **rest: names.append(kernel) or real(kernel, **rest))
+    model, frame = Convolutions().eval().to(device), torch.rand(1, 3, 32, 32, device=device)
+    with sparseblock.backend("cuda"):
+        plan = sparseblock.compile(model, frame, block_size=16, dtype=dtype, algorithms=algorithms)
+        plan(frame, None, plan.new_state())
+    told = {node.name: node.kernel for node in plan.report().nodes if node.macs}
+    families = dict.fromkeys(("stem", "narrow", "wide", "sliced", "both", "up"), "conv2d") | {
+        "each": "conv2d_depthwise"
+    }
+    assert told == {name: f"cuda {family}" for name, family in (families | expected).items()}
+    ran = [name for name in names if name.startswith("conv2d") and "windows" not in name]
+    ran = [re.sub(r"_narrow|_f32|_f16|_bf16|_\d+x\d+.*", "", name) for name in ran]
+    assert [f"cuda {name}" for name in ran] == [node.kernel for node in plan.report().nodes if node.macs]
+    said = sparseblock.explain(plan).splitlines()
+    assert "each: conv2d, cuda conv2d_depthwise" in said and len(said) == len(told)
+
+
+def test_the_report_of_a_plan_whose_gpu_is_elsewhere_names_the_backend(cuda_device, monkeypatch):
+    model, frame = nn.Conv2d(3, 4, 3).eval(), torch.rand(FRAME)
+    with sparseblock.backend("cuda"):
+        plan = sparseblock.compile(model.to(cuda_device), frame.to(cuda_device), block_size=16)
+    monkeypatch.setattr(plan, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert {node.kernel for node in plan.report().nodes} == {"cuda"}
 
 
 class Summed(nn.Module):

@@ -33,13 +33,23 @@ def conv2d(
     run(conv, x, weight, bias, index, count, block, out, residual, fused, algorithm)
 
 
+def family(conv: native.Conv2d, x: torch.Tensor, algorithm: str, device: torch.device) -> str:
+    """How the kernels of kernels.txt are called that compute `conv` on `device` from maps that lie as `x`."""
+    if algorithm == "direct" and conv2d_wgmma.can(conv, x, device):
+        return "conv2d_wgmma"
+    if conv.groups == conv.in_channels > 1:
+        return "conv2d_depthwise"
+    return "conv2d_tf32" if algorithm == "tf32" else "conv2d"
+
+
 def run(conv, x, weight, bias, index, count, block, out, residual, fused, algorithm="direct") -> None:
     """`conv`, transposed or not, on the planes of these tensors; its weights are rounded to what they store."""
     epilogue = native.epilogue_of(bias=bias, **fused)
-    if algorithm == "direct" and conv2d_wgmma.can(conv, x):
+    kernels_of = family(conv, x, algorithm, x.device)
+    if kernels_of == "conv2d_wgmma":
         conv2d_wgmma.run(conv, epilogue, x, weight, index, count, block, out, residual)
         return
-    depthwise = conv.groups == conv.in_channels > 1
+    depthwise = kernels_of == "conv2d_depthwise"
     packed = kept(
         weight, ("cuda", conv.groups, conv.transposed, x.dtype), lambda: _packed(conv, weight, x.dtype, depthwise)
     )

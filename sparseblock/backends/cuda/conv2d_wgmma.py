@@ -85,10 +85,10 @@ class Cut:
         return min(of_a, _MOST_STAGES), min((room - of_a * a) // b, _MOST_STAGES)
 
 
-def can(conv: native.Conv2d, x: torch.Tensor) -> bool:
-    """Whether the kernel is for this convolution on this device, whatever its blocks are."""
+def can(conv: native.Conv2d, x: torch.Tensor, device: torch.device) -> bool:
+    """Whether the kernel is for this convolution of maps that lie as `x` on this device, whatever its blocks are."""
     return (
-        architecture(x.device) == ARCHITECTURE
+        architecture(device) == ARCHITECTURE
         and x.dtype != torch.float32
         and conv.groups == 1
         and not conv.transposed
