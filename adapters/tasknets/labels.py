@@ -73,6 +73,7 @@ PASCAL = (
 )
 
 HEADS = (LabelClass("head", (60, 220, 120)),)
+PEDESTRIANS = (LabelClass("pedestrian", (220, 20, 60)),)
 
 _COCO = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),

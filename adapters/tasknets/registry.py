@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sparseblock import SparseBlockError
-from tasknets import elan, labels, lffd
+from tasknets import csp, elan, labels, lffd
 from tasknets.checkpoint import load_weights
 from tasknets.espnet import ESPNet
 from tasknets.espnetv2 import ESPNetv2
@@ -78,6 +78,15 @@ _SPECS = {
         multiple=32,
         classes=labels.COCO,
         decode=elan.detections,
+    ),
+    "csp": _Spec(
+        csp.CSP,
+        task="detection",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        multiple=16,
+        classes=labels.PEDESTRIANS,
+        decode=csp.detections,
     ),
     "streets": _Spec(StreetsNet, classes=labels.STREETS, packaged="streets.pt"),
 }

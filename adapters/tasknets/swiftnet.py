@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparseblock import SparseBlockError
+from tasknets import resnet
 
 _FEATURES = 128
 _GRID_ROWS = (8, 4, 2)
@@ -114,16 +115,9 @@ def _norm_relu_conv(c: int, k: int, kernel: int = 1, bias: bool = False) -> nn.S
 
 def _resnet(depth: int) -> tuple[nn.Module, tuple[int, ...]]:
     """torchvision's encoder without its classifier, and the channels of its four stages."""
-    try:
-        from torchvision.models import resnet
-    except ImportError as error:
-        raise SparseBlockError(
-            "swiftnet: torchvision is not installed; its ResNet is the encoder; pip install sparseblock[video]"
-        ) from error
     if depth not in (18, 50):
         raise SparseBlockError(f"swiftnet: depth is {depth}; the encoders are ResNet-18 and ResNet-50; pass 18 or 50")
-    net = resnet.resnet18(weights=None) if depth == 18 else resnet.resnet50(weights=None)
-    del net.avgpool, net.fc
+    net = resnet.encoder(depth, "swiftnet")
     for module in net.modules():
         # In place it would overwrite a sum that `skips_before_relu` still reads.
         if isinstance(module, nn.ReLU):

@@ -150,6 +150,6 @@ ZOO = (
     ),
     *(
         Entry(name, "tasknets", _tasknet(name), channels=1 if name == "vdsr" else 3)
-        for name in ("swiftnet-rn18", "espnet", "espnetv2", "vdsr", "lffd", "elan")
+        for name in ("swiftnet-rn18", "espnet", "espnetv2", "vdsr", "lffd", "elan", "csp")
     ),
 )

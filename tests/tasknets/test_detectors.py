@@ -1,11 +1,11 @@
-"""The detectors: boxes from maps, LFFD with its real weights, and the ELAN network that measurements use."""
+"""The detectors: boxes from maps, LFFD with its real weights, CSP, and the ELAN network that measurements use."""
 
 from __future__ import annotations
 
 import pytest
 import tasknets
 import torch
-from tasknets import elan, lffd
+from tasknets import csp, elan, lffd
 from tasknets.boxes import overlaps, suppressed
 from tasknets.scores import detection_agreement
 
@@ -64,6 +64,40 @@ def test_objects_are_where_the_pixels_say():
     torch.testing.assert_close(found["boxes"], torch.tensor([[x - 16, y - 32, x + 8, y]]))
     expected = torch.tensor(2.0).sigmoid() * torch.tensor(3.0).sigmoid()
     assert found["scores"].tolist() == pytest.approx([float(expected)]) and found["labels"].tolist() == [1]
+
+
+def test_pedestrians_are_where_the_pixels_say():
+    score, height, offset = torch.zeros(1, 1, 6, 8), torch.zeros(1, 1, 6, 8), torch.zeros(1, 2, 6, 8)
+    score[0, 0, 2, 3], height[0, 0, 2, 3] = 0.9, torch.tensor(5.0).log()
+    offset[0, :, 2, 3] = torch.tensor([0.25, -0.5])
+    found = csp.detections((score, height, offset))
+    x, y, half = 4 * 3 + 2 - 2, 4 * 2 + 2 + 1, torch.tensor([0.41 * 10, 10.0])
+    torch.testing.assert_close(
+        found["boxes"], torch.cat([torch.tensor([x, y]) - half, torch.tensor([x, y]) + half])[None]
+    )
+    assert found["scores"].tolist() == pytest.approx([0.9]) and found["labels"].tolist() == [0]
+    # Nearly the same box, worse: left out, as what is below the threshold is.
+    offset[0, :, 3, 3] = offset[0, :, 2, 3]
+    score[0, 0, 3, 3], height[0, 0, 3, 3], score[0, 0, 5, 7] = 0.8, torch.tensor(5.0).log(), 0.05
+    assert len(csp.detections((score, height, offset))["boxes"]) == 1
+    assert len(csp.detections((score, height, offset), overlap=0.9)["boxes"]) == 2
+    assert len(csp.detections((score, height, offset), threshold=0.01)["boxes"]) == 2
+    assert len(csp.detections((score, height, offset), threshold=0.95)["boxes"]) == 0
+
+
+def test_csp_keeps_the_stride_of_its_last_stage_and_scales_lengths_to_ten():
+    net = tasknets.load("csp").model
+    lengths = []
+    for level in (net.level3, net.level4, net.level5):
+        level.register_forward_hook(lambda _, given, made: lengths.append((given[0].shape[2:], made.norm(dim=1))))
+    with torch.inference_mode():
+        out = net(torch.rand(1, 3, 64, 96))
+    assert [tuple(x.shape) for x in out] == [(1, 1, 16, 24), (1, 1, 16, 24), (1, 2, 16, 24)]
+    assert [tuple(size) for size, _ in lengths] == [(8, 12), (4, 6), (4, 6)]
+    for _, length in lengths:
+        torch.testing.assert_close(length, torch.full((1, 16, 24), 10.0))
+    convs = [block.conv2 for block in net.backbone.layer4]
+    assert all((conv.stride, conv.dilation, conv.padding) == ((1, 1), (2, 2), (2, 2)) for conv in convs)
 
 
 def test_a_prediction_ends_at_the_frame():

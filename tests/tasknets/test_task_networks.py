@@ -24,12 +24,14 @@ PARAMETERS = {
     "vdsr": 664_704,
     "lffd": 1_027_544,
     "elan": 3_919_439,
+    "csp": 39_960_644,
 }
 PLAIN_OPS = {
     "conv2d",
     "conv_transpose2d",
     "batch_norm",
     "relu",
+    "relu_",
     "prelu",
     "add",
     "add_",
@@ -47,10 +49,13 @@ PLAIN_OPS = {
     "softmax",
     "chunk",
     "upsample_nearest2d",
+    "linalg_vector_norm",
+    "clamp_min",
+    "expand_as",
 }
 
 
-DETECTORS = ("lffd", "elan")
+DETECTORS = ("lffd", "elan", "csp")
 
 
 @pytest.fixture(params=tasknets.names())
@@ -139,7 +144,7 @@ def test_importing_tasknets_needs_torch_and_numpy_only():
 
 
 def test_an_unknown_name_is_answered_with_the_names():
-    known = "swiftnet-rn18, swiftnet-rn50, espnet, espnetv2, vdsr, lffd, elan, streets"
+    known = "swiftnet-rn18, swiftnet-rn50, espnet, espnetv2, vdsr, lffd, elan, csp, streets"
     message = f"tasknets: no network is named 'segnet'; the names are {known}"
     with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
         tasknets.load("segnet")
