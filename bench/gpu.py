@@ -34,6 +34,7 @@ DENSITIES = (1.0, 0.5, 0.25, 0.1)
 NETWORKS = ("swiftnet-rn18", "swiftnet-rn50", "deeplabv3-rn50", "csp")
 HEIGHT, WIDTH = 1024, 2048  # pixels of a frame
 ON_A_GPU = ["tests/ops", "tests/cuda/test_cuda_conv2d.py", "tests/cuda/test_hopper_conv2d.py", "tests/test_blocks.py"]
+ON_A_GPU += ["tests/cuda/test_cuda_pool2d.py", "tests/cuda/test_map_sizes.py"]
 ON_A_GPU += ["tests/plan/test_device_plan.py", "tests/blockcopy/test_on_device.py"]
 SANITIZED = ("tests/cuda/test_hopper_conv2d.py", "tests/cuda/test_cuda_conv2d.py", "-k", "edges and dtype1")
 ROUNDS, REPLAYS = 20, 10

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from sparseblock import backend
 from sparseblock.backends.cpu import native
 from sparseblock.backends.cuda import launch, max_pool2d
-from sparseblock.testing import Guard, cases, check_contract
+from sparseblock.testing import Guard, cases, check_contract, on_device
 
 
 def normal(*shape: int) -> torch.Tensor:
@@ -41,16 +43,18 @@ def test_a_pyramid_over_32x64_pixels_shares_its_windows(grid, lanes):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("channels", [40, 3])
 @pytest.mark.parametrize("grid", [(8, 16), (4, 8), (2, 4), (1, 2)])
-def test_pools_of_a_pyramid_are_right(grid, channels, dtype, launched):
+def test_pools_of_a_pyramid_are_right(grid, channels, dtype, launched, cuda_device):
     """With so few windows that some warps have none, and so many that some have several."""
     x = normal(2, channels, 32, 64).to(dtype)
     with backend("cuda"):
         for op in (cases.adaptive_avg_pool2d, cases.adaptive_max_pool2d):
-            check_contract(op(x, grid), Guard(channels=0))
+            case = op(x, grid)
+            check_contract(replace(case, call=on_device(case.call, cuda_device)), Guard(channels=0))
     assert {kernel.rpartition("_")[0] for kernel in launched} == {"pool2d_large"}
 
 
-def test_small_windows_have_a_thread_each(launched):
+def test_small_windows_have_a_thread_each(launched, cuda_device):
+    case = cases.max_pool2d(normal(1, 8, 9, 9), kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
     with backend("cuda"):
-        check_contract(cases.max_pool2d(normal(1, 8, 9, 9), kernel_size=(3, 3), stride=(2, 2), padding=(1, 1)))
+        check_contract(replace(case, call=on_device(case.call, cuda_device)))
     assert set(launched) == {"pool2d_f32"}
