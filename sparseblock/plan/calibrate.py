@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from sparseblock.errors import SparseBlockError
 from sparseblock.plan.exact import FRAME, ExactPlan
+from sparseblock.plan.resize import check_one_size
 from sparseblock.plan.verify import apart, peak
 
 COARSEST, FINEST = 0, -20  # powers of two that are tried as a share, the largest first
@@ -103,6 +104,7 @@ def calibrate(
         >>> print(found)
         >>> plan = found.plan
     """
+    check_one_size("calibrate", plan)
     if not isinstance(plan, ExactPlan):
         raise SparseBlockError(
             f'calibrate: plan is a {type(plan).__name__}; tolerances are of exact plans: compile it with mode="exact"'

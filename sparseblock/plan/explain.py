@@ -8,6 +8,7 @@ from sparseblock.errors import SparseBlockError
 from sparseblock.plan.nested import NestedPlan
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.report import NodeReport
+from sparseblock.plan.resize import check_one_size
 
 
 def explain(plan: Plan | NestedPlan, node: str | None = None) -> str:
@@ -25,6 +26,7 @@ def explain(plan: Plan | NestedPlan, node: str | None = None) -> str:
     Example:
         >>> print(sparseblock.explain(plan, "layer1.0.conv1"))
     """
+    check_one_size("explain", plan)
     if not isinstance(plan, (Plan, NestedPlan)):
         raise SparseBlockError(f"explain: plan is a {type(plan).__name__}; it must be a Plan or NestedPlan")
     plans = {f"{part}/": inner for part, inner in plan.parts.items()} if isinstance(plan, NestedPlan) else {"": plan}

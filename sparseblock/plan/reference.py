@@ -77,7 +77,9 @@ class Reference:
     def _compute(self, node: Node) -> Any:
         if isinstance(node.op, Torch):
             args, kwargs = pytree.tree_map(self._value, (node.op.args, node.op.kwargs))
-            return node.op.target(*args, **kwargs)
+            result = node.op.target(*args, **kwargs)
+            # What is float32 in the network, and may have been cast to it, is of this dtype here.
+            return result.to(self.dtype) if self.graph.values[node.output].dtype == torch.float32 else result
         x, *more = (self.values[name] for name in node.inputs)
         shape = self.graph.values[node.output].shape
         match node.op:

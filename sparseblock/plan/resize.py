@@ -46,6 +46,10 @@ class ResizablePlan:
                 self._plans[sizes] = self._make(frame)
             return self._plans[sizes]
 
+    def report(self) -> Any:
+        """What the plan for frames of the example's size reports; `at(frame).report()` is that of another size."""
+        return self.at(self._example).report()
+
     def new_state(self, streams: int = 1, frame: Any = None) -> ResizableState:
         """Planes for `streams` videos that have seen nothing yet, for frames of the size of `frame`, or that of the
         example; raises as `Plan.new_state` and `at`.
@@ -136,6 +140,14 @@ class ResizableState:
         """As `FeatureCache.to`."""
         self.cache.to(device)
         return self
+
+
+def check_one_size(what: str, plan: Any) -> None:
+    """Raises SparseBlockError where `plan` stands for plans of many sizes."""
+    if isinstance(plan, ResizablePlan):
+        raise SparseBlockError(
+            f"{what}: plan is a ResizablePlan, which has a plan for each frame size; give it the one of plan.at(frame)"
+        )
 
 
 def _sizes(frame: Any) -> Sizes:

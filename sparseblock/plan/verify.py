@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sparseblock.activations import EPS, TINY, bound
 from sparseblock.backends.reference.group_norm import statistics
 from sparseblock.errors import SparseBlockError
 from sparseblock.plan.exact import ExactPlan
@@ -26,9 +27,9 @@ from sparseblock.plan.ir import (
 )
 from sparseblock.plan.nested import NestedPlan
 from sparseblock.plan.reference import Reference
+from sparseblock.plan.resize import check_one_size
 
-EPS = torch.finfo(torch.float32).eps
-# Roundings of a value besides its sum: residual, scale, shift, slope, the activation's own.
+# Roundings of a value besides its sum: residual, scale, shift, slope.
 ROUNDINGS = 8
 
 
@@ -127,6 +128,7 @@ def verify(plan: ExactPlan, frames: Iterable[torch.Tensor]) -> Verification:
     Raises:
         SparseBlockError: the plan is not exact, there are no frames, or one does not fit.
     """
+    check_one_size("verify", plan)
     if isinstance(plan, NestedPlan):
         raise SparseBlockError(
             "verify: plan is a NestedPlan, whose parts are of the grid; only what an exact plan computes equals the "
@@ -181,15 +183,16 @@ class _Check:
             return
         self._error = max(self._error, peak(apart(_wide(value), dense.values[self.node.output])))
         expected = local._compute(self.node)
-        distance = apart(_wide(value), expected)
+        distance = apart(_wide(value), _wide(expected))
         allowed = rounding(self.node, local, expected) + self._tolerance
-        self._own = max(self._own, peak(distance / allowed))
+        excess = torch.where(distance == 0, 0.0, distance / allowed)  # where both are NaN, so is what is allowed
+        self._own = max(self._own, peak(excess))
         if self._difference is not None:
             return
         if self._bits:
-            differ = value.contiguous().view(torch.int32) != whole.contiguous().view(torch.int32)
+            differ = _bits(value) != _bits(whole)
             self._note(differ, frame, stream, value, whole, "which a run of the whole frame gives, bit by bit")
-        self._note(~(distance <= allowed), frame, stream, value, expected, "which it makes of the values that it reads")
+        self._note(~(excess <= 1), frame, stream, value, expected, "which it makes of the values that it reads")
 
     def _note(
         self, differ: torch.Tensor, frame: int, stream: int, value: torch.Tensor, expected: torch.Tensor, what: str
@@ -216,18 +219,22 @@ def rounding(node: Node, reference: Reference, result: torch.Tensor) -> torch.Te
     A sum of K products, in any order, lies within K eps of the sum of their magnitudes (Higham, Accuracy and Stability
     of Numerical Algorithms, 3.1); each further operation rounds once.
     """
-    op, smallest = node.op, torch.finfo(torch.float32).tiny
+    op = node.op
     if isinstance(op, Torch):
         sources = [value for name in node.inputs if torch.is_tensor(value := reference.values[name])]
         terms = max((value.numel() for value in sources), default=1)
         largest = max((peak(value.abs()) for value in [*sources, result] if value.is_floating_point()), default=0.0)
-        return EPS * (terms + ROUNDINGS) * largest + smallest
+        stored = reference.graph.values[node.output].dtype
+        eps = max(EPS, torch.finfo(stored).eps if stored is not None and stored.is_floating_point else 0.0)
+        return eps * (terms + ROUNDINGS) * largest + TINY
     if node.is_view:
-        return smallest
+        return TINY
+    of = bound(node.epilogue.activation, node.epilogue.slope)
+    own = EPS * (of.relative * result.abs() + of.absolute) + TINY
     if isinstance(op, (BlockMoments, GlobalPool, GroupNorm)):
-        return _statistic_rounding(node, reference, result)
+        return of.lipschitz * _statistic_rounding(node, reference, result) + own
     if isinstance(op, ChannelNorm):
-        return _channel_rounding(node, reference) + smallest
+        return of.lipschitz * _channel_rounding(node, reference) + own
     terms = 1
     if isinstance(op, Conv2d):
         terms = op.weight[0].numel() * (op.weight.shape[0] if op.transposed else 1)
@@ -245,12 +252,10 @@ def rounding(node: Node, reference: Reference, result: torch.Tensor) -> torch.Te
     magnitudes = Reference(reference.graph, None, reference.dtype)
     magnitudes.values = {name: reference.values[name].abs() for name in node.inputs}
     size = magnitudes._compute(replace(node, op=op, epilogue=epilogue))
-    if node.epilogue.slope is not None:
-        size = size * node.epilogue.slope.abs().clamp(min=1.0).reshape(1, -1, 1, 1)
     if isinstance(op, Interpolate):  # the source's place is off by eps of the side, and the weights by as much
         x = magnitudes.values[node.inputs[0]]
         size = size + 4 * max(x.shape[2:]) * float(x.max())
-    return EPS * (terms + ROUNDINGS) * size + smallest
+    return of.lipschitz * EPS * (terms + ROUNDINGS) * size + own
 
 
 def _statistic_rounding(node: Node, reference: Reference, result: torch.Tensor) -> float:
@@ -264,13 +269,9 @@ def _statistic_rounding(node: Node, reference: Reference, result: torch.Tensor) 
     _, variance = statistics(cells[0], x.shape[2:], op.cell, op.groups)
     terms = pixels + cells[0][0].numel() // op.groups + ROUNDINGS
     scale = 1.0 if node.epilogue.scale is None else peak(node.epilogue.scale.abs())
-    slope = 1.0 if node.epilogue.slope is None else max(1.0, peak(node.epilogue.slope.abs()))
     # A mean or a standard deviation that is off by e moves a normalized value by e over the standard deviation.
     return (
-        EPS
-        * terms
-        * slope
-        * (scale * largest * float((variance + op.eps).rsqrt().max()) ** 2 * largest + peak(result.abs()))
+        EPS * terms * (scale * largest * float((variance + op.eps).rsqrt().max()) ** 2 * largest + peak(result.abs()))
     )
 
 
@@ -285,7 +286,6 @@ def _channel_rounding(node: Node, reference: Reference) -> torch.Tensor:
         return EPS * ((ROUNDINGS + math.log(size.shape[1])) * size + 1)
     for vector, join in ((e.scale, torch.mul), (e.shift, torch.add)):
         size = size if vector is None else join(size, vector.abs().reshape(1, -1, 1, 1))
-    size = size if e.slope is None else size * e.slope.abs().clamp(min=1.0).reshape(1, -1, 1, 1)
     return EPS * ROUNDINGS * size
 
 
@@ -298,6 +298,12 @@ def _value(state: Any, name: str, stream: int) -> Any:
         return state[name][stream : stream + 1]
     except SparseBlockError:
         return None
+
+
+def _bits(value: torch.Tensor) -> torch.Tensor:
+    """As integers; a NaN is one of them, whichever it is."""
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[value.itemsize]
+    return torch.where(value.isnan(), torch.nan, value).contiguous().view(integers)
 
 
 def _wide(value: Any) -> Any:

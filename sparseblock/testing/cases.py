@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from sparseblock import ops
+from sparseblock.activations import EPS, TINY, bound
 from sparseblock.algorithm import ALGORITHMS
 from sparseblock.backends.reference.group_norm import statistics
 from sparseblock.blocks import BlockSet
 from sparseblock.grid import cell_extent, conv_extent, conv_transpose_extent, interpolate_extent, pool_extent
-from sparseblock.testing.activations import EPS, TINY, bound
 from sparseblock.testing.case import Case
 from sparseblock.testing.compare import tolerance, winograd_tolerance
 

@@ -1,4 +1,4 @@
-"""Activations over the whole line against float64: the errors that sparseblock/testing/activations.py states."""
+"""Activations over the whole line against float64: the errors that sparseblock/activations.py states."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparseblock import BlockSet, backend, ops
+from sparseblock import BlockSet, activations, backend, ops
 from sparseblock.ops import _check
-from sparseblock.testing import activations, assert_identical, assert_matches, channels_last
+from sparseblock.testing import assert_identical, assert_matches, channels_last
 
 SMOOTH = [name for name in _check.ACTIVATIONS if name not in (None, "relu", "relu6", "clamp", "leaky_relu", "prelu")]
 

@@ -10,10 +10,10 @@ import torch
 from native_conv import NativeConv, plane, with_border
 
 from sparseblock import BlockSet
+from sparseblock.activations import EPS, TINY, bound
 from sparseblock.backends.cpu import native
 from sparseblock.backends.reference.masked import activate, combined
 from sparseblock.testing import assert_identical, assert_matches, tolerance, winograd_tolerance
-from sparseblock.testing.activations import EPS, TINY, bound
 
 CANARY = 777.0
 

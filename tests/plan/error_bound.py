@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from sparseblock.activations import EPS, TINY, bound
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.ir import (
     ChannelNorm,
@@ -35,10 +36,9 @@ from sparseblock.plan.ir import (
 )
 from sparseblock.plan.passes.drop_unused import drop_unused
 from sparseblock.plan.reference import Reference
-from sparseblock.testing.activations import EPS, TINY, bound
 
 # Roundings of a value besides its sum: batch norm's scale and shift, their folding into a weight and into a bias (two),
-# residual, scale, shift, slope. What an activation does to an error and adds to it, says sparseblock.testing.
+# residual, scale, shift, slope. What an activation does to an error and adds to it, says sparseblock/activations.py.
 ROUNDINGS = 8
 # Torch calls that never widen an error: slopes of at most 1.
 LIPSCHITZ = (torch.ops.aten.sin.default, torch.ops.aten.cos.default)

@@ -35,6 +35,19 @@ def test_by_default_another_size_is_refused(network):
         plan(frames(1, SIZES[1])[0], None, plan.new_state())
 
 
+def test_its_report_is_that_of_the_example_and_tools_want_one_size(network):
+    frame = frames(1, SIZES[0])[0]
+    plan = sparseblock.compile(network, frame, block_size=16, on_resize="reset", algorithms="direct")
+    assert plan.report() == plan.at(frame).report()
+    for name, call in (("verify", sparseblock.verify), ("calibrate", sparseblock.calibrate)):
+        with pytest.raises(
+            SparseBlockError, match=f"^{name}: plan is a ResizablePlan, which has a plan for each frame"
+        ):
+            call(plan, [frame, frame], *[0.1] * (name == "calibrate"))
+    with pytest.raises(SparseBlockError, match=r"^explain: plan is a ResizablePlan, .* give it the one of plan\.at"):
+        sparseblock.explain(plan)
+
+
 @pytest.mark.parametrize("mode", [{"block_size": 16}, {"mode": "exact", "whole_from": 1.0}])
 def test_streams_begin_anew_where_the_size_changes(network, mode):
     first, other = (sparseblock.compile(network, frames(1, size)[0], **mode) for size in SIZES)

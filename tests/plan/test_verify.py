@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from networks import miniature
 from test_exact import clip, exact
+from torch import nn
 
 import sparseblock
 from sparseblock import SparseBlockError
@@ -14,6 +17,7 @@ from sparseblock.plan.ir import Conv2d
 from sparseblock.plan.steps import Steps
 
 LAYER = "body.2"
+verification = sys.modules["sparseblock.plan.verify"]  # the package has the function by that name
 
 
 def wrong_dilation(monkeypatch):
@@ -112,3 +116,39 @@ def test_what_verify_refuses():
         sparseblock.verify(exact(case), [])
     with pytest.raises(SparseBlockError, match="must be a tensor"):
         sparseblock.verify(exact(case), [torch.zeros(3)])
+
+
+@pytest.mark.parametrize("activation", [nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.Tanh, nn.SiLU, nn.GELU, nn.Mish])
+def test_what_rounds_at_the_activation_is_no_difference(activation):
+    """Where the argument is small and the value is not, the activation rounds more than what came before it."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), activation(), nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8), nn.SiLU()
+    )
+    with torch.no_grad():
+        network[0].weight.mul_(1e-3)
+        network[0].bias.mul_(1e-3)
+    frame = torch.rand(1, 3, 24, 40)
+    plan = sparseblock.compile(network.eval(), frame, mode="exact", whole_from=1.0)
+    report = sparseblock.verify(plan, [frame, frame + 1e-2 * torch.eye(24, 40)])
+    assert report, str(report)
+
+
+def test_nan_is_no_difference_where_the_dense_network_has_it_and_one_where_it_has_not():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)).eval()
+    frame = torch.rand(1, 3, 24, 40)
+    broken = frame.clone()
+    broken[0, :, 5:9, 7] = torch.nan
+    plan = sparseblock.compile(network, frame, mode="exact", whole_from=1.0)
+    report = sparseblock.verify(plan, [frame, broken, frame])
+    assert report and all(layer.own <= 1 for layer in report.layers), str(report)
+    check = plan.network.nodes[-1].output
+
+    def poisoned(state, name, stream, read=verification._value):
+        value = read(state, name, stream)
+        return value * torch.nan if name == check and state.frames == [2] else value
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verification, "_value", poisoned)
+        assert not sparseblock.verify(plan, [frame, frame])
