@@ -93,8 +93,7 @@ class FeatureCache:
             SparseBlockError: `streams` is no positive integer, a name appears twice, a size is not positive, a slice
                 does not fit into its parent, or memory is short.
         """
-        if not isinstance(streams, int) or streams < 1:
-            raise SparseBlockError(f"FeatureCache: streams is {streams!r}; it must be a positive integer")
+        check_streams("FeatureCache", streams)
         self.specs = tuple(specs)
         self.streams = streams
         self.device = torch.device(device)
@@ -268,14 +267,7 @@ class FeatureCache:
                 f"FeatureCache: plane {odd!r} is in only one of the two states; load what a state of the same plan gave"
             )
         for name, plane in planes.items():
-            own = self._views[name]
-            if not isinstance(plane, torch.Tensor) or (plane.shape, plane.dtype) != (own.shape, own.dtype):
-                is_tensor = isinstance(plane, torch.Tensor)
-                given = f"{plane.dtype} {list(plane.shape)}" if is_tensor else type(plane).__name__
-                raise SparseBlockError(
-                    f"FeatureCache: plane {name!r} is {given} but {own.dtype} {list(own.shape)} here; "
-                    "load what a state of the same plan gave"
-                )
+            check_tensor(f"FeatureCache: plane {name!r}", plane, self._views[name])
         for name, plane in planes.items():
             self._views[name].copy_(plane)
         self.gates = copy.deepcopy(state["gates"])
@@ -287,6 +279,15 @@ class FeatureCache:
         fork = self._empty()
         fork.load_state_dict(self.state_dict())
         return fork
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FeatureCache:
+        return self.fork()
+
+    def __getstate__(self) -> None:
+        raise SparseBlockError(
+            f"{type(self).__name__}: it belongs to its plan, and is neither pickled nor copied in part; fork() gives a "
+            "state of its own, and state_dict() what torch.save takes"
+        )
 
     def to(self, device: torch.device | str) -> FeatureCache:
         """This state, where it is on `device` already.
@@ -316,11 +317,29 @@ def check_device(what: str, device: torch.device | str, own: torch.device) -> No
         )
 
 
+def check_streams(what: str, streams: Any) -> None:
+    """Raises SparseBlockError unless it is a positive integer."""
+    if isinstance(streams, bool) or not isinstance(streams, int) or streams < 1:
+        raise SparseBlockError(f"{what}: streams is {streams!r}; it must be a positive integer")
+
+
+def check_tensor(what: str, tensor: Any, own: torch.Tensor) -> None:
+    """Raises SparseBlockError unless `tensor` is one of the shape and dtype of `own`."""
+    if not isinstance(tensor, torch.Tensor) or (tensor.shape, tensor.dtype) != (own.shape, own.dtype):
+        given = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise SparseBlockError(
+            f"{what} is {given} but {own.dtype} {list(own.shape)} here; load what a state of the same plan gave"
+        )
+
+
 def check_state(what: str, state: Any, keys: Sequence[str], streams: int) -> None:
     """`state` is a dict with exactly `keys`, and its "frames" are of `streams` streams."""
     if not isinstance(state, dict) or state.keys() != set(keys):
         given = f"a dict of {', '.join(map(repr, state))}" if isinstance(state, dict) else type(state).__name__
         raise SparseBlockError(f"{what}: state is {given}; it must be what state_dict gave, with {', '.join(keys)}")
+    for key in state.keys() & {"planes", "gates", "caches", "pending"}:
+        if not isinstance(state[key], dict):
+            raise SparseBlockError(f"{what}: {key} is {type(state[key]).__name__}; it must be what state_dict gave")
     frames = state["frames"]
     if not isinstance(frames, list) or not all(isinstance(seen, int) and seen >= 0 for seen in frames):
         raise SparseBlockError(

@@ -83,6 +83,7 @@ def test_a_reset_forgets_one_stream_or_all():
     ("call", "message"),
     [
         (lambda: FeatureCache([], streams=0), "FeatureCache: streams is 0; it must be a positive integer"),
+        (lambda: FeatureCache([], streams=True), "FeatureCache: streams is True; it must be a positive integer"),
         (
             lambda: FeatureCache([SPECS[1], SPECS[1]]),
             "FeatureCache: two planes are called 'cat'; names must be unique",

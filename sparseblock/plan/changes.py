@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from sparseblock.backends.cpu import native
-from sparseblock.cache import FeatureCache, PlaneSpec
+from sparseblock.cache import FeatureCache, PlaneSpec, check_state, check_tensor
+from sparseblock.errors import SparseBlockError
 from sparseblock.plan.ir import Graph, Node, Slice
 from sparseblock.plan.placement import TILE, Placement
 from sparseblock.plan.reach import everything, grouped, reads
@@ -148,6 +149,7 @@ class ChangeCache(FeatureCache):
             sizes = tiling.h, tiling.w, tiling.tile
             self.changes[number] = native.Changes(*(tensor.data_ptr() for tensor in memory), *sizes)
         self._frame = frame
+        self._size = (streams, specs[self._numbers[frame]].c, tilings[frame].h, tilings[frame].w)
         self._last: torch.Tensor | None = None
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -182,11 +184,18 @@ class ChangeCache(FeatureCache):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As `FeatureCache.load_state_dict`."""
+        check_state("FeatureCache", state, self.state_keys, self.streams)
+        last, held = state["last"], state["held"]
+        if last is not None or any(state["frames"]):
+            check_tensor("FeatureCache: last", last, torch.empty(self._size, device="meta"))
+        if not isinstance(held, list) or [type(of_stream) for of_stream in held] != [dict] * self.streams:
+            raise SparseBlockError(
+                f"FeatureCache: held is no list of {self.streams} dicts; load what a state of the same plan gave"
+            )
         super().load_state_dict(state)
-        self.held = copy.deepcopy(state["held"])
-        self._last = state["last"]
-        if self._last is not None:
-            self._last = self._last.clone()
+        self.held = copy.deepcopy(held)
+        self._last = None if last is None else _without_gaps(last).copy_(last)
+        if last is not None:
             self.bind(self._frame, self._last)
 
     def _empty(self) -> ChangeCache:

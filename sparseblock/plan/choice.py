@@ -92,6 +92,11 @@ def choose(
             computed so.
     """
     convs = [node for node in graph.nodes if isinstance(node.op, Conv2d)]
+    if pinned is not None and not isinstance(pinned, (str, Mapping)):
+        raise SparseBlockError(
+            f"compile: algorithms is {pinned!r}; it must be the name of one for all, Plan.algorithms of the same "
+            "network, or None to measure"
+        )
     if pinned is None:
         return {node.output: _measured(node, graph, placements[node.output], dtype) for node in convs}
     if isinstance(pinned, Mapping) and (unknown := sorted(pinned.keys() - {node.output for node in convs})):

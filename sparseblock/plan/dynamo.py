@@ -21,9 +21,10 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from sparseblock.blocks import BlockSet
-from sparseblock.cache import FeatureCache
+from sparseblock.cache import FeatureCache, check_streams
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
+from sparseblock.plan.capture import Uncapturable
 from sparseblock.plan.nested import NestedReport, block_mask
 from sparseblock.plan.passes import run_passes
 from sparseblock.plan.plan import Plan
@@ -77,8 +78,7 @@ class CompiledState:
     _caches: dict[tuple[CompiledGraph, int], _Cache] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.streams, int) or self.streams < 1:
-            raise SparseBlockError(f"CompiledState: streams is {self.streams!r}; it must be a positive integer")
+        check_streams("CompiledState", self.streams)
         self.frames = [0] * self.streams
 
     def reset(self, stream: int | None = None) -> None:
@@ -146,6 +146,7 @@ class CompiledGraph:
         self._block_size = block_size
         self._convolves = any(_is_convolution(node, graph) for node in graph.graph.nodes)
         self._plans: dict[Any, Plan] = {}
+        self._left = ""  # why no plan can be made of it
         self._stamp: tuple = ()
         self._whole = threading.local()  # a state for calls outside of `active`, which run all blocks
 
@@ -158,14 +159,21 @@ class CompiledGraph:
             states = self._whole.__dict__
             streams = maps[0].shape[0] if maps and maps[0].dim() == 4 else 1
             frame = _Frame(None, states.setdefault(f"of {streams}", CompiledState(max(streams, 1))))
-        unfit = frame.unfit(maps, self._block_size)
+        unfit = frame.unfit(maps, self._block_size) or self._left
         if unfit:
-            warnings.warn(f"sparseblock: a graph with convolutions runs dense: {unfit}", stacklevel=2)
-            return self._graph(*args)
+            return self._dense(unfit, args)
         if torch.is_grad_enabled() and any(torch.is_tensor(arg) and arg.requires_grad for arg in args):
             raise SparseBlockError("torch.compile: sparseblock keeps no gradients; call the model in torch.no_grad()")
-        with torch.no_grad():
-            return pytree.tree_map_only(torch.Tensor, _own, frame.run(self, args, maps))
+        try:
+            with torch.no_grad():
+                return pytree.tree_map_only(torch.Tensor, _own, frame.run(self, args, maps))
+        except Uncapturable as error:
+            self._left = str(error)
+            return self._dense(self._left, args)
+
+    def _dense(self, why: str, args: Sequence[Any]) -> Any:
+        warnings.warn(f"sparseblock: a graph with convolutions runs dense: {why}", stacklevel=3)
+        return self._graph(*args)
 
     def plan(self, args: Sequence[Any], maps: list[torch.Tensor], grid: BlockGrid, strides: list[Fraction]) -> Plan:
         """The plan for maps of these sizes and these weights."""

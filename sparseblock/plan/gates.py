@@ -68,12 +68,19 @@ def mark_gated(graph: Graph, names: Sequence[str]) -> Graph:
 
 
 def check_gates(gates: Mapping[str, Gate | BlockSet], nodes: Mapping[str, Node]) -> None:
-    """Every gate is of a layer that the plan was compiled with gates for."""
-    for name in gates:
+    """Every gate is one, and of a layer that the plan was compiled with gates for."""
+    if not isinstance(gates, Mapping):
+        raise SparseBlockError(f"plan: gates is a {type(gates).__name__}; it must be a dict of gates by layer")
+    for name, gate in gates.items():
         if name not in nodes:
             raise SparseBlockError(
                 f"plan: gates has {name!r}, but this plan has gates for {', '.join(map(repr, nodes)) or 'no layer'}; "
                 f"compile it with gates=[{name!r}, ...]"
+            )
+        if not isinstance(gate, BlockSet) and not (callable(gate) and hasattr(gate, "tile")):
+            raise SparseBlockError(
+                f"plan: gate of {name!r} is a {type(gate).__name__}; it must be a BlockSet of the layer's output, or a "
+                "function of a GatedLayer with an attribute tile"
             )
 
 

@@ -160,6 +160,32 @@ def test_graphs_without_maps_run_as_they_are_and_say_so():
     assert torch.equal(fast(nn.ReLU())(x - 0.5), (x - 0.5).relu())
 
 
+@torch.no_grad()
+def test_graphs_that_cannot_be_captured_run_as_they_are_and_say_so():
+    class Writes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            y[:, ::2] = 0
+            return y
+
+    network, frame = Writes().eval(), torch.rand(1, 3, 16, 16)
+    compiled, state = fast(network), sparseblock.CompiledState()
+    for _ in range(2):
+        with sparseblock.active(None, state), pytest.warns(UserWarning, match="runs dense: compile: fill_ changes in"):
+            assert torch.equal(compiled(frame), network(frame))
+    assert state.frames == [2]
+
+
+@torch.no_grad()
+def test_a_first_frame_of_nan_makes_a_plan():
+    network = nn.Conv2d(3, 4, 3).eval()
+    assert fast(network)(torch.full((1, 3, 16, 16), torch.nan)).isnan().all()
+
+
 def test_refused():
     network = Case(set_norms(TinySwift()), (3, 37, 50), 16)
     with pytest.raises(SparseBlockError, match="sparseblock keeps no gradients; call the model in"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
+import re
 import threading
 
 import pytest
@@ -95,6 +98,52 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
     assert after["frames"] == before["frames"]
     for key, value in before["planes"].items():
         assert_identical(after["planes"][key], value)
+
+
+@pytest.mark.parametrize("mode", PLANS)
+def test_a_deep_copy_is_a_fork_and_a_pickle_is_refused(mode):
+    plan, state, frame, mask = compiled(mode)
+    fork = copy.deepcopy(state)
+    assert_identical(outputs(plan, frame, mask, fork), outputs(plan, frame, mask, state))
+    for refused in (copy.copy, pickle.dumps):
+        with pytest.raises(
+            SparseBlockError, match=r"Cache: it belongs to its plan, .* fork\(\) gives a state of its own"
+        ):
+            refused(state)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("last", None, "FeatureCache: last is NoneType but torch.float32 [1, 3, 37, 50] here"),
+        (
+            "last",
+            torch.rand(1, 3, 36, 50),
+            "FeatureCache: last is torch.float32 [1, 3, 36, 50] but torch.float32 [1, 3, 37",
+        ),
+        ("last", torch.rand(1, 3, 37, 50).double(), "FeatureCache: last is torch.float64 [1, 3, 37, 50] but"),
+        ("held", [], "FeatureCache: held is no list of 1 dicts; load what"),
+        ("held", None, "FeatureCache: held is no list of 1 dicts; load what"),
+        ("planes", None, "FeatureCache: planes is NoneType; it must be what state_dict gave"),
+        ("gates", [], "FeatureCache: gates is list; it must be what state_dict gave"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(key, value, message):
+    """A last frame of another size would be read beyond its end."""
+    plan, state, frame, _ = compiled("exact")
+    saved = state.state_dict()
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}"):
+        state.load_state_dict({**saved, key: value})
+    other = plan.new_state()
+    other.load_state_dict(saved)
+    assert_identical(outputs(plan, frame, None, state), outputs(plan, frame, None, other))
+
+
+def test_a_last_frame_of_other_strides_is_taken_up():
+    plan, state, frame, _ = compiled("exact")
+    saved, other = state.state_dict(), plan.new_state()
+    other.load_state_dict({**saved, "last": saved["last"].mT.contiguous().mT})
+    assert_identical(outputs(plan, frame, None, other), outputs(plan, frame, None, state))
 
 
 def test_a_reset_of_all_streams_empties_the_gates():
