@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
 
@@ -176,6 +177,10 @@ def _changes(model: nn.Module) -> Iterator[list[str]]:
         yield changed
     finally:
         hook.remove()
+        for _, module, attributes in before:  # torch puts back what was there, and leaves what was not
+            for name in vars(module).keys() - attributes.keys() - _OWN:
+                if any(isinstance(leaf, FakeTensor) for leaf in pytree.tree_leaves(vars(module)[name])):
+                    del vars(module)[name]
 
 
 _OWN = frozenset(vars(nn.Module()))  # of torch's: weights, submodules, hooks
@@ -201,7 +206,12 @@ def _remembers(model: nn.Module, args: Any, kwargs: Any) -> bool:
     _call(used, *other)
     first, second = _call(fresh, args, kwargs), _call(used, args, kwargs)
     leaves = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=True)
-    return any(isinstance(a, torch.Tensor) and not torch.equal(a, b) for a, b in leaves)
+    return any(isinstance(a, torch.Tensor) and not _equal(a, b) for a, b in leaves)
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether both hold the same values, NaN being one."""
+    return a.shape == b.shape and bool(((a == b) | (a != a) & (b != b)).all())
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -299,9 +309,10 @@ def _check(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
             "it must be a tensor [n, c, h, w]"
         )
     for example in maps:
-        is_map = example.dim() == 4 and min(example.shape) > 0
+        is_map = example.layout == torch.strided and example.dim() == 4 and min(example.shape) > 0
         if not is_map or example.dtype != torch.float32 or example.device.type != "cpu":
             raise SparseBlockError(
-                f"compile: example_frame is {example.dtype} {list(example.shape)} on {example.device}; "
+                f"compile: example_frame is {example.dtype} {list(example.shape)} on {example.device}"
+                f"{'' if example.layout == torch.strided else f', {example.layout}'}; "
                 "it must be a float32 frame [n, c, h, w] on the cpu"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,6 +99,8 @@ def compile(
     for name, names in (("parts", parts), ("gates", gates)):
         if isinstance(names, str):
             raise SparseBlockError(f"compile: {name} is {names!r}; it must be a list of names: {name}=[{names!r}]")
+        if not isinstance(names, Iterable) and (name, names) != ("parts", None):
+            raise SparseBlockError(f"compile: {name} is {names!r}; it must be a list of names")
     if on_resize not in ("error", "reset"):
         raise SparseBlockError(f'compile: on_resize is {on_resize!r}; it must be "error" or "reset"')
     if on_resize == "reset":

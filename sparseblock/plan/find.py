@@ -59,7 +59,7 @@ def compile_parts(
     if not traced:
         raise SparseBlockError(nothing)
     start = next(iter(traced))
-    way = carry(frame, grid, lambda image: first_map(model, model.get_submodule(start.part), image))
+    way = carry(frame, grid, lambda image: first_map(model, start.part, image))
     strides = {tuple(largest(start.maps()).shape[2:]): way.stride}
     plans: dict[str, list] = {}
     for call, (graph, signature) in traced.items():

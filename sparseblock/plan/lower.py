@@ -131,6 +131,9 @@ class _Lowering:
         return owner.detach().clone()  # later changes to the module do not reach the plan
 
     def _call(self, node: fx.Node) -> None:
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            return  # a check of the example, as export puts beside conversions; a plan has its own
+        self._check_target(node)
         self._check_sizes(node)
         args, kwargs = pytree.tree_map_only(fx.Node, self._lookup, (node.args, dict(node.kwargs)))
         target, in_place = _functional(node)
@@ -221,6 +224,13 @@ class _Lowering:
                     f"write it out of place ({_name(node.target).rstrip('_')} and concatenation)"
                 )
 
+    def _check_target(self, node: fx.Node) -> None:
+        if getattr(node.target, "__module__", "").startswith("torch._functorch"):
+            raise Uncapturable(
+                f"compile: {node.name} is of a transform of torch.func, which a plan cannot run; call the module on "
+                "the batch itself, outside of vmap and gradients"
+            )
+
     def _check_sizes(self, node: fx.Node) -> None:
         for leaf in pytree.tree_leaves(node.meta.get("val")):
             sizes = leaf.shape if isinstance(leaf, torch.Tensor) else (leaf,)
@@ -236,6 +246,8 @@ def _functional(node: fx.Node) -> tuple[Any, bool]:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
         return target, False
+    if target is torch.ops.aten.detach_.default:  # of torch.tensor(...) in a forward; changes no value
+        return torch.ops.aten.detach.default, False
     name, packet = target._schema.name.split("::")[1], None
     if name.endswith("_") and not name.endswith("__"):
         packet = getattr(getattr(torch.ops, target.namespace), name[:-1], None)

@@ -20,7 +20,7 @@ from sparseblock.grid import BlockGrid
 from sparseblock.plan import report_html
 from sparseblock.plan.capture import check_model
 from sparseblock.plan.carry import Carry
-from sparseblock.plan.parts import stand_in
+from sparseblock.plan.parts import in_transform, stand_in
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.report import Report
 
@@ -386,7 +386,12 @@ def _with_parts(model: nn.Module, parts: Iterable[str]) -> nn.Module:
 
 def _planned(part: str) -> Callable[[Callable], Callable]:
     def wrap(forward: Callable) -> Callable:
-        return lambda *args, **kwargs: _RUN.get().call(part, args, kwargs)
+        def planned(*args: Any, **kwargs: Any) -> Any:
+            if in_transform():
+                return forward(*args, **kwargs)
+            return _RUN.get().call(part, args, kwargs)
+
+        return planned
 
     return wrap
 

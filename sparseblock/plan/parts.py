@@ -12,6 +12,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from sparseblock.errors import SparseBlockError
+
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -68,6 +70,8 @@ def record(model: nn.Module, frame: Any) -> tuple[list[Call], int]:
     def recorder(path: str) -> Callable[[Callable], Callable]:
         def wrap(forward: Callable) -> Callable:
             def recorded(*args: Any, **kwargs: Any) -> Any:
+                if in_transform():
+                    return forward(*args, **kwargs)
                 shapes = pytree.tree_map_only(torch.Tensor, lambda x: x.to("meta"), (args, kwargs))
                 calls.append(Call(path, *shapes))
                 return forward(*args, **kwargs)
@@ -83,23 +87,32 @@ def record(model: nn.Module, frame: Any) -> tuple[list[Call], int]:
 
 
 @torch.no_grad()
-def first_map(model: nn.Module, part: nn.Module, frame: Any) -> torch.Tensor:
-    """The largest map that `part` gets in its first call; the model runs no further."""
+def first_map(model: nn.Module, part: str, frame: Any) -> torch.Tensor:
+    """The largest map that `part` gets in its first call; the model runs no further.
+
+    Raises:
+        SparseBlockError: it is called by a transform only.
+    """
 
     class Reached(BaseException):
         """Not for `except Exception` in the model."""
 
     def stop(forward: Callable) -> Callable:
         def reached(*args: Any, **kwargs: Any) -> Any:
+            if in_transform():
+                return forward(*args, **kwargs)
             raise Reached(args, kwargs)
 
         return reached
 
     try:
-        stand_in(model, {part: stop})(frame)
+        stand_in(model, {model.get_submodule(part): stop})(frame)
     except Reached as call:
         return largest(pytree.tree_leaves(call.args))
-    raise AssertionError("the model does not reach the part that it reached when it was recorded")
+    raise SparseBlockError(
+        f"compile: part {part!r} is called by a transform of torch (cond, vmap), where its input is no map in memory; "
+        "name other parts="
+    )
 
 
 def largest(leaves: list[Any]) -> torch.Tensor:
@@ -107,6 +120,11 @@ def largest(leaves: list[Any]) -> torch.Tensor:
     return max(
         (leaf for leaf in leaves if isinstance(leaf, torch.Tensor)), key=lambda leaf: leaf.shape[-2] * leaf.shape[-1]
     )
+
+
+def in_transform() -> bool:
+    """Whether a transform of torch (vmap, cond, a gradient) runs what calls this: its tensors are no maps in memory."""
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def holds_convolution(module: nn.Module) -> bool:

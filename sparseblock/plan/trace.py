@@ -13,6 +13,7 @@ from sparseblock.plan.capture import Signature, capture
 from sparseblock.plan.ir import Graph
 from sparseblock.plan.lower import lower
 from sparseblock.plan.padding import fold_padding
+from sparseblock.plan.regions import inline_regions
 from sparseblock.plan.strides import track_strides
 
 
@@ -32,4 +33,4 @@ def trace_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any])
     """`trace` of `model(*args, **kwargs)`."""
     module, signature = capture(model, args, kwargs)
     with torch.no_grad():
-        return fold_padding(track_strides(lower(module))), signature
+        return fold_padding(track_strides(lower(inline_regions(module)))), signature

@@ -75,7 +75,32 @@ def after_reading(self, x):
     return y, z
 
 
+def switched(context):
+    """The first convolution within a context of torch's."""
+
+    def run(self, x):
+        with context():
+            y = self.a(x.float())
+        return self.b(y) + y[:, :1]
+
+    return run
+
+
+def autocast(self, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return self.a(x).float() * 2
+
+
 CASES = {
+    "autocast off": model(switched(lambda: torch.autocast("cpu", enabled=False))),
+    "autocast on for another device": model(switched(lambda: torch.autocast("cuda", torch.float16))),
+    "gradients on": model(switched(torch.enable_grad)),
+    "contexts in a context": model(
+        lambda self, x: switched(torch.enable_grad)(self, switched(torch.enable_grad)(self, x)[:, :3])
+    ),
+    "a constant made in forward": model(lambda self, x: self.a(x - torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1))),
+    "a cast to what it is": model(lambda self, x: self.b(self.a(x).to(torch.float32))),
+    "float64 within": model(lambda self, x: self.b((self.a(x).double() * 2).float())),
     "a module twice": model(lambda self, x: self.b(F.relu(self.b(self.a(x))))),
     "a module listed twice": (lambda b: nn.Sequential(conv(), b, b).eval())(conv(4, 4)),
     "tied weights": tied(),
@@ -279,6 +304,43 @@ def test_an_argument_that_is_none_is_no_map():
     torch.testing.assert_close(plan(frame, None, plan.new_state()), network(frame).detach())
 
 
+def vmapped(self, x):
+    return self.b(torch.vmap(lambda image: self.a(image[None])[0])(x))
+
+
+def branches(self, x):
+    y = self.a(x)
+    return torch.cond(y.mean() > 0, lambda y: self.b(y), lambda y: -self.b(y), (y,))
+
+
+def branches_first(self, x):
+    return self.b(torch.cond(x.mean() > 0, lambda x: self.a(x), lambda x: -self.a(x), (x,)))
+
+
+@pytest.mark.parametrize(("run", "part"), [(vmapped, "b"), (branches, "a")])
+def test_what_a_transform_calls_stays_python(run, part):
+    """Its tensors have no memory of their own, or no values yet."""
+    network, frame = model(run), torch.rand(FRAME)
+    plan = sparseblock.compile(network, frame, block_size=16)
+    assert part in plan.parts
+    torch.testing.assert_close(plan(frame, None, plan.new_state()), network(frame).detach())
+
+
+def test_a_first_part_within_a_branch_is_refused():
+    message = "compile: part 'a' is called by a transform of torch (cond, vmap), where its input is no map in memory; "
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}"):
+        sparseblock.compile(model(branches_first), torch.rand(FRAME), block_size=16)
+
+
+def test_a_verification_covers_what_is_cast():
+    def run(self, x):
+        return self.b(self.a(x).to(torch.float32).half().float() + self.a(x).double().float())
+
+    network, frame = model(run), torch.rand(1, 3, 9, 7)
+    plan = sparseblock.compile(network, frame, mode="exact", whole_from=1.0)
+    assert sparseblock.verify(plan, [frame, frame + torch.eye(9, 7)])
+
+
 def test_autocast_changes_nothing():
     network, frame = model(lambda self, x: self.tail(self.a(x).flatten(2)), tail=nn.Conv1d(4, 4, 3)), torch.rand(FRAME)
     plan = sparseblock.compile(network, frame, block_size=16)
@@ -325,6 +387,19 @@ def counting() -> nn.Module:
             {},
             "Conv2d itself fails on a frame of [1, 3, 32, 48] (RuntimeError: Given groups=1",
         ),
+        (
+            model(autocast),
+            {"mode": "exact"},
+            "mul switches autocast on, but a plan computes in float32; switch it off in the model, with dtype=",
+        ),
+        (
+            model(lambda self, x: torch.vmap(lambda y: self.a(y[None])[0])(x)),
+            {"mode": "exact"},
+            "lazy_load_decompositions is of a transform of torch.func, which a plan cannot run; call the module on the",
+        ),
+        (conv().eval(), {"gates": None}, "gates is None; it must be a list of names"),
+        (conv().eval(), {"parts": 5}, "parts is 5; it must be a list of names"),
+        (conv().eval(), {"algorithms": ["direct"]}, "algorithms is ['direct']; it must be the name of one for all, "),
         (conv().eval().half(), {}, "weight is torch.float16; plans compute in float32: call model.float() first"),
         (model(sub_view), {"mode": "exact"}, "add_ changes in place what conv2d shows in part; write it out of place"),
         (
@@ -337,3 +412,21 @@ def counting() -> nn.Module:
 def test_is_refused(network, options, message):
     with pytest.raises(SparseBlockError, match=f"^compile: {re.escape(message)}"):
         sparseblock.compile(network, torch.rand(FRAME), **options)
+
+
+def test_an_example_is_a_dense_tensor():
+    message = "compile: example_frame is torch.float32 [1, 3, 32, 48] on cpu, torch.sparse_coo; it must be a float32 "
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}"):
+        sparseblock.compile(conv().eval(), torch.rand(FRAME).to_sparse())
+
+
+def test_an_example_of_nan_does_not_look_like_memory():
+    """Results that are NaN both times are no sign that a model keeps what it saw."""
+
+    def run(self, x):
+        self.seen = self.a(x)
+        return self.seen
+
+    network = model(run)
+    assert isinstance(sparseblock.compile(network, torch.full(FRAME, torch.nan), block_size=16), sparseblock.Plan)
+    assert not hasattr(network, "seen")  # the model is as it was
