@@ -10,6 +10,10 @@
 namespace sb::SB_ISA {
 namespace {
 
+/* Few pixels use a weight up before memory has brought the next. A page ahead, where the processor's own prefetching ends. */
+constexpr int FEW_PIXELS = 2 * TILE_P / 3;
+constexpr int64_t AHEAD = 1024, LINE = 16; /* floats */
+
 struct Broadcast {
     template <int P, int V, class T>
     static void multiply(const Tile<T> &t) {
@@ -25,6 +29,9 @@ struct Broadcast {
                 vec w[V];
 #pragma GCC unroll 4
                 for (int v = 0; v < V; ++v) w[v] = load(weight + v * W);
+                if constexpr (P <= FEW_PIXELS)
+#pragma GCC unroll 4
+                    for (int64_t line = 0; line < V * W; line += LINE) __builtin_prefetch(weight + AHEAD + line);
                 weight += V * W;
 #pragma GCC unroll 16
                 for (int p = 0; p < P; ++p) {
