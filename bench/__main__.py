@@ -21,6 +21,8 @@ from bench.exact import exact
 from bench.exact import show as show_exact
 from bench.gpu import gpu
 from bench.gpu import show as show_gpu
+from bench.memory import memory
+from bench.memory import show as show_memory
 from bench.plots import plot
 from bench.timing import machine, peak
 from bench.video import show as show_video
@@ -31,6 +33,7 @@ app = typer.Typer(add_completion=False, help=__doc__)
 app.command()(video)
 app.command()(exact)
 app.command()(gpu)
+app.command()(memory)
 
 
 @app.command()
@@ -77,9 +80,8 @@ def plots(
 
 def shown(record: dict) -> None:
     """Print a record as its suite is printed."""
-    {"video": show_video, "exact": show_exact, "engines": show_engines, "gpu": show_gpu}.get(record["suite"], show)(
-        record
-    )
+    of = {"video": show_video, "exact": show_exact, "engines": show_engines, "gpu": show_gpu, "memory": show_memory}
+    of.get(record["suite"], show)(record)
 
 
 def run_suite(name: str, select: str) -> list[dict]:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-ENGINES = ("PyTorch", "torch.compile", "ONNX Runtime", "OpenVINO")
+OF_FILES = ("ONNX Runtime", "OpenVINO")
+ENGINES = ("PyTorch", "torch.compile", *OF_FILES)
 
 
 def engines(model: nn.Module, frame: torch.Tensor) -> dict[str, Callable[[], object]]:
@@ -23,14 +24,32 @@ def engines(model: nn.Module, frame: torch.Tensor) -> dict[str, Callable[[], obj
         expected = model(frame)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(model, (frame,), path, dynamo=True, verbose=False, external_data=False)
-        made = (_torch(model, frame), _torch_compile(model, frame), _onnxruntime(path, frame), _openvino(path, frame))
-        found = dict(zip(ENGINES, made, strict=True))
+        export(model, frame, path)
+        found = {name: engine(name, model, frame, path) for name in ENGINES}
     for name, run in found.items():
         error = (torch.as_tensor(run()) - expected).abs().max() / expected.abs().max()
         if not error < 1e-2:
             raise RuntimeError(f"{name} computes something else: {error:.2g} of the largest output")
     return found
+
+
+def export(model: nn.Module, frame: torch.Tensor, path: Path) -> None:
+    """Write the network to `path`, for the engines that read ONNX."""
+    torch.onnx.export(model, (frame,), path, dynamo=True, verbose=False, external_data=False)
+
+
+def engine(name: str, model: nn.Module | None, frame: torch.Tensor, path: Path) -> Callable[[], object]:
+    """The network on `frame` by one engine: of the module, or, those of `OF_FILES`, of its export at `path`."""
+    match name:
+        case "PyTorch":
+            return _torch(model, frame)
+        case "torch.compile":
+            return _torch_compile(model, frame)
+        case "ONNX Runtime":
+            return _onnxruntime(path, frame)
+        case "OpenVINO":
+            return _openvino(path, frame)
+    raise ValueError(f"no engine {name!r}; there are: {', '.join(ENGINES)}")
 
 
 def _torch(model: nn.Module, frame: torch.Tensor) -> Callable[[], torch.Tensor]:

@@ -29,6 +29,11 @@ def test_a_record_is_whole(path):
         for row in [*record["layers"], *record["networks"]]:
             assert {"row", "macs"} <= row.keys() and all(seconds > 0 for seconds in row["seconds"].values())
         return
+    if record["suite"] == "memory":
+        for row in record["memory"]:
+            assert {"PyTorch", "ONNX Runtime", "OpenVINO", "sparseblock"} <= row["bytes"].keys()
+            assert all(taken["made"] > 0 and taken["runs"] > 0 for taken in row["bytes"].values())
+        return
     names = [set(row["seconds"]) for row in record["rows"]]
     assert names and all(name == names[0] for name in names)
     for row in record["rows"]:
