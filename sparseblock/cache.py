@@ -28,6 +28,7 @@ class PlaneSpec:
         shared: byte, of one stream, at which it lies in the memory that values share in turn; None: memory of its own.
             What it holds is lost before the frame is over. Its border is 0.
         dtype: float32, bfloat16 or float16; a slice has its parent's.
+        pitch: channels that a pixel has room for, at least c; None: c. Of a plane without parent.
         scratch: byte at which a piece of it lies in the scratch of the thread that runs a chain; there is nothing of it
             in the cache. None: it is not such a value.
     """
@@ -42,12 +43,13 @@ class PlaneSpec:
     external: bool = False
     shared: int | None = None
     dtype: torch.dtype = torch.float32
+    pitch: int | None = None
     scratch: int | None = None
 
     @property
     def size(self) -> int:
         """Bytes of the map and its border, a stream, wherever they lie."""
-        return self.dtype.itemsize * self.c * (self.h + 2 * self.border) * (self.w + 2 * self.border)
+        return self.dtype.itemsize * (self.pitch or self.c) * (self.h + 2 * self.border) * (self.w + 2 * self.border)
 
     @property
     def nbytes(self) -> int:
@@ -121,10 +123,10 @@ class FeatureCache:
                     memory = self._zeros(streams * spec.size, needed)
                 else:
                     memory = self._shared[streams * spec.shared : streams * (spec.shared + spec.size)]
-                plane = memory.view(spec.dtype).view(streams, spec.h + 2 * b, spec.w + 2 * b, spec.c)
+                plane = memory.view(spec.dtype).view(streams, spec.h + 2 * b, spec.w + 2 * b, spec.pitch or spec.c)
                 if spec.shared is None:
                     self._storage[spec.name] = plane
-                view = plane[:, b : b + spec.h, b : b + spec.w].permute(0, 3, 1, 2)
+                view = plane[:, b : b + spec.h, b : b + spec.w, : spec.c].permute(0, 3, 1, 2)
             else:
                 borders[spec.name] = borders[spec.parent]
                 view = self._views[spec.parent][:, spec.offset : spec.offset + spec.c]
@@ -146,10 +148,10 @@ class FeatureCache:
     def _check(self, spec: PlaneSpec, number: int) -> None:
         if self._numbers[spec.name] != number:
             raise SparseBlockError(f"FeatureCache: two planes are called {spec.name!r}; names must be unique")
-        if min(spec.c, spec.h, spec.w) < 1 or spec.border < 0:
+        if min(spec.c, spec.h, spec.w) < 1 or spec.border < 0 or (spec.pitch or spec.c) < spec.c:
             raise SparseBlockError(
-                f"FeatureCache: plane {spec.name!r} has c={spec.c} h={spec.h} w={spec.w} border={spec.border}; "
-                "c, h and w must be positive and border not negative"
+                f"FeatureCache: plane {spec.name!r} has c={spec.c} h={spec.h} w={spec.w} border={spec.border} "
+                f"pitch={spec.pitch}; c, h and w must be positive, border not negative and pitch not less than c"
             )
         if spec.shared is not None and (spec.border or spec.parent is not None or spec.external or spec.shared % 64):
             raise SparseBlockError(

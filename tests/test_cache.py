@@ -94,7 +94,13 @@ def test_a_reset_forgets_one_stream_or_all():
         ),
         (
             lambda: FeatureCache([PlaneSpec("a", 0, 9, 7)]),
-            "FeatureCache: plane 'a' has c=0 h=9 w=7 border=0; c, h and w must be positive and border not negative",
+            "FeatureCache: plane 'a' has c=0 h=9 w=7 border=0 pitch=None; c, h and w must be positive, border not "
+            "negative and pitch not less than c",
+        ),
+        (
+            lambda: FeatureCache([PlaneSpec("a", 9, 9, 7, pitch=8)]),
+            "FeatureCache: plane 'a' has c=9 h=9 w=7 border=0 pitch=8; c, h and w must be positive, border not "
+            "negative and pitch not less than c",
         ),
         (
             lambda: FeatureCache([SPECS[2]]),

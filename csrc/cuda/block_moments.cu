@@ -35,5 +35,6 @@ SB_DEVICE void run(const sb_moments &moments, const sb_plane &in, const sb_block
 
 SB_ENTRY(sb_moments moments, sb_plane x, sb_blocks blocks, sb_plane out) {
     using namespace sb;
+    await_kernels_before();
     SB_NAME::run<SB_T>(moments, x, blocks, out);
 }

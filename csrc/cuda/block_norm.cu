@@ -39,5 +39,6 @@ SB_DEVICE void run(const sb_block_norm &norm, const sb_plane &x, const sb_plane 
 /* `differ`: whether there is a y; else its plane is not read. */
 SB_ENTRY(sb_block_norm norm, sb_plane x, sb_plane y, int32_t differ, sb_blocks blocks, sb_plane out) {
     using namespace sb;
+    await_kernels_before();
     SB_NAME::run<SB_T>(norm, x, y, differ, blocks, out);
 }

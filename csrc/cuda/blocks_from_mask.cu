@@ -33,5 +33,6 @@ SB_DEVICE void list(const uint8_t *mask, int64_t n, int64_t rows, int64_t cols, 
 } // namespace sb::SB_NAME
 
 SB_ENTRY(const uint8_t *mask, int32_t n, int32_t rows, int32_t cols, int32_t *index, int32_t *count) {
+    sb::await_kernels_before();
     sb::SB_NAME::list(mask, n, rows, cols, index, count);
 }

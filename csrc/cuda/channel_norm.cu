@@ -62,5 +62,6 @@ SB_DEVICE void run(const sb_channel_norm &norm, const sb_epilogue &epilogue, con
 
 SB_ENTRY(sb_channel_norm norm, sb_epilogue epilogue, sb_plane x, sb_blocks blocks, sb_plane out) {
     using namespace sb;
+    await_kernels_before();
     SB_NAME::run<SB_T>(norm, epilogue, x, blocks, out);
 }

@@ -337,5 +337,6 @@ SB_DEVICE void run(const sb_conv2d &conv, const sb_epilogue &epilogue, const sb_
 /* `vector`: whether x and the weights, `vector_out` whether out and the residual lie at multiples of 16 bytes in every group. */
 SB_ENTRY(sb_conv2d conv, sb_epilogue epilogue, sb_plane x, sb_plane residual, int32_t combined, sb_blocks blocks, sb_plane out,
          int32_t vector, int32_t vector_out) {
+    sb::await_kernels_before();
     sb::SB_NAME::run(conv, epilogue, x, residual, combined != 0, blocks, out, vector != 0, vector_out != 0);
 }

@@ -43,6 +43,7 @@ SB_DEVICE void run(const sb_conv2d &conv, const sb_epilogue &epilogue, const sb_
 SB_ENTRY(sb_conv2d conv, sb_epilogue epilogue, sb_plane x, sb_plane residual, int32_t combined, sb_blocks blocks, sb_plane out,
          int32_t vector) {
     using namespace sb;
+    await_kernels_before();
     if (vector) SB_NAME::run<SB_T, 16 / sizeof(SB_T)>(conv, epilogue, x, residual, combined != 0, blocks, out);
     else SB_NAME::run<SB_T, 1>(conv, epilogue, x, residual, combined != 0, blocks, out);
 }

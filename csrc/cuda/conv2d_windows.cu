@@ -35,4 +35,7 @@ SB_DEVICE void run(const sb_conv2d &conv, const sb_plane &in, const sb_blocks &b
 } // namespace sb::SB_NAME
 
 /* `packed`: [n, in_h, windows of a line, SB_PITCH], its pixels close together. */
-SB_ENTRY(sb_conv2d conv, sb_plane x, sb_blocks blocks, sb_plane out, sb_plane packed) { sb::SB_NAME::run(conv, x, blocks, out, packed); }
+SB_ENTRY(sb_conv2d conv, sb_plane x, sb_blocks blocks, sb_plane out, sb_plane packed) {
+    sb::await_kernels_before();
+    sb::SB_NAME::run(conv, x, blocks, out, packed);
+}

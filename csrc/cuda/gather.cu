@@ -24,6 +24,7 @@ SB_DEVICE void move(const sb_plane &in, int halo, const sb_blocks &blocks, const
 /* `packed`: [capacity, block_h + 2 halo, block_w + 2 halo, c]. */
 SB_ENTRY(sb_plane x, int32_t halo, sb_blocks blocks, sb_plane packed, int32_t vector) {
     using namespace sb;
+    await_kernels_before();
     if (vector) SB_NAME::move<SB_T, 16 / sizeof(SB_T)>(x, halo, blocks, packed);
     else SB_NAME::move<SB_T, 1>(x, halo, blocks, packed);
 }

@@ -25,6 +25,7 @@ SB_DEVICE void run(const sb_epilogue &epilogue, const float *statistics, const s
 
 SB_ENTRY(sb_epilogue epilogue, const float *statistics, sb_plane x, sb_blocks blocks, sb_plane out, int32_t vector) {
     using namespace sb;
+    await_kernels_before();
     if (vector) SB_NAME::run<SB_T, 16 / sizeof(SB_T)>(epilogue, statistics, x, blocks, out);
     else SB_NAME::run<SB_T, 1>(epilogue, statistics, x, blocks, out);
 }

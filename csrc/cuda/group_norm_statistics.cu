@@ -41,5 +41,6 @@ SB_DEVICE void run(const sb_group_norm &norm, const sb_epilogue &e, const sb_pla
 
 /* statistics [n][2][c]: scales, then shifts. */
 SB_ENTRY(sb_group_norm norm, sb_epilogue epilogue, sb_plane moments, sb_blocks blocks, float *statistics) {
+    sb::await_kernels_before();
     sb::SB_NAME::run(norm, epilogue, moments, blocks, statistics);
 }

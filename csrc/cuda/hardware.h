@@ -12,6 +12,15 @@ SB_DEVICE int thread_index() { return (int)threadIdx.x; }
 SB_DEVICE int64_t group_index() { return blockIdx.x; }
 SB_DEVICE int64_t group_count() { return gridDim.x; }
 
+/* Until the kernels launched before on this stream have ended and what they wrote is seen: every thread says it before it touches what
+ * they write or read. From here on the next kernel may begin as well, as far as its own wait. Before sm_90 kernels never overlap. */
+SB_DEVICE void await_kernels_before() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /* All threads of the group. */
 SB_DEVICE void barrier() { __syncthreads(); }
 SB_DEVICE void memory_fence() { __threadfence(); }
@@ -47,6 +56,9 @@ SB_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memo
 /* Waits for this thread's copies but those of the last N groups that it committed; a barrier shows them to the others. */
 template <int N>
 SB_DEVICE void wait_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+/* Begins to bring the 128 bytes around it nearer. */
+SB_DEVICE void fetch_line(const void *global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(global)); }
 
 /* Four 8x8 matrices of 16-bit elements: lanes 8i to 8i + 7 give the rows of matrix i, 16 aligned bytes each. In r[i] lane l
  * receives elements 2 (l % 4) and the next of row l / 4 (transposed: of column l / 4). */

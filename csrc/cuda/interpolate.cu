@@ -54,6 +54,7 @@ SB_DEVICE void run(const sb_interpolate &resize, const sb_plane &in, const sb_bl
 
 SB_ENTRY(sb_interpolate resize, sb_plane x, sb_blocks blocks, sb_plane out, int32_t vector) {
     using namespace sb;
+    await_kernels_before();
     if (vector) SB_NAME::run<SB_T, 16 / sizeof(SB_T)>(resize, x, blocks, out);
     else SB_NAME::run<SB_T, 1>(resize, x, blocks, out);
 }

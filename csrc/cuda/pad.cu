@@ -23,6 +23,7 @@ SB_DEVICE void move(const sb_pad &pad, const sb_plane &in, const sb_blocks &bloc
 
 SB_ENTRY(sb_pad pad, sb_plane x, sb_blocks blocks, sb_plane out, int32_t vector) {
     using namespace sb;
+    await_kernels_before();
     if (vector) SB_NAME::move<SB_T, 16 / sizeof(SB_T)>(pad, x, blocks, out);
     else SB_NAME::move<SB_T, 1>(pad, x, blocks, out);
 }

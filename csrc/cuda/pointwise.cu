@@ -34,6 +34,7 @@ SB_DEVICE void run(const sb_epilogue &epilogue, const sb_plane &in, const sb_pla
 /* `combined`: whether there is a residual; else its plane is not read. */
 SB_ENTRY(sb_epilogue epilogue, sb_plane x, sb_plane residual, int32_t combined, sb_blocks blocks, sb_plane out, int32_t vector) {
     using namespace sb;
+    await_kernels_before();
     if (x.dtype != out.dtype) SB_NAME::run<SB_T, 1, float>(epilogue, x, residual, combined, blocks, out);
     else if (vector) SB_NAME::run<SB_T, 16 / sizeof(SB_T)>(epilogue, x, residual, combined, blocks, out);
     else SB_NAME::run<SB_T, 1>(epilogue, x, residual, combined, blocks, out);

@@ -65,6 +65,7 @@ SB_DEVICE void run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks &bl
 
 SB_ENTRY(sb_pool2d pool, sb_plane x, sb_blocks blocks, sb_plane out, int32_t vector, int32_t lanes) {
     using namespace sb;
+    await_kernels_before();
     if (vector) SB_NAME::run<SB_T, 16 / sizeof(SB_T)>(pool, x, blocks, out, lanes);
     else SB_NAME::run<SB_T, 1>(pool, x, blocks, out, lanes);
 }

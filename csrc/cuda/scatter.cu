@@ -26,6 +26,7 @@ SB_DEVICE void move(const sb_plane &packed, const sb_blocks &blocks, const sb_pl
 /* `packed`: [capacity, block_h, block_w, c]. */
 SB_ENTRY(sb_plane packed, sb_blocks blocks, sb_plane out, int32_t vector) {
     using namespace sb;
+    await_kernels_before();
     if (vector) SB_NAME::move<SB_T, 16 / sizeof(SB_T)>(packed, blocks, out);
     else SB_NAME::move<SB_T, 1>(packed, blocks, out);
 }

@@ -49,6 +49,7 @@ SB_DEVICE void move(const sb_shuffle &shuffle, const sb_plane &in, const sb_bloc
 
 SB_ENTRY(sb_shuffle shuffle, sb_plane x, sb_blocks blocks, sb_plane out, int32_t vector) {
     using namespace sb;
+    await_kernels_before();
     if (vector) SB_NAME::move<SB_T, 16 / sizeof(SB_T)>(shuffle, x, blocks, out);
     else SB_NAME::move<SB_T, 1>(shuffle, x, blocks, out);
 }

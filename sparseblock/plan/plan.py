@@ -85,7 +85,9 @@ class Plan:
         self._choices = choices()
         self.algorithms = {name: choice.algorithm for name, choice in self._choices.items()}
         self._chains = self._find_chains(graph, blocks)
-        self._specs: tuple[PlaneSpec, ...] = assign_planes(graph, blocks, self._placements, self.dtype, self._chains)
+        self._specs: tuple[PlaneSpec, ...] = assign_planes(
+            graph, blocks, self._placements, self.dtype, self._chains, self._align
+        )
         self._with_plane = {spec.name for spec in self._specs}
         self._segments: tuple[Any, ...] | None = None
         self._isa = native.lib().sb_isa()
@@ -96,6 +98,11 @@ class Plan:
         self._all_blocks: dict[int, BlockSet] = {}
         # A frame without active blocks leaves every plane as it is; only values outside of planes must then be made.
         self._always_run = bool(graph.output_names() - self._with_plane)
+
+    @property
+    def _align(self) -> int:
+        """Bytes at multiples of which pixels of planes begin."""
+        return 1
 
     def _pack(self, graph: Graph) -> None:
         """What runs, from a graph with weights."""

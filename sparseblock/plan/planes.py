@@ -50,25 +50,37 @@ def assign_planes(
     placements: dict[str, Placement],
     dtype: torch.dtype = torch.float32,
     chains: Sequence[Chain] = (),
+    align: int = 1,
 ) -> tuple[PlaneSpec, ...]:
     """The planes of a cache for this graph; a value that only torch calls touch has none, any other one of its name.
 
-    All are of `dtype` but the frame's, which lies where the user's float32 tensor does, and those of moments.
+    All are of `dtype` but the frame's, which lies where the user's float32 tensor does, and those of moments. Pixels of
+    more than `align` bytes of channels begin at multiples of it.
     """
     parents = homes(graph)
     trees = _trees(graph, grid, placements, parents)
     specs = [PlaneSpec(name, *graph.values[name].shape[1:], external=True) for name in graph.inputs]
     dtypes = {node.output: torch.float32 if isinstance(node.op, BlockMoments) else dtype for node in graph.nodes}
     scratch = _scratch(graph, trees, chains, dtypes)
-    shared = _share(graph, [tree for tree in trees if tree.transient and tree.root not in scratch], chains, dtypes)
+    wholes = {tree.root: _whole(tree.root, graph, dtypes[tree.root], align) for tree in trees}
+    shared = _share(graph, [tree for tree in trees if tree.transient and tree.root not in scratch], chains, wholes)
     for tree in trees:
         for name in tree.members:
             parent, offset = parents.get(name, (None, 0))
             border = tree.border if parent is None and not tree.transient else 0
             shape = graph.values[name].shape[1:]
             place = {"shared": shared.get(name), "scratch": scratch.get(name), "dtype": dtypes[name]}
-            specs.append(PlaneSpec(name, *shape, border, parent, offset, **place))
+            pitch = wholes[name].pitch if parent is None else None
+            specs.append(PlaneSpec(name, *shape, border, parent, offset, pitch=pitch, **place))
     return tuple(specs)
+
+
+def _whole(root: str, graph: Graph, dtype: torch.dtype, align: int) -> PlaneSpec:
+    """What a tree takes in memory, without a border."""
+    c, h, w = graph.values[root].shape[1:]
+    pixel = c * dtype.itemsize
+    pitch = -(-pixel // align) * align // dtype.itemsize if pixel > align and pixel % align else None
+    return PlaneSpec(root, c, h, w, dtype=dtype, pitch=pitch)
 
 
 def _trees(
@@ -142,7 +154,7 @@ def _scratch(
     return offsets
 
 
-def _share(graph: Graph, trees: list[Tree], chains: Sequence[Chain], dtypes: dict[str, torch.dtype]) -> dict[str, int]:
+def _share(graph: Graph, trees: list[Tree], chains: Sequence[Chain], wholes: dict[str, PlaneSpec]) -> dict[str, int]:
     """The byte of shared memory at which each of these transient roots lies."""
     groups: list[list[Tree]] = []
     for tree in sorted(trees, key=lambda tree: tree.first):
@@ -153,8 +165,7 @@ def _share(graph: Graph, trees: list[Tree], chains: Sequence[Chain], dtypes: dic
             before.append(tree)
     spans = []
     for group in groups:
-        root = group[0].root
-        size = PlaneSpec(root, *graph.values[root].shape[1:], dtype=dtypes[root]).size
+        size = wholes[group[0].root].size
         spans.append(Span(size, _moments(group[0].first, chains)[0], _moments(group[-1].last, chains)[1]))
     offsets = assign_offsets(spans)
     return {tree.root: at for group, at in zip(groups, offsets, strict=True) for tree in group}

@@ -30,6 +30,7 @@ KERNELS = {
     "diverges": "if (sb::thread_index() < 32)\n sb::barrier();\n else\n sb::barrier();",
     "diverges_in_a_warp": "const int t = sb::thread_index(); if (t % 2) out[t] = (int)sb::vote(true);"
     " else out[t] = sb::shuffle_xor(t, 1);",
+    "ends_without_a_wait": "",
     "writes_past_shared_memory": "((int *)sb::shared_memory())[64 + sb::thread_index()] = 1;",
     "copies_unaligned": "sb::copy_async<16>(sb::shared_memory() + 4, in, true); sb::commit_copies();"
     " sb::wait_copies<0>();",
@@ -37,7 +38,7 @@ KERNELS = {
 # The same of what Hopper alone has: two rows of 32 numbers, or matrices of ones, and a signal behind them.
 MATRICES = 8192  # bytes
 HOPPER = f"""char *s = sb::shared_memory(); const int t = sb::thread_index();
- sb::Signal *signal = (sb::Signal *)(s + {MATRICES});
+ sb::SharedAddress signal = s + {MATRICES};
  if (t == 0) sb::prepare(signal, 1);
  const int line = 128; int *number = (int *)(s + t / 32 * line + (t % 32 * 4 ^ t / 32 << 4));
  sb::TensorMap map = {{(const char *)in, {{32, 2, 1, 1}}, {{line, 16, 16}}, {{32, 2, 1, 1}}, {{1, 1, 1, 1}}, 4}};
@@ -51,6 +52,11 @@ COPY = "if (t == 0) sb::copy_box(s, map, signal, 0, 0, 0, 0); "
 MULTIPLY = (
     "sb::begin_products(); sb::multiply_add(sums, sb::matrix(s, 1024), sb::matrix(s, 1024), sb::half());"
     " sb::commit_products(); "
+)
+GATHER = (
+    "if (t == 0) sb::prepare(signal, 64); sb::barrier();"
+    f" for (int i = t; i < {MATRICES} / 16; i += 64) sb::copy_async<16>(s + 16 * i, in, false);"
+    " sb::arrive_when_copied(signal);"
 )
 HOPPER_KERNELS = {
     "boxes": f"{EXPECT} {COPY} sb::wait(signal, 0); out[t] = *number;",
@@ -66,6 +72,9 @@ HOPPER_KERNELS = {
     "takes_sums_too_early": f"{MULTIPLY} sb::wait_products<1>(); out[t] = (int)sums[0][0];",
     "writes_factors_too_early": f"{MULTIPLY} sb::barrier(); *number = -1; sb::barrier(); sb::wait_products<0>();"
     " out[t] = sums[0][0] == 16.0f;",
+    "gathers": f"{GATHER} sb::wait_for_copies(signal, 0); {MULTIPLY} sb::wait_products<0>(); out[t] = (int)sums[0][0];",
+    "reads_before_copies_arrive": f"{GATHER} sb::barrier(); out[t] = ((int *)s)[4 * t];",
+    "waits_for_more_copies_than_arrive": f"{GATHER.replace('64)', '65)')} sb::wait_for_copies(signal, 0);",
     "multiplies_outside": f"{MULTIPLY.replace('s, 1024', f's + {MATRICES}, 1024')} sb::wait_products<0>();",
 }
 UNTOUCHED = -1  # all bits, as poisoned shared memory
@@ -78,8 +87,9 @@ def run(tmp_path_factory):
     every = KERNELS | {name: HOPPER + body for name, body in HOPPER_KERNELS.items()}
     for name, body in every.items():
         text = f'#define SB_NAME {name}\n#define SB_THREADS {THREADS}\n#include "hopper.h"\n'
+        before = "sb::await_kernels_before();" if body else ""
         (folder / f"{name}.cpp").write_text(
-            f"{text}SB_ENTRY(const int *in, int *out) {{ {body} (void)in; (void)out; }}\n"
+            f"{text}SB_ENTRY(const int *in, int *out) {{ {before} {body} (void)in; (void)out; }}\n"
         )
     library = folder / "kernels.so"
     flags = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fopenmp", "-shared", "-fPIC", "-DSB_EMULATED"]
@@ -119,6 +129,7 @@ def test_boxes_and_products_do_what_they_say(run):
     assert run("boxes") == (None, numbers)
     assert run("boxes_from_outside") == (None, numbers[32:] + 32 * [0])
     assert run("multiplies") == (None, [16] * THREADS)
+    assert run("gathers") == (None, [0] * THREADS)
 
 
 def test_products_read_and_write_as_late_as_they_may(run):
@@ -129,7 +140,14 @@ def test_products_read_and_write_as_late_as_they_may(run):
 
 
 @pytest.mark.parametrize(
-    "name", ["misses_a_barrier", "misses_a_wait", "waits_for_a_stage_less", "reads_before_the_signal"]
+    "name",
+    [
+        "misses_a_barrier",
+        "misses_a_wait",
+        "waits_for_a_stage_less",
+        "reads_before_the_signal",
+        "reads_before_copies_arrive",
+    ],
 )
 def test_a_race_shows(run, name):
     problem, out = run(name)
@@ -142,10 +160,12 @@ def test_a_race_shows(run, name):
     [
         ("diverges", "barrier"),
         ("diverges_in_a_warp", "vote"),
+        ("ends_without_a_wait", "has not waited for the kernels before"),
         ("writes_past_shared_memory", "shared"),
         ("copies_unaligned", "16"),
         ("waits_for_nobody", "a signal that nobody gives"),
         ("waits_for_the_round_before", "a signal that nobody gives"),
+        ("waits_for_more_copies_than_arrive", "a signal that nobody gives"),
         ("waits_for_more_than_comes", "a signal that nobody gives"),
         ("boxes_to_between", "not where a swizzle begins"),
         ("boxes_to_outside", "outside of"),

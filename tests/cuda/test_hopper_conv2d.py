@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import pytest
@@ -139,58 +138,69 @@ def result(case):
 
 
 @pytest.mark.parametrize("shape", [(1, 72, 18, 20), (1, 3, 18, 20)], ids=["channels", "windows"])
-def test_bits_depend_on_no_cut(shape, on_cuda, launched, monkeypatch):
-    """On the size of blocks, and so of units and boxes, and of tiles: as many as a device has multiprocessors."""
-    case = cases.conv2d(normal(*shape), normal(40, shape[1], 3, 3), padding=(1, 1), stride=(1, 2 - shape[1] // 72))
+def test_bits_depend_on_no_cut(shape, on_cuda, monkeypatch):
+    """On the size of blocks, and so of units and boxes, and of tiles, by how many groups there are for them."""
+    case = cases.conv2d(normal(*shape), normal(72, shape[1], 3, 3), padding=(1, 1), stride=(1, 2 - shape[1] // 72))
     outs = []
-    for multiprocessors in (1, 1000):
-        monkeypatch.setattr(conv2d_wgmma, "multiprocessors", lambda _, number=multiprocessors: number)
+    for groups in (1, 100):
+        monkeypatch.setattr(launch, "multiprocessors", lambda _, groups=groups: groups)
         outs += [result(on_cuda(in_blocks(case, (side, side), density=2))) for side in (4, 8, 16)]
     for out in outs[1:]:
         assert_identical(out, outs[0])
-    assert {name.split("_")[2].split("x")[0] for name in launched if "wgmma" in name} == {"128", "256"}
-
-
-LAYER = {"in_channels": 64, "channels": 64, "kernel": (3, 3), "stride": (1, 1), "dilation": (1, 1)}
-
-
-def test_tiles_are_large_where_there_are_enough_for_all_multiprocessors():
-    cut = functools.partial(conv2d_wgmma._cut, (16, 16), **LAYER, groups=100)
-    assert [cut(blocks).rows for blocks in (1, 89, 90, 100, 1000)] == [128, 128, 256, 256, 256]
 
 
 @pytest.mark.parametrize(
-    ("given", "kernel"),
-    [
-        ({}, "conv2d_wgmma_256x64x64"),
-        ({"in_channels": 32}, "conv2d_wgmma_256x64x32"),
-        ({"in_channels": 40, "channels": 72}, "conv2d_wgmma_256x128x64"),
-    ],
+    ("in_channels", "channels", "kernel"),
+    [(64, 64, "64x64_f16"), (32, 128, "64x32_f16"), (40, 72, "128x64_f16")],
 )
-def test_columns_and_depth_are_the_channels(given, kernel):
-    assert conv2d_wgmma._cut((16, 16), 1000, **LAYER | given, groups=100).kernel == kernel
+def test_columns_and_depth_are_the_channels(in_channels, channels, kernel):
+    assert conv2d_wgmma._kernel(in_channels, channels, torch.float16) == f"conv2d_wgmma_{kernel}"
+
+
+def cut(sides=(16, 16), kernel=(3, 3), stride=(1, 1), dilation=(1, 1), vectors=True):
+    return conv2d_wgmma._cut(sides, kernel, stride, dilation, vectors)
 
 
 def test_boxes_are_shared_where_taps_overlap():
-    cut = functools.partial(conv2d_wgmma._cut, blocks=1000, groups=100)
-    whole = cut((16, 16), **LAYER)
-    assert (whole.width, whole.height, whole.shared, whole.box) == (16, 16, True, (18, 18))
+    whole = cut()
+    assert (whole.width * whole.height, whole.shared, whole.box) == (128, True, (whole.width + 2, whole.height + 2))
     for given in ({"stride": (2, 2)}, {"kernel": (1, 1)}, {"dilation": (12, 12)}):
-        apart = cut((16, 16), **LAYER | given)
-        assert not apart.shared
+        apart = cut(**given)
+        assert not apart.shared and not apart.gathered
         assert apart.box == (apart.width, apart.height)
-    assert not cut((4, 4), **LAYER).shared  # a row of a matrix would have pixels of two lines
+
+
+def test_small_units_are_gathered():
+    assert cut((4, 4)).gathered  # a row of a matrix would have pixels of two lines of a box for all taps
+    assert not cut((4, 4), vectors=False).gathered
+    assert not cut((8, 8), kernel=(1, 1)).gathered
 
 
 def test_every_cut_has_its_rings_and_covers_a_block():
     for side in (1, 3, 4, 7, 8, 16, 20, 64, 300):
         for kernel, stride, dilation in (((1, 1), (1, 1), (1, 1)), ((3, 3), (1, 1), (2, 2)), ((7, 1), (2, 8), (1, 1))):
-            for blocks in (1, 10_000):
-                cut = conv2d_wgmma._cut((side, side), blocks, 64, 128, kernel, stride, dilation, 100)
-                assert min(cut.stages) >= 2
-                assert cut.units * cut.width * cut.height == cut.rows
-                spans = zip(cut.box, (1, 1) if cut.shared else stride[::-1], strict=True)
-                assert all(length * step <= 256 for length, step in spans)  # what a copy may reach
+            for vectors in (False, True):
+                chosen = cut((side, side), kernel, stride, dilation, vectors)
+                for rows, cols in ((256, 128), (256, 64), (128, 64)):
+                    assert min(chosen.stages(rows, cols)) >= (6 if chosen.gathered and rows == 128 else 2)
+                assert chosen.width * chosen.height in (4, 8, 16, 32, 64, 128)  # a tile's units are a warp's at most
+                spans = zip(chosen.box, (1, 1) if chosen.shared else stride[::-1], strict=True)
+                assert chosen.gathered or all(length * step <= 256 for length, step in spans)  # what a copy may reach
+
+
+@pytest.mark.parametrize("block", [4, 16])
+def test_odd_channels_are_taken_where_pixels_are_aligned(block, hopper, launched):
+    """And what lies behind them is read by nobody."""
+    weight, out = normal(48, 33, 3, 3).to(hopper), torch.zeros(1, 48, 20, 21, dtype=torch.float16, device=hopper)
+    x = channels_last(torch.full((1, 40, 20, 21), float("nan"), dtype=torch.float16, device=hopper))[:, :33]
+    x.copy_(normal(1, 33, 20, 21))
+    blocks = BlockSet.all(1, -(-20 // block), -(-21 // block), block, device=hopper)
+    with backend("cuda"):
+        aligned = ops.conv2d(x, weight, None, blocks, channels_last(out), padding=(1, 1)).clone()
+        assert launched == ["conv2d_wgmma_64x64_f16"]
+        whole = channels_last(torch.nn.functional.pad(x, (0, 0, 0, 0, 0, 7)))
+        filled = torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, 7))
+        assert_identical(ops.conv2d(whole, filled, None, blocks, channels_last(out), padding=(1, 1)), aligned)
 
 
 ELSEWHERE = {
@@ -227,8 +237,8 @@ def test_float32_and_transposed_are_done_by_the_other_kernels(on_cuda, launched)
 def test_it_is_used(on_cuda, launched):
     weight = normal(48, 32, 3, 3)
     used = {
-        32: {"conv2d_wgmma_128x64x32_f16"},
-        3: {"conv2d_windows_8_f16", "conv2d_wgmma_128x64x32_f16"},
+        32: {"conv2d_wgmma_64x32_f16"},
+        3: {"conv2d_windows_8_f16", "conv2d_wgmma_64x32_f16"},
     }
     for channels, names in used.items():
         case = cases.conv2d(normal(1, channels, 9, 10), weight[:, :channels].contiguous())

@@ -117,7 +117,7 @@ class Convolutions(nn.Module):
 @pytest.mark.parametrize(
     ("arch", "dtype", "algorithms", "expected"),
     [
-        ("sm_90a", torch.float16, None, dict.fromkeys(("stem", "narrow", "wide"), "conv2d_wgmma")),
+        ("sm_90a", torch.float16, None, dict.fromkeys(("stem", "narrow", "wide", "both"), "conv2d_wgmma")),
         ("sm_90a", torch.float32, None, {}),
         ("sm_90a", torch.float32, "tf32", dict.fromkeys(("stem", "narrow", "wide", "sliced", "both"), "conv2d_tf32")),
         ("sm_80", torch.bfloat16, None, {}),

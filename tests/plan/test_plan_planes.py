@@ -20,12 +20,12 @@ from sparseblock.plan.placement import place
 from sparseblock.plan.planes import assign_planes
 
 
-def planes(network: nn.Module, frame: torch.Tensor, block: int) -> tuple[Graph, dict[str, PlaneSpec]]:
+def planes(network: nn.Module, frame: torch.Tensor, block: int, **rest: object) -> tuple[Graph, dict[str, PlaneSpec]]:
     graph, _ = trace(network, frame)
     grid = BlockGrid(*frame.shape[2:], block)
     with torch.no_grad():
         graph = run_passes(graph, grid)
-    return graph, {spec.name: spec for spec in assign_planes(graph, grid, place(graph, grid))}
+    return graph, {spec.name: spec for spec in assign_planes(graph, grid, place(graph, grid), **rest)}
 
 
 def by_origin(graph: Graph, specs: dict[str, PlaneSpec]) -> dict[str, PlaneSpec]:
@@ -61,6 +61,28 @@ def test_border_is_the_widest_padding_of_a_convolution():
     assert by_origin(graph, specs)["stem"].border == 3
     assert by_origin(graph, specs)["b"].border == 0, "a pool does not read the border"
     assert by_origin(graph, specs)["a"].border == 2, "nor does a window along an axis with dilation"
+
+
+def test_pixels_begin_where_kernels_want_them():
+    """Of more than 16 bytes: fewer channels are read in another way. A slice lies in its parent as ever."""
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 9, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(17, 5, 3, padding=1)
+
+        def forward(self, x):
+            return self.c(torch.cat([self.a(x), self.b(x)], 1))
+
+    graph, specs = planes(Network().eval(), FRAME, 8, dtype=torch.float16, align=16)
+    parts = by_origin(graph, specs)
+    whole = specs[parts["a"].parent]
+    assert (whole.c, whole.pitch, parts["a"].pitch, parts["c"].pitch) == (17, 24, None, None)
+    assert whole.size == 2 * 24 * (32 + 2) * (48 + 2)
+    state = FeatureCache(list(specs.values()), streams=2)
+    assert state[whole.name].shape[1] == 17
+    assert state[whole.name].stride(3) == 24
+    assert state.nbytes == shared_bytes(state.specs) * 2 + 2 * sum(spec.nbytes for spec in state.specs)
 
 
 def test_transient_values_share_and_others_do_not():

@@ -3,6 +3,7 @@
  *  - shared memory begins as NaN, and so does what an asynchronous copy will write, until the wait that covers it;
  *  - between two barriers the threads run one after another, in an order that changes from barrier to barrier;
  *  - threads of a warp that wait at different places, or threads of a group at different barriers, are an error;
+ *  - so are threads that end without having waited for the kernels before;
  *  - so are unaligned accesses of vectors and matrices, and writes past the shared memory. */
 #pragma once
 
@@ -79,6 +80,7 @@ void meet(Collective kind, Site site, Exchange *exchange);
 void copy(void *shared, const void *global, int bytes, bool valid);
 void commit();
 void wait(int pending);
+void await_kernels_before();
 int thread();
 int64_t group(), groups();
 char *shared();
@@ -93,6 +95,7 @@ SB_DEVICE int thread_index() { return emulated::thread(); }
 SB_DEVICE int64_t group_index() { return emulated::group(); }
 SB_DEVICE int64_t group_count() { return emulated::groups(); }
 SB_DEVICE char *shared_memory() { return emulated::shared(); }
+SB_DEVICE void await_kernels_before() { emulated::await_kernels_before(); }
 
 SB_DEVICE void barrier(SB_SITE) { emulated::meet(emulated::BARRIER, SB_HERE, nullptr); }
 SB_DEVICE void memory_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
@@ -137,6 +140,8 @@ SB_DEVICE void copy_async(void *shared, const void *global, bool valid) {
 SB_DEVICE void commit_copies() { emulated::commit(); }
 template <int N>
 SB_DEVICE void wait_copies() { emulated::wait(N); }
+
+SB_DEVICE void fetch_line(const void *) {}
 
 SB_DEVICE void load_matrix(uint32_t (&r)[4], const void *row, SB_SITE) {
     emulated::Exchange e = {};

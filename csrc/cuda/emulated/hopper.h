@@ -15,14 +15,19 @@ struct alignas(64) TensorMap {
 
 SB_DEVICE void prefetch(const TensorMap &) {}
 
+typedef char *SharedAddress;
+SB_DEVICE SharedAddress shared_address(const void *p) { return (char *)p; }
+
 struct Signal {
     uint8_t arrivals, missing;
     uint16_t round;
     int32_t bytes;
 };
+constexpr int SIGNAL = sizeof(Signal);
 
 namespace emulated {
-void settle(Signal *signal, int bytes);
+void arrive(Signal *signal, int bytes);
+void arrive_when_copied(Signal *signal);
 void await(Signal *signal, int parity, Site site);
 void copy_box(void *shared, const TensorMap &map, Signal *signal, const int (&from)[4]);
 /* One thread's sums, d[columns / 8][4], of the product of 64 x 16 and 16 x columns elements of 16 bits. */
@@ -38,19 +43,15 @@ void commit_products();
 void wait_products(int groups);
 } // namespace emulated
 
-SB_DEVICE void prepare(Signal *signal, int arrivals) { *signal = {(uint8_t)arrivals, (uint8_t)arrivals, 0, 0}; }
+SB_DEVICE void prepare(SharedAddress signal, int arrivals) { *(Signal *)signal = {(uint8_t)arrivals, (uint8_t)arrivals, 0, 0}; }
 SB_DEVICE void signals_are_prepared() {}
-SB_DEVICE void arrive(Signal *signal) {
-    --signal->missing;
-    emulated::settle(signal, 0);
-}
-SB_DEVICE void arrive_and_expect(Signal *signal, int bytes) {
-    --signal->missing;
-    emulated::settle(signal, bytes);
-}
-SB_DEVICE void wait(Signal *signal, int parity, SB_SITE) { emulated::await(signal, parity, SB_HERE); }
-SB_DEVICE void copy_box(void *shared, const TensorMap &map, Signal *signal, int c, int x, int y, int n) {
-    emulated::copy_box(shared, map, signal, {c, x, y, n});
+SB_DEVICE void arrive(SharedAddress signal) { emulated::arrive((Signal *)signal, 0); }
+SB_DEVICE void arrive_and_expect(SharedAddress signal, int bytes) { emulated::arrive((Signal *)signal, bytes); }
+SB_DEVICE void arrive_when_copied(SharedAddress signal) { emulated::arrive_when_copied((Signal *)signal); }
+SB_DEVICE void wait(SharedAddress signal, int parity, SB_SITE) { emulated::await((Signal *)signal, parity, SB_HERE); }
+SB_DEVICE void wait_for_copies(SharedAddress signal, int parity, SB_SITE) { emulated::await((Signal *)signal, parity, SB_HERE); }
+SB_DEVICE void copy_box(SharedAddress to, const TensorMap &map, SharedAddress signal, int c, int x, int y, int n) {
+    emulated::copy_box(to, map, (Signal *)signal, {c, x, y, n});
 }
 
 struct Matrix {

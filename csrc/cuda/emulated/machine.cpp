@@ -40,6 +40,12 @@ struct Box {
     int from[4];
 };
 
+/* At a signal, of a thread whose copies have not landed. */
+struct Arrival {
+    Signal *signal;
+    std::vector<Copy> copies;
+};
+
 struct Fiber {
     jmp_buf context;
     char *stack = nullptr;
@@ -48,6 +54,7 @@ struct Fiber {
     Collective kind;
     Site site;
     Exchange *exchange;
+    bool awaited;             /* the kernels before */
     std::vector<Copy> copies; /* that have not landed, oldest first */
     int committed;            /* batches of copies */
     std::vector<std::pair<int, Product>> products; /* that have not been carried out, oldest first, each with its group */
@@ -102,18 +109,25 @@ class Machine {
         Fiber &fiber = fibers[current];
         fiber.copies.push_back({to, from, bytes, fiber.committed, valid});
     }
+    void await_kernels_before() { fibers[current].awaited = true; }
     void commit() { ++fibers[current].committed; }
     void wait(int pending) {
         Fiber &fiber = fibers[current];
         size_t landed = 0;
-        for (; landed < fiber.copies.size() && fiber.copies[landed].batch < fiber.committed - pending; ++landed) {
-            const Copy &c = fiber.copies[landed];
-            if (c.valid) memcpy(c.to, c.from, c.bytes);
-            else memset(c.to, 0, c.bytes);
-        }
+        for (; landed < fiber.copies.size() && fiber.copies[landed].batch < fiber.committed - pending; ++landed) land(fiber.copies[landed]);
         fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + landed);
     }
 
+    void arrive(Signal *signal, int bytes) {
+        --signal->missing;
+        settle(signal, bytes);
+    }
+    /* The thread's copies so far land when a thread waits for the signal. */
+    void arrive_when_copied(Signal *signal) {
+        check_shared(signal, sizeof(Signal), "a signal");
+        arrivals.push_back({signal, std::move(fibers[current].copies)});
+        fibers[current].copies.clear();
+    }
     void settle(Signal *signal, int bytes) {
         check_shared(signal, sizeof(Signal), "a signal");
         signal->bytes += bytes;
@@ -145,6 +159,7 @@ class Machine {
     void live(int thread) {
         for (;;) {
             launch->body(launch->arguments);
+            if (!fibers[thread].awaited) report("thread %d ends and has not waited for the kernels before", thread);
             fibers[thread].state = DONE;
             leave(fibers[thread]);
         }
@@ -155,6 +170,7 @@ class Machine {
     std::vector<char> memory;
     size_t offset = 0;
     std::vector<Box> boxes; /* that have not landed */
+    std::vector<Arrival> arrivals;
     bool moved = false;     /* whether a thread has run since it was set to false */
     jmp_buf scheduler;
 
@@ -166,11 +182,13 @@ class Machine {
         if ((int)fibers.size() < launch->threads) fibers.resize(launch->threads);
         for (int t = 0; t < launch->threads; ++t) {
             fibers[t].state = READY;
+            fibers[t].awaited = false;
             fibers[t].copies.clear();
             fibers[t].committed = fibers[t].groups = 0;
             fibers[t].products.clear();
         }
         boxes.clear();
+        arrivals.clear();
         memory.resize(2 * MARGIN + ALIGNED + launch->shared);
         memset(memory.data(), 0xff, memory.size());
         offset = MARGIN + (-(uintptr_t)(memory.data() + MARGIN) & (ALIGNED - 1));
@@ -260,9 +278,19 @@ class Machine {
                 land(boxes[i]);
                 boxes.erase(boxes.begin() + i);
             } else ++i;
+        for (size_t i = 0; i < arrivals.size();)
+            if (arrivals[i].signal == signal) {
+                for (const Copy &copy : arrivals[i].copies) land(copy);
+                arrivals.erase(arrivals.begin() + i);
+                arrive(signal, 0);
+            } else ++i;
         return signal->round != exchange.value;
     }
 
+    static void land(const Copy &c) {
+        if (c.valid) memcpy(c.to, c.from, c.bytes);
+        else memset(c.to, 0, c.bytes);
+    }
     static int bytes_of(const TensorMap &map) { return map.box[0] * map.box[1] * map.box[2] * map.box[3] * map.element; }
     size_t to_offset(const void *p) { return (const char *)p - shared(); }
     /* Where the byte is that would be at p without swizzle. */
@@ -445,9 +473,11 @@ int64_t groups() { return machine.launch->grid; }
 char *shared() { return machine.shared(); }
 void meet(Collective kind, Site site, Exchange *exchange) { machine.meet(kind, site, exchange); }
 void copy(void *shared, const void *global, int bytes, bool valid) { machine.copy(shared, global, bytes, valid); }
+void await_kernels_before() { machine.await_kernels_before(); }
 void commit() { machine.commit(); }
 void wait(int pending) { machine.wait(pending); }
-void settle(Signal *signal, int bytes) { machine.settle(signal, bytes); }
+void arrive(Signal *signal, int bytes) { machine.arrive(signal, bytes); }
+void arrive_when_copied(Signal *signal) { machine.arrive_when_copied(signal); }
 void await(Signal *signal, int parity, Site site) {
     Exchange e = {};
     e.signal = signal;

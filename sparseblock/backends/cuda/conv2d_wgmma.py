@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from sparseblock.backends.cpu import native
 from sparseblock.backends.cuda.kernels import SUFFIXES, kernels
-from sparseblock.backends.cuda.launch import architecture, kernel_of, launch, multiprocessors, vector_of
+from sparseblock.backends.cuda.launch import architecture, is_aligned, kernel_of, launch, vector_of
 from sparseblock.backends.cuda.tensor_map import tensor_map
 from sparseblock.backends.kept import kept
 
@@ -24,8 +24,11 @@ _LINE = 128  # bytes of a row in shared memory
 _ALIGNED = 1024  # bytes, where units begin
 _STAGING, _SIGNALS, _MOST_STAGES = 8 * 16 * 64 * 4, 4 * 12 * 8, 12  # as conv2d_wgmma.cu has them
 _MOST_BOX, _MOST_STEP = 256, 8  # pixels along an axis, of a box; from one to the next
-# Cycles of a multiprocessor for a row of a tap and 64 channels: to multiply it by 128 columns, and to copy it.
-_PRODUCT, _COPY = 4, 5
+_MOST_UNIT, _MOST_UNITS = 128, 32  # pixels of a unit, units of a tile
+_WEIGHTS = 64  # columns of a box of weights
+# Cycles of a multiprocessor: to multiply a row of a tap and 64 channels by 128 columns; to copy it by a box, and what
+# every box takes besides; to copy it by itself.
+_PRODUCT, _COPY, _BOX, _GATHER = 4, 4, 64, 5
 
 
 class Units(ctypes.Structure):
@@ -37,11 +40,11 @@ class Units(ctypes.Structure):
         ("across", c_int32),
         ("down", c_int32),
         ("shared", c_int32),
+        ("gathered", c_int32),
         ("pitch", c_int32),
         ("box_bytes", c_int32),
         ("unit_bytes", c_int32),
-        ("stages_a", c_int32),
-        ("stages_b", c_int32),
+        ("stages", c_int32 * 2 * 3),
     )
 
 
@@ -52,37 +55,29 @@ class Cut:
     Attributes:
         width, height: of a unit, output pixels: powers of 2.
         shared: whether one box serves all taps.
+        gathered: whether rows are copied one by one instead.
         box: its width and height, pixels of x that it has.
-        kernel: without the type that it stores.
-        rows, cols: of a tile.
         cost: of a block, cycles.
     """
 
     width: int
     height: int
     shared: bool
+    gathered: bool
     box: tuple[int, int]
-    kernel: str
-    rows: int
-    cols: int
     cost: float
 
     @property
-    def units(self) -> int:
-        """Of a tile."""
-        return self.rows // (self.width * self.height)
-
-    @property
     def unit_bytes(self) -> int:
-        return -(-self.box[0] * self.box[1] * _LINE // _ALIGNED) * _ALIGNED
+        size = self.box[0] * self.box[1] * _LINE
+        return size if self.gathered else -(-size // _ALIGNED) * _ALIGNED
 
-    @property
-    def stages(self) -> tuple[int, int]:
-        """Of the rings of boxes and of weights; fewer than two, if they do not fit."""
-        room = kernels()[f"{self.kernel}_f16"].shared - _STAGING - _SIGNALS
-        a, b = self.units * self.unit_bytes, self.cols * _LINE
-        of_a = 2 if self.shared else room // (a + b)
-        return min(of_a, _MOST_STAGES), min((room - of_a * a) // b, _MOST_STAGES)
+    def stages(self, rows: int, cols: int) -> tuple[int, int]:
+        """Of the rings of boxes and of weights for tiles of `rows` x `cols`; fewer than two, if they do not fit."""
+        room = kernels()["conv2d_wgmma_128x64_f16"].shared - _STAGING - _SIGNALS  # all have as much
+        a, b = rows // (self.width * self.height) * self.unit_bytes, cols * _LINE
+        of_a = 2 if self.shared else min(room // (a + b), _MOST_STAGES)
+        return of_a, min((room - of_a * a) // b, _MOST_STAGES)
 
 
 def can(conv: native.Conv2d, x: torch.Tensor, device: torch.device) -> bool:
@@ -94,7 +89,7 @@ def can(conv: native.Conv2d, x: torch.Tensor, device: torch.device) -> bool:
         and not conv.transposed
         and conv.pad_mode == native.PAD_MODES["zeros"]
         and max(conv.stride_h, conv.stride_w) <= _MOST_STEP
-        and (vector_of(native.plane_of(x)) > 1 or _pitch(conv, x) is not None)
+        and (is_aligned(native.plane_of(x)) or _pitch(conv, x) is not None)
     )
 
 
@@ -102,7 +97,7 @@ def run(conv: native.Conv2d, epilogue, x, weight, index, count, block, out, resi
     """Launches it; `residual` may be None."""
     blocks, of_out = native.blocks_of(index, count, block), native.plane_of(out)
     of_residual = of_out if residual is None else native.plane_of(residual.expand(out.shape))
-    if vector_of(native.plane_of(x)) > 1:
+    if is_aligned(native.plane_of(x)):
         packed = kept(weight, ("cuda wgmma", x.dtype), lambda: _packed(weight, x.dtype))
     else:
         pitch = _pitch(conv, x)
@@ -110,12 +105,16 @@ def run(conv: native.Conv2d, epilogue, x, weight, index, count, block, out, resi
         conv, x = _as_windows(conv, x, blocks, of_out, index.shape[0], block, out, pitch)
     sides = tuple(min(side, size) for side, size in zip(block, out.shape[2:], strict=True))
     window = (conv.kernel_h, conv.kernel_w), (conv.stride_h, conv.stride_w), (conv.dilation_h, conv.dilation_w)
-    cut = _cut(sides, len(index), conv.in_channels, out.shape[1], *window, multiprocessors(x.device))
-    name = f"{cut.kernel}_{SUFFIXES[x.dtype]}"
+    of_x = native.plane_of(x)
+    cut = _cut(sides, *window, vector_of(of_x) > 1)
+    name = _kernel(conv.in_channels, out.shape[1], x.dtype)
+    columns = int(kernels()[name].macros["SB_COLS"])
+    tiles = ((256, columns), (128, columns), (128, 64))  # as conv2d_wgmma.cu has them
     across, down = -(-sides[1] // cut.width), -(-sides[0] // cut.height)
     units = Units(
-        cut.width.bit_length() - 1, cut.height.bit_length() - 1, across, down, cut.shared, cut.box[0],
-        cut.box[0] * cut.box[1] * _LINE, cut.unit_bytes, *cut.stages,
+        cut.width.bit_length() - 1, cut.height.bit_length() - 1, across, down, cut.shared, cut.gathered, cut.box[0],
+        cut.box[0] * cut.box[1] * _LINE, cut.unit_bytes,
+        tuple(cut.stages(*tile) for tile in tiles),
     )  # fmt: skip
     steps = (1, 1) if cut.shared else (conv.stride_w, conv.stride_h)
     n, c, h, w = x.shape
@@ -124,12 +123,31 @@ def run(conv: native.Conv2d, epilogue, x, weight, index, count, block, out, resi
     depth = _LINE // x.element_size()
     maps = (
         tensor_map(x, (c, w, h, n), (stride_x, stride_y, stride_n), (depth, *cut.box, 1), (1, *steps, 1)),
-        tensor_map(packed, (c, channels, taps, 1), (pitch, channels * pitch, 0), (depth, cut.cols, 1, 1), (1, 1, 1, 1)),
+        tensor_map(packed, (c, channels, taps, 1), (pitch, channels * pitch, 0), (depth, _WEIGHTS, 1, 1), (1, 1, 1, 1)),
     )
-    arguments = [conv, epilogue, units, *maps, of_residual, c_int32(residual is not None), blocks, of_out]
-    tiles = -(-len(index) * across * down // cut.units) * -(-channels // cut.cols)
-    vector = c_int32(vector_of(of_residual, of_out) > 1)
-    launch(name, work=tiles, arguments=[*arguments, vector], device=x.device)
+    aligned = not any((pointer or 0) % 16 for pointer in (epilogue.bias, epilogue.scale, epilogue.shift))
+    vectors = c_int32(aligned and vector_of(of_residual, of_out) > 1)
+    arguments = [
+        conv,
+        epilogue,
+        units,
+        of_x,
+        *maps,
+        of_residual,
+        c_int32(residual is not None),
+        blocks,
+        of_out,
+        vectors,
+    ]
+    rows, cols = tiles[-1]
+    work = -(-len(index) * across * down * cut.width * cut.height // rows) * -(-channels // cols)
+    launch(name, work=work, arguments=arguments, device=x.device)
+
+
+def _kernel(in_channels: int, channels: int, dtype: torch.dtype) -> str:
+    """Its tiles have 64 columns where there are no more; its products half as many steps where few channels end."""
+    few = in_channels <= 32
+    return f"conv2d_wgmma_{64 if few or channels <= 64 else 128}x{32 if few else 64}_{SUFFIXES[dtype]}"
 
 
 def _packed(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -175,60 +193,37 @@ def _as_windows(
 
 @functools.cache
 def _cut(
-    sides: tuple[int, int],
-    blocks: int,
-    in_channels: int,
-    channels: int,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
+    sides: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], vectors: bool
 ) -> Cut:
-    """The cheapest cut of blocks of `sides` output pixels; its tiles are large if there are enough for all `groups`.
-
-    It depends on how many blocks there could be, not on how many there are. A value's bits depend on no cut.
-    """
-    cols, depth = (64, 32) if in_channels <= 32 else (64 if channels <= 64 else 128, 64)
-    large, small = (
-        min(
-            (cut for cut in _cuts(sides, rows, cols, depth, kernel, stride, dilation) if min(cut.stages) >= 2),
-            key=lambda cut: cut.cost,
-        )
-        for rows in (256, 128)
-    )
-    units = -(-sides[0] // large.height) * -(-sides[1] // large.width)
-    tiles = -(-blocks * units // large.units) * -(-channels // cols)
-    return large if 10 * tiles >= 9 * groups else small
+    """The cheapest cut of blocks of `sides` output pixels. A value's bits depend on no cut."""
+    return min(_cuts(sides, kernel, stride, dilation, vectors), key=lambda cut: cut.cost)
 
 
 def _cuts(
-    sides: Sequence[int],
-    rows: int,
-    cols: int,
-    depth: int,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
+    sides: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], vectors: bool
 ) -> list[Cut]:
+    """All of them; `vectors`: whether 16 bytes of channels can be copied by themselves."""
     taps = kernel[0] * kernel[1]
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    name = f"conv2d_wgmma_{rows}x{cols}x{depth}"
-    powers = [2**i for i in range(9)]
+    powers = [2**i for i in range(8)]
     cuts = []
-    for (width, height), shared in itertools.product(itertools.product(powers, powers), (False, True)):
-        area = width * height
-        if shared:
-            fine = taps > 1 and max(stride) == 1 and min(width, height) >= 8
-            box = width + reach[1], height + reach[0]
-        else:
-            fine, box = True, (width, height)
-        spans = (side * step for side, step in zip(box, (1, 1) if shared else stride[::-1], strict=True))
-        if not fine or not 8 <= area <= rows or (shared and area < _SQUARE) or max(spans) > _MOST_BOX:
+    for width, height in itertools.product(powers, powers):
+        area, units = width * height, -(-sides[0] // height) * -(-sides[1] // width)
+        if not _MOST_UNIT // _MOST_UNITS <= area <= _MOST_UNIT:
             continue
-        units = -(-sides[0] // height) * -(-sides[1] // width)
-        copied = box[0] * box[1] * (1 if shared else taps)
-        cost = units * max(area * taps * _PRODUCT * cols / 128, copied * _COPY)
-        # Of cuts that cost the same, the one of fewest and squarest units.
-        cost += 1e-3 * units + 1e-6 * abs(width - height)
-        cuts.append(Cut(width, height, shared, box, name, rows, cols, cost))
-    return cuts
+        apart, together = (width, height), (width + reach[1], height + reach[0])
+        ways = []  # shared, gathered, box, cycles to copy what all taps read
+        if (
+            area >= 8 and max(width * stride[1], height * stride[0]) <= _MOST_BOX
+        ):  # matrices of eight rows begin in boxes
+            ways.append((False, False, apart, taps * (_BOX + area * _COPY)))
+        if taps > 1 and max(stride) == 1 and min(width, height) >= 8 and max(together) <= _MOST_BOX:
+            ways.append((True, False, together, _BOX + together[0] * together[1] * _COPY))
+        if vectors and taps <= 32:
+            ways.append((False, True, apart, area * taps * _GATHER))
+        for shared, gathered, box, copied in ways:
+            cost = units * max(area * taps * _PRODUCT, copied)
+            # Of cuts that cost the same, the one of fewest and squarest units.
+            cost += 1e-3 * units + 1e-6 * abs(width - height)
+            cuts.append(Cut(width, height, shared, gathered, box, cost))
+    return [cut for cut in cuts if min(cut.stages(256, 128)) >= 2]

@@ -56,13 +56,14 @@ def launch(
         index = torch.cuda.current_device()
         grid = max(1, min(work, multiprocessors(device) * line.groups_per_sm))
         function = _loaded(kernel, tuple((name, str(value)) for name, value in defines), index)
-        stream = torch.cuda.current_stream().cuda_stream
         cu = driver()
-        checked(
-            cu.cuLaunchKernel(
-                function, grid, 1, 1, line.threads, 1, 1, line.shared, stream, ctypes.addressof(addresses), 0
-            )
-        )
+        config = cu.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid, 1, 1
+        config.blockDimX, config.blockDimY, config.blockDimZ = line.threads, 1, 1
+        config.sharedMemBytes, config.hStream = line.shared, torch.cuda.current_stream().cuda_stream
+        if torch.cuda.get_device_capability(index) >= (9, 0):
+            config.attrs, config.numAttrs = [_begins_early()], 1
+        checked(cu.cuLaunchKernelEx(config, function, ctypes.addressof(addresses), 0))
 
 
 @functools.cache
@@ -125,12 +126,18 @@ def of_maps(
 
 def vector_of(*planes: native.Plane) -> int:
     """Elements of 16 bytes if all pixels of these planes begin at multiples of 16 bytes and are such long, else 1."""
-    size = 4 if planes[0].dtype == native.F32 else 2
-    for plane in planes:
-        strides = (plane.stride_n if plane.n > 1 else 0, plane.stride_y if plane.h > 1 else 0, plane.stride_x)
-        if (plane.data or 0) % 16 or plane.stride_c != 1 or any(length * size % 16 for length in (plane.c, *strides)):
-            return 1
-    return 16 // size
+    size = _size(planes[0])
+    return 16 // size if all(is_aligned(plane) and plane.c * size % 16 == 0 for plane in planes) else 1
+
+
+def is_aligned(plane: native.Plane) -> bool:
+    """Whether all pixels begin at multiples of 16 bytes, their channels side by side."""
+    strides = (plane.stride_n if plane.n > 1 else 0, plane.stride_y if plane.h > 1 else 0, plane.stride_x)
+    return not (plane.data or 0) % 16 and plane.stride_c == 1 and not any(x * _size(plane) % 16 for x in strides)
+
+
+def _size(plane: native.Plane) -> int:
+    return 4 if plane.dtype == native.F32 else 2
 
 
 @functools.cache
@@ -151,6 +158,16 @@ def driver():
     from cuda.bindings import driver
 
     return driver
+
+
+@functools.cache
+def _begins_early():
+    """That a kernel may begin before the one before has ended, for which `await_kernels_before` of hardware.h waits."""
+    cu = driver()
+    attribute = cu.CUlaunchAttribute()
+    attribute.id = cu.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    attribute.value.programmaticStreamSerializationAllowed = 1
+    return attribute
 
 
 def checked(result: tuple):
