@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 
 from sparseblock.backends.cpu import native
 from sparseblock.backends.cuda.kernels import WARP, kernels
-from sparseblock.backends.cuda.launch import elementwise, kernel_of, launch, vector_of
+from sparseblock.backends.cuda.launch import kernel_of, launch, of_maps, vector_of
 from sparseblock.errors import SparseBlockError
 
 _LEAST_TAPS = 8  # of a lane: as many as it has under way at once
@@ -25,16 +26,20 @@ def run(pool, x, index, count, block, out) -> None:
             f"adaptive pooling of the cuda backend makes maps of less than {1 << 16} rows and columns, not "
             f"{tuple(out.shape[2:])}; split the map, or move the tensors to cpu"
         )
+    sides = [min(side, size) for side, size in zip(block, out.shape[2:], strict=True)]
+    run_maps(pool, x, native.blocks_of(index, count, block), index.shape[0], sides, out)
+
+
+def run_maps(pool, x, blocks: native.Blocks, maps: int, sides: Sequence[int], out) -> None:
+    """The same of at most `maps` maps of `sides` pixels, which `blocks` says where they are."""
+    source, target = native.plane_of(x), native.plane_of(out)
     lanes = lanes_of_a_window(pool, x.shape[2:], out.shape[2:])
     if lanes == 1:
-        elementwise(kernel_of("pool2d", out), [pool, native.plane_of(x)], index, count, block, out)
+        of_maps(kernel_of("pool2d", out), [pool, source, blocks, target], maps, sides, out.device)
         return
-    kernel, source, target = kernel_of("pool2d_large", out), native.plane_of(x), native.plane_of(out)
-    vector = vector_of(source, target)
-    height, width = (min(side, size) for side, size in zip(block, out.shape[2:], strict=True))
-    warps = index.shape[0] * height * width * -(-target.c * lanes // (vector * WARP))
-    planes = [source, native.blocks_of(index, count, block), target]
-    arguments = [pool, *planes, ctypes.c_int32(vector > 1), ctypes.c_int32(lanes)]
+    kernel, vector = kernel_of("pool2d_large", out), vector_of(source, target)
+    warps = maps * sides[0] * sides[1] * -(-target.c * lanes // (vector * WARP))
+    arguments = [pool, source, blocks, target, ctypes.c_int32(vector > 1), ctypes.c_int32(lanes)]
     launch(kernel, work=-(-warps * WARP // kernels()[kernel].threads), arguments=arguments, device=out.device)
 
 
