@@ -384,8 +384,7 @@ SB_DEVICE void store(const float (&sums)[DOWN][N][4], float *staging, const sb_e
             continue;
         }
         const int read = there > 0 ? c : 0;
-        const Vector<float, V> bias = parameters(epilogue.bias, read, -0.0f);
-        Words<SB_T, V> others[TOGETHER] = {};
+                Words<SB_T, V> others[TOGETHER] = {};
         SB_UNROLL
         for (int pass = 0; pass < PASSES; ++pass) {
             if (combined && pass % TOGETHER == 0)
@@ -398,6 +397,7 @@ SB_DEVICE void store(const float (&sums)[DOWN][N][4], float *staging, const sb_e
             const int row = pass * (WARP / LANES) + (int)lane / LANES;
             const int64_t to = shuffle(place, row);
             const Vector<SB_T, V> values = others[pass % TOGETHER];
+            const Vector<float, V> bias = parameters(epilogue.bias, read, -0.0f);
             float v[V]; /* of a row that is not stored too: a condition here would make rows wait for each other */
             SB_UNROLL
             for (int k = 0; k < V; k += 4) {
