@@ -384,7 +384,7 @@ SB_DEVICE void store(const float (&sums)[DOWN][N][4], float *staging, const sb_e
             continue;
         }
         const int read = there > 0 ? c : 0;
-                Words<SB_T, V> others[TOGETHER] = {};
+        Words<SB_T, V> others[TOGETHER] = {};
         SB_UNROLL
         for (int pass = 0; pass < PASSES; ++pass) {
             if (combined && pass % TOGETHER == 0)
