@@ -19,7 +19,6 @@ from sparseblock.backends.cuda.tensor_map import tensor_map
 from sparseblock.backends.kept import kept
 
 ARCHITECTURE = "sm_90a"
-_SQUARE = 64  # rows of one product
 _LINE = 128  # bytes of a row in shared memory
 _ALIGNED = 1024  # bytes, where units begin
 _STAGING, _SIGNALS, _MOST_STAGES = 8 * 16 * 64 * 4, 4 * 12 * 8, 12  # as conv2d_wgmma.cu has them
@@ -209,13 +208,13 @@ def _cuts(
     cuts = []
     for width, height in itertools.product(powers, powers):
         area, units = width * height, -(-sides[0] // height) * -(-sides[1] // width)
-        if not _MOST_UNIT // _MOST_UNITS <= area <= _MOST_UNIT:
+        # A box is described to the driver for gathered units too.
+        reaches = max(width * stride[1], height * stride[0])
+        if not _MOST_UNIT // _MOST_UNITS <= area <= _MOST_UNIT or reaches > _MOST_BOX:
             continue
         apart, together = (width, height), (width + reach[1], height + reach[0])
         ways = []  # shared, gathered, box, cycles to copy what all taps read
-        if (
-            area >= 8 and max(width * stride[1], height * stride[0]) <= _MOST_BOX
-        ):  # matrices of eight rows begin in boxes
+        if area >= 8:  # matrices of eight rows begin in boxes
             ways.append((False, False, apart, taps * (_BOX + area * _COPY)))
         if taps > 1 and max(stride) == 1 and min(width, height) >= 8 and max(together) <= _MOST_BOX:
             ways.append((True, False, together, _BOX + together[0] * together[1] * _COPY))
