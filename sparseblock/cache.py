@@ -66,9 +66,10 @@ def shared_bytes(specs: Sequence[PlaneSpec]) -> int:
 class FeatureCache:
     """The cached planes of `streams` videos, and how many frames each has seen.
 
-    A plane is [n, c, h, w] in shape and channels-last in memory, where n is the stream: exactly the frame plus a zero
-    border that nothing writes. A plan writes active blocks only, so everything else is still what an earlier frame left
-    there. Planes that say so lie in one memory that they share in turn, and last no longer than the frame.
+    A plane is [n, c, h, w] in shape and channels-last in memory, where n is the stream: the frame plus a zero border
+    that nothing writes, and room behind a pixel's channels where its spec has a pitch. A plan writes active blocks
+    only, so everything else is still what an earlier frame left there. Planes that say so lie in one memory that they
+    share in turn, and last no longer than the frame.
 
     Attributes:
         specs: what the cache was made of, in order; a plane's number in `planes` is its place here.
@@ -100,7 +101,7 @@ class FeatureCache:
         self.streams = streams
         self.device = torch.device(device)
         self.planes = (native.Plane * len(self.specs))()
-        self._storage: dict[str, torch.Tensor] = {}  # [n, h + 2*border, w + 2*border, c] of planes with own memory
+        self._storage: dict[str, torch.Tensor] = {}  # [n, h + 2*border, w + 2*border, pitch or c], if own
         self._views: dict[str, torch.Tensor] = {}  # [n, c, h, w]
         self.gates: dict[str, dict[str, Any]] = {}
         self.open: dict[str, torch.Tensor] = {}

@@ -148,9 +148,9 @@ SB_DEVICE void copy(const sb_conv2d &conv, const Tiles<ROWS, COLS> &tiles, const
 }
 
 /* Four warps, each of which copies 32 rows of a tile of 128, eight lanes a row; of at most 32 taps. */
-constexpr int PRODUCERS = WARPGROUP / WARP;
+static_assert(WARPGROUP == 128, "a thread for every row of a tile");
 template <int COLS>
-SB_DEVICE void gather(const sb_conv2d &conv, const Tiles<PRODUCERS * WARP, COLS> &tiles, const sb_plane &x, const TensorMap &weights,
+SB_DEVICE void gather(const sb_conv2d &conv, const Tiles<128, COLS> &tiles, const sb_plane &x, const TensorMap &weights,
                       const Ring &a, const Ring &b) {
     constexpr int LANES = LINE / 16, EACH = LANES, APART = WARP / LANES; /* of a row; rows of a lane, and from one to the next */
     const sb_units &units = tiles.units;
@@ -303,7 +303,7 @@ SB_DEVICE Vector<float, V> parameters(const float *p, int c, float otherwise) {
     return values;
 }
 
-/* finish() without its choices. */
+/* finish() without its choices; what is stored by vectors computes the same, to the bit. */
 SB_DEVICE bool is_plain(const sb_epilogue &e) { return (e.activation == SB_RELU || e.activation == SB_IDENTITY) && e.combine == SB_ADD; }
 SB_DEVICE float finish_plain(float v, bool combined, const SB_T *residual, const sb_epilogue &e, int c) {
     if (e.bias) v += e.bias[c];
@@ -470,9 +470,9 @@ SB_DEVICE void run(const Given &given, const sb_units &units, const sb_blocks &b
     }
     barrier();
     const Regions regions(blocks, given.out);
-    Tiles<2 * PRODUCERS * WARP, SB_COLS> large(units, regions);
-    Tiles<PRODUCERS * WARP, SB_COLS> middle(units, regions);
-    Tiles<PRODUCERS * WARP, PASTED> small(units, regions);
+    Tiles<256, SB_COLS> large(units, regions);
+    Tiles<128, SB_COLS> middle(units, regions);
+    Tiles<128, PASTED> small(units, regions);
     await_kernels_before();
     const int count = shuffle((int)regions.count(), 0);
     large.begin(count), middle.begin(count), small.begin(count);

@@ -74,6 +74,7 @@ HOPPER_KERNELS = {
     " out[t] = sums[0][0] == 16.0f;",
     "gathers": f"{GATHER} sb::wait_for_copies(signal, 0); {MULTIPLY} sb::wait_products<0>(); out[t] = (int)sums[0][0];",
     "reads_before_copies_arrive": f"{GATHER} sb::barrier(); out[t] = ((int *)s)[4 * t];",
+    "waits_for_copies_as_for_boxes": f"{GATHER} sb::wait(signal, 0);",
     "waits_for_more_copies_than_arrive": f"{GATHER.replace('64)', '65)')} sb::wait_for_copies(signal, 0);",
     "multiplies_outside": f"{MULTIPLY.replace('s, 1024', f's + {MATRICES}, 1024')} sb::wait_products<0>();",
 }
@@ -165,6 +166,7 @@ def test_a_race_shows(run, name):
         ("copies_unaligned", "16"),
         ("waits_for_nobody", "a signal that nobody gives"),
         ("waits_for_the_round_before", "a signal that nobody gives"),
+        ("waits_for_copies_as_for_boxes", "wait_for_copies"),
         ("waits_for_more_copies_than_arrive", "a signal that nobody gives"),
         ("waits_for_more_than_comes", "a signal that nobody gives"),
         ("boxes_to_between", "not where a swizzle begins"),

@@ -276,6 +276,11 @@ HOPPER_FAULTS = {
     ),
     "gathers_the_first_units_pixels": ("conv2d_wgmma.cu", "tiles.unit(tile, mine >> area_log)", "tiles.unit(tile, 0)"),
     "shows_rows_before_they_come": ("conv2d_wgmma.cu", "arrive_when_copied(a.filled(of_a))", "arrive(a.filled(of_a))"),
+    "multiplies_rows_that_products_do_not_see": (
+        "conv2d_wgmma.cu",
+        "wait_for_copies(a.filled(of_a), of_a.round)",
+        "wait(a.filled(of_a), of_a.round)",
+    ),
     "waits_for_the_rows_of_one_thread": ("conv2d_wgmma.cu", "units.gathered ? WARPGROUP : 1", "1"),
     "does_not_wait_for_kernels_before": ("conv2d_wgmma.cu", "    await_kernels_before();\n", ""),
     "packs_without_padding": ("conv2d_windows.cu", "from = x - conv.pad_w", "from = x"),

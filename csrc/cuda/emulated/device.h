@@ -74,6 +74,7 @@ struct Exchange {
     float *d; /* multiply_add */
     const uint32_t *a, *b;
     void *signal; /* and the parity of its round, `value` */
+    bool copies;  /* whether it may stand behind copies of threads */
 };
 void meet(Collective kind, Site site, Exchange *exchange);
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

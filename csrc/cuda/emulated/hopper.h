@@ -1,5 +1,6 @@
 /* hopper.h on a host. What runs by itself is carried out as late as it may be: a box lands when a thread waits for its signal, until then
- * there is NaN; products read shared memory when their group is waited for. Who waits for a signal that nobody gives is an error. */
+ * there is NaN, and so do copies of a thread that arrives when they have come; products read shared memory when their group is waited
+ * for. Who waits for a signal that nobody gives is an error. */
 #pragma once
 
 #define SB_CONSTANT const
@@ -28,7 +29,7 @@ constexpr int SIGNAL = sizeof(Signal);
 namespace emulated {
 void arrive(Signal *signal, int bytes);
 void arrive_when_copied(Signal *signal);
-void await(Signal *signal, int parity, Site site);
+void await(Signal *signal, int parity, bool copies, Site site);
 void copy_box(void *shared, const TensorMap &map, Signal *signal, const int (&from)[4]);
 /* One thread's sums, d[columns / 8][4], of the product of 64 x 16 and 16 x columns elements of 16 bits. */
 struct Product {
@@ -48,8 +49,8 @@ SB_DEVICE void signals_are_prepared() {}
 SB_DEVICE void arrive(SharedAddress signal) { emulated::arrive((Signal *)signal, 0); }
 SB_DEVICE void arrive_and_expect(SharedAddress signal, int bytes) { emulated::arrive((Signal *)signal, bytes); }
 SB_DEVICE void arrive_when_copied(SharedAddress signal) { emulated::arrive_when_copied((Signal *)signal); }
-SB_DEVICE void wait(SharedAddress signal, int parity, SB_SITE) { emulated::await((Signal *)signal, parity, SB_HERE); }
-SB_DEVICE void wait_for_copies(SharedAddress signal, int parity, SB_SITE) { emulated::await((Signal *)signal, parity, SB_HERE); }
+SB_DEVICE void wait(SharedAddress signal, int parity, SB_SITE) { emulated::await((Signal *)signal, parity, false, SB_HERE); }
+SB_DEVICE void wait_for_copies(SharedAddress signal, int parity, SB_SITE) { emulated::await((Signal *)signal, parity, true, SB_HERE); }
 SB_DEVICE void copy_box(SharedAddress to, const TensorMap &map, SharedAddress signal, int c, int x, int y, int n) {
     emulated::copy_box(to, map, (Signal *)signal, {c, x, y, n});
 }

@@ -119,6 +119,7 @@ class Machine {
     }
 
     void arrive(Signal *signal, int bytes) {
+        check_shared(signal, sizeof(Signal), "a signal");
         --signal->missing;
         settle(signal, bytes);
     }
@@ -129,7 +130,6 @@ class Machine {
         fibers[current].copies.clear();
     }
     void settle(Signal *signal, int bytes) {
-        check_shared(signal, sizeof(Signal), "a signal");
         signal->bytes += bytes;
         if (signal->missing || signal->bytes) return;
         signal->round ^= 1;
@@ -140,6 +140,7 @@ class Machine {
             emulated::fail("copy_box of a tensor that does not lie at multiples of 16 bytes");
         const int bytes = bytes_of(map);
         check_shared(to, bytes, "copy_box");
+        check_shared(signal, sizeof(Signal), "a signal");
         if ((to_offset(to) & 1023) || map.box[0] * map.element > ROW) emulated::fail("copy_box to %p, which is not where a swizzle begins", to);
         memset(to, 0xff, bytes);
         boxes.push_back({(char *)to, &map, signal, {from[0], from[1], from[2], from[3]}});
@@ -280,6 +281,7 @@ class Machine {
             } else ++i;
         for (size_t i = 0; i < arrivals.size();)
             if (arrivals[i].signal == signal) {
+                if (!exchange.copies && !arrivals[i].copies.empty()) report("products would not see copies: wait_for_copies shows them");
                 for (const Copy &copy : arrivals[i].copies) land(copy);
                 arrivals.erase(arrivals.begin() + i);
                 arrive(signal, 0);
@@ -478,10 +480,11 @@ void commit() { machine.commit(); }
 void wait(int pending) { machine.wait(pending); }
 void arrive(Signal *signal, int bytes) { machine.arrive(signal, bytes); }
 void arrive_when_copied(Signal *signal) { machine.arrive_when_copied(signal); }
-void await(Signal *signal, int parity, Site site) {
+void await(Signal *signal, int parity, bool copies, Site site) {
     Exchange e = {};
     e.signal = signal;
     e.value = parity;
+    e.copies = copies;
     machine.meet(SIGNAL, site, &e);
 }
 void copy_box(void *shared, const TensorMap &map, Signal *signal, const int (&from)[4]) { machine.copy_box(shared, map, signal, from); }
