@@ -37,7 +37,7 @@ struct Product {
     int columns;
     const char *a, *b;
     int a_group, b_group;
-    float (*element)(uint16_t);
+    bool halves; /* or bfloat16 */
 };
 void multiply(const Product &product);
 void commit_products();
@@ -71,12 +71,11 @@ SB_DEVICE void hold(float (&)[N][4]) {}
 
 template <int N>
 SB_DEVICE void multiply_add(float (&d)[N][4], Matrix a, Matrix b, half) {
-    emulated::multiply({d[0], N * 8, a.rows, b.rows, a.group_bytes, b.group_bytes, float_of_half});
+    emulated::multiply({d[0], N * 8, a.rows, b.rows, a.group_bytes, b.group_bytes, true});
 }
 template <int N>
 SB_DEVICE void multiply_add(float (&d)[N][4], Matrix a, Matrix b, bfloat16) {
-    const auto element = [](uint16_t bits) { return float_of_bits((uint32_t)bits << 16); };
-    emulated::multiply({d[0], N * 8, a.rows, b.rows, a.group_bytes, b.group_bytes, element});
+    emulated::multiply({d[0], N * 8, a.rows, b.rows, a.group_bytes, b.group_bytes, false});
 }
 
 template <int REGISTERS>

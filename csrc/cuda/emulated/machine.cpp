@@ -324,27 +324,32 @@ class Machine {
         settle(box.signal, -bytes_of(map));
     }
 
+    /* Row `row` of a matrix: 16 elements, of which eight lie together. */
+    void read_row(const Product &product, const char *rows, int group_bytes, int row, float (&values)[16]) {
+        uint16_t bits[16] = {};
+        for (int part = 0; part < 2; ++part) {
+            const char *place = swizzled(rows + row / 8 * group_bytes + row % 8 * ROW + 16 * part);
+            if ((uintptr_t)place % 16 || !in_shared(place, 16)) report("a matrix of a product lies outside of the shared memory, or unaligned");
+            else memcpy(bits + 8 * part, place, 16);
+        }
+        for (int k = 0; k < 16; ++k) values[k] = product.halves ? float_of_half(bits[k]) : float_of_bits((uint32_t)bits[k] << 16);
+    }
+    /* This thread's sums: of two rows, two columns of every eight. */
     void carry_out(const Product &product) {
-        const int thread = current % 128, first = thread / WARP * 16 + thread % WARP / 4;
-        const auto line = [&](const char *rows, int group_bytes, int row, float(&values)[16]) {
-            for (int k = 0; k < 16; ++k) {
-                const char *place = swizzled(rows + row / 8 * group_bytes + row % 8 * ROW + 2 * k);
-                uint16_t bits = 0;
-                if (in_shared(place, 2)) memcpy(&bits, place, 2);
-                else report("a matrix of a product lies outside of the shared memory");
-                values[k] = product.element(bits);
-            }
-        };
-        float a[2][16];
-        for (int i = 0; i < 2; ++i) line(product.a, product.a_group, first + 8 * i, a[i]);
-        for (int column = 0; column < product.columns; ++column) {
-            if (column % 8 / 2 != thread % 4) continue;
-            float b[16];
-            line(product.b, product.b_group, column, b);
-            for (int i = 0; i < 2; ++i) {
-                float &sum = product.d[column / 8 * 4 + i * 2 + column % 2];
-                for (int k = 0; k < 16; ++k) sum += a[i][k] * b[k];
-            }
+        constexpr int MOST = 256 / 4;
+        const int thread = current % 128, first = thread / WARP * 16 + thread % WARP / 4, columns = product.columns / 4;
+        float a[2][16], b[16][MOST], row[16];
+        for (int i = 0; i < 2; ++i) read_row(product, product.a, product.a_group, first + 8 * i, a[i]);
+        for (int c = 0; c < columns; ++c) {
+            read_row(product, product.b, product.b_group, c / 2 * 8 + thread % 4 * 2 + c % 2, row);
+            for (int k = 0; k < 16; ++k) b[k][c] = row[k];
+        }
+        for (int i = 0; i < 2; ++i) {
+            float sums[MOST];
+            for (int c = 0; c < columns; ++c) sums[c] = product.d[c / 2 * 4 + i * 2 + c % 2];
+            for (int k = 0; k < 16; ++k)
+                for (int c = 0; c < columns; ++c) sums[c] += a[i][k] * b[k][c];
+            for (int c = 0; c < columns; ++c) product.d[c / 2 * 4 + i * 2 + c % 2] = sums[c];
         }
     }
 
