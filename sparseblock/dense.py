@@ -142,6 +142,37 @@ def sample(x: torch.Tensor, ys: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def copy_where(condition: bool | torch.Tensor, into: Sequence[torch.Tensor], given: Sequence[torch.Tensor]) -> None:
+    """Copies each of `given` into its counterpart in `into` where the condition holds, else nothing: bit for bit.
+
+    Args:
+        condition: a flag of Python's on the cpu backend, else bool [] on the device.
+        into, given: tensors in pairs of one dtype, size and layout, without gaps; none lies in another's memory.
+
+    Raises:
+        SparseBlockError: they do not come in such pairs.
+
+    Example:
+        >>> kept, seen = torch.zeros(2), torch.ones(2)
+        >>> sparseblock.dense.copy_where(False, [kept], [seen])
+        >>> kept.tolist()
+        [0.0, 0.0]
+    """
+    for to, x in zip(into, given, strict=True):
+        alike = (to.dtype, to.device, to.shape, to.stride()) == (x.dtype, x.device, x.shape, x.stride())
+        if not alike or not _has_no_gaps(to):
+            raise SparseBlockError(
+                f"copy_where: {x.dtype} {list(x.shape)} with strides {x.stride()} on {x.device} cannot go into {to.dtype} "
+                f"{list(to.shape)} with strides {to.stride()} on {to.device}; both must be alike and without gaps"
+            )
+    if into:
+        backends.implementation(backends.selected(into[0].device), "copy_where")(condition, into, given)
+
+
+def _has_no_gaps(x: torch.Tensor) -> bool:
+    return 1 + sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True)) == x.numel()
+
+
 def policy_inputs(
     frame: torch.Tensor,
     executed: torch.Tensor,
@@ -219,7 +250,7 @@ def policy_inputs(
     frame, executed, features = (x.detach() for x in (frame, executed, features))
     if backend != "cpu":
         mean, deviation, level = (
-            torch.as_tensor(x, dtype=frame.dtype, device=frame.device) for x in (mean, deviation, level)
+            torch.as_tensor(x, dtype=torch.float64, device=frame.device) for x in (mean, deviation, level)
         )
     level = backends.implementation(backend, op)(
         frame, executed, mean, deviation, features, active, age, level, momentum, logarithms, pixels, summary

@@ -6,6 +6,7 @@ import torch
 
 from blockcopy.numbers import Number
 from blockcopy.policy import Lasting
+from sparseblock.dense import copy_where
 
 
 class Memory:
@@ -49,8 +50,10 @@ class DeviceMemory(Memory):
         pass  # what was before is in the memory
 
     def close(self, counts: Number) -> None:
+        changed = []
         for attribute, memory in zip(self._lasting, self._memory, strict=True):
-            value = getattr(*attribute)
-            if value is not memory:
-                torch.where(counts, value.to(memory.dtype), memory, out=memory)
+            if (value := getattr(*attribute)) is not memory:
+                alike = value.dtype == memory.dtype and value.stride() == memory.stride()
+                changed.append((memory, value if alike else torch.empty_like(memory).copy_(value)))
                 setattr(*attribute, memory)
+        copy_where(counts, [to for to, _ in changed], [value for _, value in changed])

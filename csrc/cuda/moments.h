@@ -39,6 +39,35 @@ SB_DEVICE double lane_sum(double v, const Join &join = add) {
     return v;
 }
 
+/* Calls read(i) for pixels i of a small picture, several of them before what any returned: the threads of a group take them in turn. */
+template <class F>
+SB_DEVICE void for_each_pixel(int pixels, const F &read) {
+    constexpr int AT_ONCE = 8;
+    for (int first = thread_index(); first < pixels; first += AT_ONCE * thread_count())
+        all_then_finish<0, AT_ONCE>([&](int k) {
+            const int i = first + k * thread_count();
+            const bool there = i < pixels;
+            const auto finish = read(there ? i : first);
+            return [finish, there] {
+                if (there) finish();
+            };
+        });
+}
+
+/* The sum of what all threads of the group give, in all of them. The whole group calls it. */
+template <class T>
+SB_DEVICE double all_sum(T given) {
+    static_assert(sizeof(T) && SB_SHARED >= WARPS * sizeof(double), "a sum for every warp"); /* of kernels that call it */
+    double *sums = (double *)shared_memory();
+    const double of_warp = lane_sum((double)given);
+    barrier(); /* what was summed before has been read */
+    if (lane_index() == 0) sums[warp_index()] = of_warp;
+    barrier();
+    double total = 0.0;
+    for (int warp = 0; warp < WARPS; ++warp) total += sums[warp];
+    return total;
+}
+
 /* Pixels of the cell in column or row i. */
 SB_DEVICE int64_t cell_side(int64_t i, int64_t block, int64_t size) { return minimum(block, size - i * block); }
 SB_DEVICE double cell_pixels(const sb_moments &moments, int64_t y, int64_t x) {

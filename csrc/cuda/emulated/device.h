@@ -217,6 +217,7 @@ SB_DEVICE uint32_t larger_bfloat16s(uint32_t a, uint32_t b) {
 SB_DEVICE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 SB_DEVICE float exp(float v) { return ::expf(v); }
 SB_DEVICE float expm1(float v) { return ::expm1f(v); }
+SB_DEVICE float log(float v) { return ::logf(v); }
 SB_DEVICE float log1p(float v) { return ::log1pf(v); }
 SB_DEVICE float tanh(float v) { return ::tanhf(v); }
 SB_DEVICE float erf(float v) { return ::erff(v); }

@@ -1,24 +1,24 @@
-"""area_mean of the cuda backend: csrc/cuda/pool2d.cu and pool2d_large.cu on whole images."""
+"""area_mean of the cuda backend: csrc/cuda/area_mean.cu."""
 
 from __future__ import annotations
 
+from ctypes import c_int32, c_void_p
+
 import torch
-import torch.nn.functional as F
 
 from sparseblock.backends.cpu import native
-from sparseblock.backends.cuda import max_pool2d
+from sparseblock.backends.cuda.kernels import WARP, kernels
+from sparseblock.backends.cuda.launch import launch
+
+_VECTOR = 4  # floats of 16 bytes
 
 
 def area_mean(x, window, out) -> torch.Tensor:
-    n, c, *size = x.shape
-    rows, cols = (-(-side // window) for side in size)
-    pool = native.Pool2d(native.POOL_AVG, window, window, window, window, 0, 0, 1, 1)
-    # Pixels lie together, or every channel is an image.
-    maps = x if x.stride(1) == 1 else x.reshape(n * c, 1, *size)
-    means = torch.empty(
-        (*maps.shape[:2], rows, cols), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
-    )
-    max_pool2d.run_maps(pool, maps, native.Blocks(), len(maps), (rows, cols), means)
-    means = means.reshape(n, c, rows, cols)
-    out.copy_(F.pad(means, (0, out.shape[3] - cols, 0, out.shape[2] - rows), mode="replicate"))
-    return means.isfinite().all()
+    finite = torch.ones((), dtype=torch.bool, device=x.device)
+    along = x.stride(3) == 1 and not any(size % _VECTOR for size in (window, x.shape[3]))
+    vector = along and not any(step % _VECTOR for step in x.stride()[:3]) and x.data_ptr() % 16 == 0
+    arguments = [native.plane_of(x), c_int32(window), c_void_p(out.data_ptr()), *map(c_int32, out.shape[2:])]
+    arguments += [c_void_p(finite.data_ptr()), c_int32(vector)]
+    warps = kernels()["area_mean"].threads // WARP
+    launch("area_mean", work=-(-out.numel() // warps), arguments=arguments, device=x.device)
+    return finite

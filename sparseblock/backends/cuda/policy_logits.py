@@ -1,33 +1,44 @@
-"""policy_logits of the cuda backend: operators of torch, convolutions as products of matrices.
-
-So they are float32 whatever cuDNN would round to, and no algorithm is searched for while a graph is recorded.
-"""
+"""policy_logits of the cuda backend: csrc/cuda/policy_conv2d.cu and policy_logits.cu."""
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from ctypes import c_float, c_int32, c_void_p
 
-WINDOW = {"kernel_size": 4, "stride": 2, "padding": 1}
+import torch
+
+from sparseblock.backends.cuda.kernels import WARP, kernels
+from sparseblock.backends.cuda.launch import launch
+from sparseblock.errors import SparseBlockError
+
+TAPS = 16  # of a convolution
 
 
 def policy_logits(parameters, pixels, summary, widths, bound) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The second result: of every convolution what it read, as columns [c * 16, y * x], and wrote, [k, y, x]."""
-    *layers, weights, bias = split(parameters, pixels.shape[2], widths)
-    x, seen = pixels.permute(2, 0, 1), []
-    for filters, shift in layers:
-        columns = F.unfold(x[None], **WINDOW)[0]
-        x = torch.addmm(shift[:, None], filters, columns).relu_().view(-1, x.shape[1] // 2, x.shape[2] // 2)
-        seen += [columns, x]
-    linear = torch.addmv(bias, torch.cat([x, summary]).flatten(1).t(), weights)
-    return bound * torch.tanh(linear / bound).view(summary.shape[1:]), seen
-
-
-def split(parameters: torch.Tensor, c: int, widths: list[int]) -> list:
-    """(filters [k, c * 16], bias [k]) of every convolution of `c` channels at first, weights of the rest, its bias."""
-    parts, rest = [], parameters
+    """The second result: what every convolution wrote, [y, x, k]."""
+    device, (summaries, rows, cols) = parameters.device, summary.shape
+    x, maps, used = pixels, [], 0
     for k in widths:
-        filters, bias, rest = rest.tensor_split((k * c * 16, k * c * 16 + k))
-        parts.append((filters.view(k, c * 16), bias))
-        c = k
-    return [*parts, rest[:-1], rest[-1:]]
+        (height, width, c), side = x.shape, x.shape[0] // rows // 2
+        _check_fits(k, side)
+        weight, bias = parameters[used:], parameters[used + k * c * TAPS :]
+        out = torch.empty(height // 2, width // 2, k, device=device)
+        pointers = (c_void_p(tensor.data_ptr()) for tensor in (x, weight, bias, out))
+        sizes = map(c_int32, (*out.shape[:2], c, k, side))
+        launch("policy_conv2d", work=rows * cols, arguments=[*pointers, *sizes], device=device)
+        used += k * (c * TAPS + 1)
+        x, maps = out, [*maps, out]
+    logits = torch.empty(rows, cols, device=device)
+    read, written = (x, summary, parameters[used:]), logits
+    pointers = (c_void_p(tensor.data_ptr()) for tensor in read)
+    arguments = [*pointers, c_float(bound), c_void_p(written.data_ptr())]
+    arguments += [c_int32(rows * cols), c_int32(x.shape[2]), c_int32(summaries)]
+    warps = kernels()["policy_logits"].threads // WARP
+    launch("policy_logits", work=-(-rows * cols // warps), arguments=arguments, device=device)
+    return logits, maps
+
+
+def _check_fits(k: int, side: int) -> None:
+    """One input channel of a tile, and its weights, lie in shared memory."""
+    most = (kernels()["policy_conv2d"].shared // 4 - (2 * side + 2) ** 2) // TAPS
+    if k > most:
+        raise SparseBlockError(f"policy_logits: the cuda backend takes convolutions of {most} channels at most, not {k}")

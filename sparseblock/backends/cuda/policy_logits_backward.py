@@ -1,24 +1,17 @@
-"""The gradient of policy_logits, cuda backend: operators of torch."""
+"""The gradient of policy_logits, cuda backend: operators of torch on the maps that csrc/cuda/policy_conv2d.cu wrote."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-from sparseblock.backends.cuda.policy_logits import WINDOW, split
+from sparseblock.backends.triton import policy_logits_backward as by_torch
+from sparseblock.backends.triton.policy_logits import WINDOW
 
 
-def policy_logits_backward(grad, parameters, pixels, summary, logits, seen, widths, bound) -> torch.Tensor:
-    *layers, weights, _ = split(parameters, pixels.shape[2], widths)
-    slope = (grad * (1 - (logits / bound).square())).flatten()
-    maps = torch.cat([seen[-1], summary]).flatten(1)
-    parts = [torch.mv(maps, slope), slope.sum(0, keepdim=True)]
-    of_output = torch.outer(weights[: widths[-1]], slope)  # [k, y * x]
-    for number in reversed(range(len(layers))):
-        columns, output = seen[2 * number : 2 * number + 2]
-        of_output = of_output * (output.flatten(1) > 0)
-        parts = [torch.mm(of_output, columns.t()).flatten(), of_output.sum(1), *parts]
-        if number:
-            below = torch.mm(layers[number][0].t(), of_output)
-            of_output = F.fold(below[None], seen[2 * number - 1].shape[1:], **WINDOW)[0].flatten(1)
-    return torch.cat(parts)
+def policy_logits_backward(grad, parameters, pixels, summary, logits, maps, widths, bound) -> torch.Tensor:
+    seen, below = [], pixels
+    for written in maps:
+        seen += [F.unfold(below.permute(2, 0, 1)[None], **WINDOW)[0], written.permute(2, 0, 1)]
+        below = written
+    return by_torch.policy_logits_backward(grad, parameters, pixels, summary, logits, seen, widths, bound)

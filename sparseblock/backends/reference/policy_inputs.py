@@ -11,6 +11,7 @@ def policy_inputs(
     frame, executed, mean, deviation, features, active, age, level, momentum, logarithms, pixels, summary
 ) -> torch.Tensor:
     rows, cols = active.shape
+    mean, deviation, level = (x.to(frame.dtype) for x in (mean, deviation, level))
     frame, executed = ((x - mean[:, None, None]) / deviation[:, None, None] for x in (frame, executed))
     change = (frame - executed).abs().mean(1)[0]
     of_frame = change.mean()
