@@ -162,8 +162,9 @@ def copy_where(condition: bool | torch.Tensor, into: Sequence[torch.Tensor], giv
         alike = (to.dtype, to.device, to.shape, to.stride()) == (x.dtype, x.device, x.shape, x.stride())
         if not alike or not _has_no_gaps(to):
             raise SparseBlockError(
-                f"copy_where: {x.dtype} {list(x.shape)} with strides {x.stride()} on {x.device} cannot go into {to.dtype} "
-                f"{list(to.shape)} with strides {to.stride()} on {to.device}; both must be alike and without gaps"
+                f"copy_where: {x.dtype} {list(x.shape)} with strides {x.stride()} on {x.device} cannot go into "
+                f"{to.dtype} {list(to.shape)} with strides {to.stride()} on {to.device}; both must be alike and "
+                "without gaps"
             )
     if into:
         backends.implementation(backends.selected(into[0].device), "copy_where")(condition, into, given)

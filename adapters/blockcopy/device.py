@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +42,31 @@ class Recorded:
             other = next(iter(self._recordings.values()), None)
             self._recordings[kind] = Recording(self._run, [frame], policy.generators, other)
         return self._recordings[kind].replay(frame)
+
+
+class Beside:
+    """A second line of work on a device, next to what is launched meanwhile; on a host it comes in turn.
+
+    What it reads must live until the line ends.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @contextmanager
+    def begin(self) -> Iterator[None]:
+        """Work that waits for what was launched before, and for nothing else."""
+        if self._stream is None:
+            yield
+        else:
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                yield
+
+    def end(self) -> None:
+        """What is launched from here on waits for that work."""
+        if self._stream is not None:
+            torch.cuda.current_stream().wait_stream(self._stream)
 
 
 class Stopwatch:

@@ -213,7 +213,8 @@ def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
     """Of class logits [1, k, y, x]; one channel is foreground or not."""
     if logits.shape[1] == 1:  # a sigmoid is the softmax of (0, x)
         logits = F.pad(logits, (0, 0, 0, 0, 1, 0))
-    return logits.log_softmax(1)
+    # Over what lies together in samples, which is the quicker kernel.
+    return logits.permute(0, 2, 3, 1).log_softmax(3).permute(0, 3, 1, 2)
 
 
 def _see_objects(output: Any, view: PolicyView) -> Seen:

@@ -43,6 +43,10 @@ class Numbers:
     def negated(self, flag: Number) -> Number:
         return not flag
 
+    def unless(self, flag: Number, other: Number) -> Number:
+        """flag and not other."""
+        return flag and not other
+
     def ratio(self, x: Number, y: Number) -> Number:
         """x / y where y is positive, else 0."""
         positive = y > 0
@@ -74,12 +78,18 @@ class DeviceNumbers(Numbers):
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._known: dict[tuple[float, torch.dtype], Number] = {}  # nobody writes into them
 
     def of(self, value: float) -> Number:
-        return torch.full((), value, dtype=torch.float64, device=self.device)
+        return self._constant(value, torch.float64)
 
     def flag(self, value: bool) -> Number:
-        return torch.full((), value, dtype=torch.bool, device=self.device)
+        return self._constant(value, torch.bool)
+
+    def _constant(self, value: float, dtype: torch.dtype) -> Number:
+        if (value, dtype) not in self._known:
+            self._known[value, dtype] = torch.full((), value, dtype=dtype, device=self.device)
+        return self._known[value, dtype]
 
     def listed(self, values: Any) -> Any:
         return torch.as_tensor(values, dtype=torch.float64, device=self.device)
@@ -89,6 +99,12 @@ class DeviceNumbers(Numbers):
 
     def negated(self, flag: Number) -> Number:
         return ~flag
+
+    def unless(self, flag: Number, other: Number) -> Number:
+        return flag > other  # one operator
+
+    def ratio(self, x: Number, y: Number) -> Number:
+        return self.where(y > 0, x / y, self.of(0.0))
 
     def clamp(self, x: Number, low: float, high: float) -> Number:
         return x.clamp(low, high)

@@ -101,6 +101,10 @@ class BlockCopyPolicy(Policy):
         self._logits = self.trainer.logits(pixels, summary, learn=not self.frozen)
         return self.dice.roll(context.grid) < self._logits.sigmoid()
 
+    def executes(self, executed: torch.Tensor) -> None:
+        if not self.frozen:
+            self.trainer.executes(executed)
+
     def observe(self, outcome: Outcome) -> None:
         if not self.frozen:
             self.trainer.observe(self._logits, outcome)
@@ -263,9 +267,9 @@ class DifferencePolicy(Policy):
         place = torch.as_tensor(1 - share, dtype=difference.dtype, device=difference.device)
         return difference >= torch.nanquantile(self._window, place)
 
-    def observe(self, outcome: Outcome) -> None:
+    def executes(self, executed: torch.Tensor) -> None:
         if not self.frozen:
-            share = self._numbers.total(lambda ran: ran, outcome.executed) / outcome.executed.numel()
+            share = self._numbers.total(lambda ran: ran, executed) / executed.numel()
             self.control.update(share)
 
     @property

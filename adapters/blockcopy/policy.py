@@ -68,9 +68,10 @@ class Outcome:
 class Policy(ABC):
     """Chooses blocks. First frames pass it by; of frames whose blocks are all forced it learns nothing.
 
-    For every other frame `next_frame`, `decide` and `observe` are called in this order. The last two compute with
-    tensors and with the stream's numbers, and change nothing but what `lasting` names: where the frame does not count,
-    as at a scene cut, that is put back; and on a device frames of one `kind` run again as they were recorded.
+    For every other frame `next_frame`, `decide`, `executes` and `observe` are called in this order. The last three
+    compute with tensors and with the stream's numbers, and change nothing but what `lasting` names: where the frame
+    does not count, as at a scene cut, that is put back; and on a device frames of one `kind` run again as they were
+    recorded.
 
     Attributes:
         needs_output: whether `Context.output` and `Outcome.gain` are asked for.
@@ -104,12 +105,15 @@ class Policy(ABC):
     def decide(self, context: Context) -> torch.Tensor:
         """The blocks to execute, bool [rows, cols]."""
 
+    def executes(self, executed: torch.Tensor) -> None:  # noqa: B027
+        """Takes in the blocks that the network is about to run, bool [rows, cols]. Does nothing by default."""
+
     def observe(self, outcome: Outcome) -> None:  # noqa: B027
         """Learns from what came of the last decision. Does nothing by default."""
 
     @property
     def kind(self) -> Any:
-        """What is different from frame to frame in what `decide` and `observe` call. None: anything may be."""
+        """What is different from frame to frame in what these call. None: anything may be."""
         return None
 
     @property

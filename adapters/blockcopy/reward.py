@@ -37,6 +37,8 @@ def policy_gradient(
 
 
 def running_mean(mean: Number, value: Number, momentum: float = MOMENTUM) -> Number:
+    if isinstance(mean, torch.Tensor):
+        return torch.lerp(mean, value.to(mean.dtype), 1 - momentum)  # the same in one operator
     return momentum * mean + (1 - momentum) * value
 
 

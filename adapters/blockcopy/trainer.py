@@ -134,17 +134,19 @@ class Trainer:
         self.centre.update(logits, learn)
         return logits + (self.control.level - self.centre.value)
 
-    def observe(self, logits: torch.Tensor, outcome: Outcome) -> None:
-        """Takes in the outcome of a frame; updates the network where the frame is due."""
-        executed = outcome.executed
+    def executes(self, executed: torch.Tensor) -> None:
+        """Takes in the share of blocks that a frame executes."""
         share = self._numbers.total(lambda ran: ran, executed) / executed.numel()
         self.share.update(share)
+        self.control.update(share)
+
+    def observe(self, logits: torch.Tensor, outcome: Outcome) -> None:
+        """Updates the network where the frame is due."""
         if self.due:
             reward = self.reward(outcome.gain(), logits.sigmoid(), outcome)
-            grad = policy_gradient(logits, executed, reward, ~outcome.forced)
+            grad = policy_gradient(logits, outcome.executed, reward, ~outcome.forced)
             self.optimizer.step(self.network.gradient(grad, *self._seen))
             self._seen = ()
-        self.control.update(share)
 
     def reward(self, gain: torch.Tensor, probability: torch.Tensor, outcome: Outcome) -> torch.Tensor:
         """R_b, float [rows, cols], of the information gains and the probabilities of execution, both [rows, cols]."""

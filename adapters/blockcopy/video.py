@@ -16,7 +16,7 @@ from torch import nn
 
 import sparseblock
 from blockcopy import policies, policy_file
-from blockcopy.device import Notice, Recorded, Stopwatch
+from blockcopy.device import Beside, Notice, Recorded, Stopwatch
 from blockcopy.freshness import SceneCut, age_limits
 from blockcopy.information_gain import Objects, Seen, task_named
 from blockcopy.memory import DeviceMemory, Memory
@@ -308,10 +308,11 @@ class BlockCopy:
         self._numbers = HOST if self._on_host else DeviceNumbers(device)
         self._memory = Memory if self._on_host else DeviceMemory
         self._recorded, self._watch, self._notice = Recorded(self._next, device), Stopwatch(device), Notice(device)
+        self._beside = Beside(device)
         self._limits = None if self.max_age is None else age_limits(rows, cols, self.max_age).to(device)
         self._all = torch.ones(rows, cols, dtype=torch.bool, device=device)
         self._none = torch.zeros_like(self._all)
-        self._reads_whole = not self._on_host and any(node.placement == "dense" for node in plan.report().nodes)
+        self._reads_whole = not self._on_host and _reads_whole(plan)
         self._state = plan.new_state()
         self._shape, self._view, self.plan = frame.shape, view, plan
 
@@ -373,19 +374,27 @@ class BlockCopy:
                     raise self._not_finite()
                 self.policy.next_frame()
             self._learned.open()
-            cut = numbers.flag(False) if self._cut is None else self._cut(small)
-            chosen = numbers.where(cut, self._all, self.policy.decide(self._context(small)))
+            with self._beside.begin():
+                cut = numbers.flag(False) if self._cut is None else self._cut(small)
+            chosen = self.policy.decide(self._context(small))
+            self._beside.end()
+            chosen = numbers.where(cut, self._all, chosen)
             aged = self._due(chosen)
             mask = numbers.where(finite, chosen | aged, self._none)
+            with self._beside.begin():
+                self.policy.executes(mask)
+                self._remember(small, mask)
         decided = time.perf_counter()
         if self._reads_whole:
             frame = torch.where(finite, frame, frame.new_zeros(()))
         out = self.plan(frame, mask[None], self._state)
         ran = time.perf_counter()
         with _one_thread():
-            self._learn(out, mask, aged)
-            self._learned.close(numbers.where(cut, numbers.flag(False), finite))
-            self._remember(small, mask)
+            before = self._look(out)
+            self._beside.end()
+            gain = lambda: self.task.gain(before, Seen(self._features, self._objects), self._view.grid)  # noqa: E731
+            self.policy.observe(Outcome(mask, aged, gain))
+            self._learned.close(numbers.unless(finite, cut))
             self._stream.close(finite)
             self._aged, self._finite, self._is_cut = aged, finite, cut
             self._bad = self._bad + numbers.negated(finite)
@@ -401,13 +410,7 @@ class BlockCopy:
         """The blocks that were not chosen but have reached their maximum age, bool [rows, cols]."""
         if self._limits is None or not self.policy.refreshes:
             return self._none
-        return (self._age >= self._limits) & ~chosen
-
-    def _learn(self, out: Any, mask: torch.Tensor, aged: torch.Tensor) -> None:
-        """Shows the policy what came of its decision."""
-        before = self._look(out)
-        gain = lambda: self.task.gain(before, Seen(self._features, self._objects), self._view.grid)  # noqa: E731
-        self.policy.observe(Outcome(mask, aged, gain))
+        return (self._age >= self._limits) > chosen  # and not chosen
 
     def _look(self, out: Any) -> Seen:
         """Sees a frame's output; returns what was seen before it."""
@@ -457,6 +460,12 @@ class BlockCopy:
                 f"BlockCopy: of the frames before frame {self._frame}, {bad} held NaN or infinity and ran no block; "
                 "drop such frames or repair them"
             )
+
+
+def _reads_whole(plan: DevicePlan) -> bool:
+    """Whether a node reads all of the frame even where no block runs."""
+    placed = zip(plan.graph.nodes, plan.report().nodes, strict=True)
+    return any(of.placement == "dense" and set(node.inputs) & set(plan.graph.inputs) for node, of in placed)
 
 
 @contextmanager

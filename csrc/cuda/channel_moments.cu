@@ -10,8 +10,11 @@ SB_DEVICE void run(const float *x, int c, int pixels, double *means, double *var
         const double first = values[0];
         double sum = 0.0, squares = 0.0;
         for_each_pixel(pixels, [&](int i) {
-            const double v = values[i] - first;
-            return [&, v] { sum += v, squares += v * v; };
+            const float value = values[i];
+            return [&, value] {
+                const double v = value - first;
+                sum += v, squares += v * v;
+            };
         });
         const double mean = all_sum(sum) / pixels, variance = all_sum(squares) / pixels - mean * mean;
         if (thread_index() > 0) continue;

@@ -40,9 +40,8 @@ SB_DEVICE double lane_sum(double v, const Join &join = add) {
 }
 
 /* Calls read(i) for pixels i of a small picture, several of them before what any returned: the threads of a group take them in turn. */
-template <class F>
+template <int AT_ONCE = 8, class F>
 SB_DEVICE void for_each_pixel(int pixels, const F &read) {
-    constexpr int AT_ONCE = 8;
     for (int first = thread_index(); first < pixels; first += AT_ONCE * thread_count())
         all_then_finish<0, AT_ONCE>([&](int k) {
             const int i = first + k * thread_count();

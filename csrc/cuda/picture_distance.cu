@@ -12,8 +12,11 @@ SB_DEVICE void run(const float *a, const float *b, int c, int pixels, double mos
         const double first_p = p[0], first_q = q[0];
         double sum_p = 0.0, sum_q = 0.0, squares = 0.0;
         for_each_pixel(pixels, [&](int i) {
-            const double v = p[i] - first_p, w = q[i] - first_q;
-            return [&, v, w] { sum_p += v, sum_q += w, squares += v * v + w * w; };
+            const float at_p = p[i], at_q = q[i];
+            return [&, at_p, at_q] {
+                const double v = at_p - first_p, w = at_q - first_q;
+                sum_p += v, sum_q += w, squares += v * v + w * w;
+            };
         });
         const double mean_p = all_sum(sum_p) / pixels, mean_q = all_sum(sum_q) / pixels;
         energy += all_sum(squares) / pixels - mean_p * mean_p - mean_q * mean_q;
@@ -21,14 +24,13 @@ SB_DEVICE void run(const float *a, const float *b, int c, int pixels, double mos
     }
     barrier(); /* the means are there */
     double total = 0.0;
-    for_each_pixel(pixels, [&](int i) {
+    for_each_pixel<4>(pixels, [&](int i) {
         double apart = 0.0;
         for (int j = 0; j < c; ++j) {
             const double d = (double)a[(int64_t)j * pixels + i] - b[(int64_t)j * pixels + i] - means[j];
             apart += d * d;
         }
-        const double share = apart / energy;
-        return [&, share] { total += share < most ? share : most; };
+        return [&, apart] { total += apart / energy < most ? apart / energy : most; };
     });
     total = all_sum(total) / pixels;
     if (thread_index() == 0) *distance = energy > 0.0 ? total : 0.0; /* flat pictures are not apart */

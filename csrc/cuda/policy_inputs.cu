@@ -20,7 +20,7 @@ SB_DEVICE void run(const PolicyInputs &in, const sb_plane &features, const doubl
             y = by_side.divide(i, x);
             return (row * side + y) * width + col * side + x;
         };
-        for_each_pixel(area * depth, [&](int item) {
+        for_each_pixel<4>(area * depth, [&](int item) {
             int i, y, x;
             const int at = place(by_depth.divide(item, i), y, x);
             float v = active;
@@ -40,7 +40,7 @@ SB_DEVICE void run(const PolicyInputs &in, const sb_plane &features, const doubl
             int y, x;
             changed += in.change(place(i, y, x)) * scale;
         }
-        for_each_pixel(in.logarithms ? samples * samples * k : 0, [&](int item) {
+        for_each_pixel<4>(in.logarithms ? samples * samples * k : 0, [&](int item) {
             int i, x;
             const int y = by_samples.divide(by_features.divide(item, i), x);
             const float logarithm = feature(y, x, i);

@@ -50,6 +50,7 @@ class Bandit:
             self.executed = torch.where(enlarge(mask, PIXELS), context.frame, self.executed)
             self.age = (self.age + 1).masked_fill(mask, 0)
             self.active = mask
+            policy.executes(mask)
             policy.observe(Outcome(mask, torch.zeros_like(mask), lambda gain=gain: gain))
             played.append(mask)
         return torch.stack(played)
