@@ -33,6 +33,7 @@ SB_DEVICE void list(const uint8_t *mask, int64_t n, int64_t rows, int64_t cols, 
 } // namespace sb::SB_NAME
 
 SB_ENTRY(const uint8_t *mask, int32_t n, int32_t rows, int32_t cols, int32_t *index, int32_t *count) {
-    sb::await_kernels_before();
+    sb::await_kernels_before_alone(); /* kernels of blocks read the list before they wait */
     sb::SB_NAME::list(mask, n, rows, cols, index, count);
+    sb::memory_fence();
 }

@@ -9,7 +9,9 @@
  *
  * A stage of A is 64 channels of a tile's boxes, a stage of B the weights of a tap for these; rings hold as many as there is room for.
  * A value is summed over channels by 64, over taps, and over 16 channels at a time, whatever the units and tiles are. So tiles are as
- * large as the number of active blocks has use for, which is known here alone. */
+ * large as the number of active blocks has use for, which is known here alone.
+ *
+ * What the kernels before do not write, the list of blocks and the weights, is read before they have ended. */
 #include "epilogue.h"
 #include "hopper.h"
 #include "maps.h"
@@ -98,7 +100,7 @@ struct Tiles {
         const int number = (columns(tile) << in_tile_log) + i;
         if (i >= in_tile() || number >= all) return {-1, 0, 0, 0, 0};
         int in, right;
-        const Region region(regions, in_block.divide(number, in));
+        const Region region(regions, in_block.divide(number, in), true);
         const int down = across.divide(in, right);
         const int y = (int)region.y0 + (down << units.height_log), x = (int)region.x0 + (right << units.width_log);
         if (y >= region.y1 || x >= region.x1) return {-1, 0, 0, 0, 0};
@@ -120,6 +122,16 @@ SB_DEVICE void copy_weights(const TensorMap &weights, const Ring &b, Turn &of_b,
     of_b.advance();
 }
 
+/* The first weights of a group's first tile, which no kernel writes: as many as there are stages for, or fewer where there are no more. */
+template <int COLS>
+SB_DEVICE int copy_first_weights(const sb_conv2d &conv, const TensorMap &weights, const Ring &b, Turn &of_b, int column) {
+    int copied = 0;
+    for (int channel = 0; channel < conv.in_channels; channel += DEPTH)
+        for (int tap = 0; tap < conv.kernel_h * conv.kernel_w && copied < b.count; ++tap, ++copied)
+            copy_weights<COLS>(weights, b, of_b, channel, column, tap);
+    return copied;
+}
+
 /* One warp: all boxes of all tiles, each of which one lane asks for. */
 template <int ROWS, int COLS>
 SB_DEVICE void copy(const sb_conv2d &conv, const Tiles<ROWS, COLS> &tiles, const TensorMap &x, const TensorMap &weights, const Ring &a,
@@ -128,8 +140,11 @@ SB_DEVICE void copy(const sb_conv2d &conv, const Tiles<ROWS, COLS> &tiles, const
     const int taps = conv.kernel_h * conv.kernel_w, loads = units.shared ? 1 : taps, lane = lane_index();
     Turn of_a(a.count), of_b(b.count);
     const int count = tiles.count();
-    for (int tile = (int)group_index(); tile < count; tile += (int)group_count()) {
-        const Unit unit = tiles.unit(tile, lane);
+    int tile = (int)group_index(), early = 0; /* weights that were copied before their turn */
+    Unit unit = tiles.unit(tile, lane);
+    if (tile < count) early = copy_first_weights<COLS>(conv, weights, b, of_b, tiles.column(tile));
+    await_kernels_before();
+    for (; tile < count; tile += (int)group_count(), unit = tiles.unit(tile, lane)) {
         const int boxes = bit_count(vote(unit.n >= 0)), top = unit.y * conv.stride_h - conv.pad_h, left = unit.x * conv.stride_w - conv.pad_w;
         for (int channel = 0; channel < conv.in_channels; channel += DEPTH)
             for (int load = 0; load < loads; ++load) {
@@ -142,7 +157,8 @@ SB_DEVICE void copy(const sb_conv2d &conv, const Tiles<ROWS, COLS> &tiles, const
                              top + ky * conv.dilation_h, unit.n);
                 of_a.advance();
                 for (int tap = load; tap < (units.shared ? taps : load + 1); ++tap)
-                    copy_weights<COLS>(weights, b, of_b, channel, tiles.column(tile), tap);
+                    if (early > 0) --early;
+                    else copy_weights<COLS>(weights, b, of_b, channel, tiles.column(tile), tap);
             }
     }
 }
@@ -161,9 +177,12 @@ SB_DEVICE void gather(const sb_conv2d &conv, const Tiles<128, COLS> &tiles, cons
     static_assert(APART == 4, "a lane's next row is four further, its swizzle the same but for that bit");
     Turn of_a(a.count), of_b(b.count);
     const int count = tiles.count();
-    for (int tile = (int)group_index(); tile < count; tile += (int)group_count()) {
-        const uint32_t mine = warp_index() * WARP + lane, in = mine & ((1 << area_log) - 1); /* the row whose place this lane finds */
-        const Unit unit = tiles.unit(tile, mine >> area_log);
+    const uint32_t mine = warp_index() * WARP + lane, in = mine & ((1 << area_log) - 1); /* the row whose place this lane finds */
+    int tile = (int)group_index(), early = 0; /* weights that were copied before their turn */
+    Unit unit = tiles.unit(tile, mine >> area_log);
+    if (warp_index() == 0 && tile < count) early = copy_first_weights<COLS>(conv, weights, b, of_b, tiles.column(tile));
+    await_kernels_before();
+    for (; tile < count; tile += (int)group_count(), unit = tiles.unit(tile, mine >> area_log)) {
         const int out_y = unit.y + (in >> units.width_log), out_x = unit.x + (in & ((1 << units.width_log) - 1));
         const int top = out_y * conv.stride_h - conv.pad_h, left = out_x * conv.stride_w - conv.pad_w;
         uint32_t taps_inside = 0, tap_bit = 1;
@@ -186,7 +205,8 @@ SB_DEVICE void gather(const sb_conv2d &conv, const Tiles<128, COLS> &tiles, cons
             for (int ky = 0, tap = 0; ky < conv.kernel_h; ++ky) {
                 int64_t ahead = ky * conv.dilation_h * x.stride_y + channel;
                 for (int kx = 0; kx < conv.kernel_w; ++kx, ++tap, ahead += conv.dilation_w * x.stride_x) {
-                    if (warp_index() == 0) copy_weights<COLS>(weights, b, of_b, channel, tiles.column(tile), tap);
+                    if (early > 0) --early;
+                    else if (warp_index() == 0) copy_weights<COLS>(weights, b, of_b, channel, tiles.column(tile), tap);
                     wait(a.emptied(of_a), of_a.round ^ 1);
                     const SharedAddress to = a.stage(of_a);
                     const uint32_t bit = channels ? 1u << tap : 0;
@@ -443,14 +463,17 @@ SB_DEVICE void run(const Given &given, const Tiles<ROWS, COLS> &tiles, const int
         else if constexpr (COLS == PASTED)
             if (units.gathered) return gather(given.conv, tiles, given.x, given.weights, a, b);
         if (thread < WARP) copy(given.conv, tiles, given.boxes, given.weights, a, b);
+        else await_kernels_before();
     } else {
         if constexpr (LARGE) take_registers<232>();
         float *staging = (float *)(shared_memory() + RING) + (thread - WARPGROUP) / WARP * STAGING;
         const Share share = {units, (warpgroup - 1) * tiles.DOWN};
         Turn of_a(a.count), of_b(b.count);
         const int count = tiles.count();
-        for (int tile = (int)group_index(); tile < count; tile += (int)group_count()) {
-            const Unit unit = tiles.unit(tile, lane_index());
+        int tile = (int)group_index();
+        Unit unit = tiles.unit(tile, lane_index());
+        await_kernels_before();
+        for (; tile < count; tile += (int)group_count(), unit = tiles.unit(tile, lane_index())) {
             typename Tiles<ROWS, COLS>::Sums sums = {};
             if (given.combined) fetch(sums, given.residual, tiles.column(tile), share, unit);
             multiply(sums, given.conv, share, a, of_a, b, of_b);
@@ -473,8 +496,7 @@ SB_DEVICE void run(const Given &given, const sb_units &units, const sb_blocks &b
     Tiles<256, SB_COLS> large(units, regions);
     Tiles<128, SB_COLS> middle(units, regions);
     Tiles<128, PASTED> small(units, regions);
-    await_kernels_before();
-    const int count = shuffle((int)regions.count(), 0);
+    const int count = shuffle((int)regions.count_early(), 0);
     large.begin(count), middle.begin(count), small.begin(count);
     const int64_t least = units.gathered ? 0 : minimum(minimum(large.duration(), middle.duration()), small.duration());
     if (large.duration() == least) run(given, large, units.stages[0]);

@@ -21,6 +21,20 @@ SB_DEVICE void await_kernels_before() {
 #endif
 }
 
+/* The same, but the next kernel begins only when this one has ended. So it, and all after it, may read what this one writes before they
+ * wait, by load_latest. */
+SB_DEVICE void await_kernels_before_alone() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/* Read from where all multiprocessors see it, not from what this one may remember. */
+SB_DEVICE int32_t load_latest(const int32_t *p) {
+    int32_t v;
+    asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+
 /* All threads of the group. */
 SB_DEVICE void barrier() { __syncthreads(); }
 SB_DEVICE void memory_fence() { __threadfence(); }

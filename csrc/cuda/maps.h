@@ -18,6 +18,8 @@ struct Regions {
 
     SB_DEVICE Regions(const sb_blocks &blocks_, const sb_plane &out_) : blocks(blocks_), out(out_) {}
     SB_DEVICE int64_t count() const { return blocks.count ? *blocks.count : out.n; }
+    /* The same, before `await_kernels_before`: no kernel that writes lists lets others begin before it ends (blocks_from_mask.cu). */
+    SB_DEVICE int64_t count_early() const { return blocks.count ? load_latest(blocks.count) : out.n; }
     SB_DEVICE int64_t height() const { return blocks.count ? minimum(blocks.block_h, out.h) : out.h; }
     SB_DEVICE int64_t width() const { return blocks.count ? minimum(blocks.block_w, out.w) : out.w; }
 };
@@ -25,12 +27,13 @@ struct Regions {
 struct Region {
     int64_t n, y0, x0, y1, x1; /* pixels [y0, y1) x [x0, x1) */
 
-    SB_DEVICE Region(const Regions &regions, int64_t i) {
+    /* `early`: before `await_kernels_before`, see Regions::count_early. */
+    SB_DEVICE Region(const Regions &regions, int64_t i, bool early = false) {
         if (regions.blocks.count) {
             const int32_t *index = regions.blocks.index + 3 * i;
-            n = index[0];
-            y0 = (int64_t)index[1] * regions.blocks.block_h;
-            x0 = (int64_t)index[2] * regions.blocks.block_w;
+            n = early ? load_latest(index) : index[0];
+            y0 = (int64_t)(early ? load_latest(index + 1) : index[1]) * regions.blocks.block_h;
+            x0 = (int64_t)(early ? load_latest(index + 2) : index[2]) * regions.blocks.block_w;
         } else {
             n = i;
             y0 = x0 = 0;

@@ -97,6 +97,8 @@ SB_DEVICE int64_t group_index() { return emulated::group(); }
 SB_DEVICE int64_t group_count() { return emulated::groups(); }
 SB_DEVICE char *shared_memory() { return emulated::shared(); }
 SB_DEVICE void await_kernels_before() { emulated::await_kernels_before(); }
+SB_DEVICE void await_kernels_before_alone() { emulated::await_kernels_before(); }
+SB_DEVICE int32_t load_latest(const int32_t *p) { return *p; }
 
 SB_DEVICE void barrier(SB_SITE) { emulated::meet(emulated::BARRIER, SB_HERE, nullptr); }
 SB_DEVICE void memory_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
