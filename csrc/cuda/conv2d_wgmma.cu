@@ -308,21 +308,6 @@ SB_DEVICE void put(const float (&sums)[N][4], int part, float *staging, uint32_t
         }
 }
 
-/* V of a channel's parameters; `otherwise` where there are none. */
-SB_DEVICE Vector<float, V> parameters(const float *p, int c, float otherwise) {
-    Vector<float, V> values;
-    SB_UNROLL
-    for (int k = 0; k < V; ++k) values[k] = otherwise;
-    if (p)
-        SB_UNROLL
-        for (int k = 0; k < V; k += 4) {
-            const Vector<float, 4> four = load_vector<4>(p + c + k);
-            SB_UNROLL
-            for (int i = 0; i < 4; ++i) values[k + i] = four[i];
-        }
-    return values;
-}
-
 /* finish() without its choices; what is stored by vectors computes the same, to the bit. */
 SB_DEVICE bool is_plain(const sb_epilogue &e) { return (e.activation == SB_RELU || e.activation == SB_IDENTITY) && e.combine == SB_ADD; }
 SB_DEVICE float finish_plain(float v, bool combined, const SB_T *residual, const sb_epilogue &e, int c) {
@@ -365,7 +350,7 @@ template <int DOWN, int N>
 SB_DEVICE void store(const float (&sums)[DOWN][N][4], float *staging, const sb_epilogue &epilogue, const sb_plane &residual, bool combined,
                      const sb_plane &out, bool vectors, int column, const Share &share, const Unit &unit) {
     constexpr int LANES = PASTED / V, PARTS = N * 8 / PASTED, PASSES = 16 * LANES / WARP; /* that store a row; rows of a lane */
-    constexpr int TOGETHER = DOWN * N > 8 ? 1 : PASSES; /* residuals that are on their way, as registers allow */
+    constexpr int TOGETHER = DOWN * N > 16 ? 2 : PASSES; /* residuals that are on their way, as registers allow */
     const uint32_t lane = opaque(lane_index()) % WARP; /* or addresses would be known, and spilled, ahead of all tiles */
     const bool relu = epilogue.activation == SB_RELU, affine = epilogue.scale || epilogue.shift;
     const bool plain = is_plain(epilogue);
@@ -417,7 +402,7 @@ SB_DEVICE void store(const float (&sums)[DOWN][N][4], float *staging, const sb_e
             const int row = pass * (WARP / LANES) + (int)lane / LANES;
             const int64_t to = shuffle(place, row);
             const Vector<SB_T, V> values = others[pass % TOGETHER];
-            const Vector<float, V> bias = parameters(epilogue.bias, read, -0.0f);
+            const Vector<float, V> bias = parameters<V>(epilogue.bias, read, -0.0f);
             float v[V]; /* of a row that is not stored too: a condition here would make rows wait for each other */
             SB_UNROLL
             for (int k = 0; k < V; k += 4) {
@@ -427,7 +412,7 @@ SB_DEVICE void store(const float (&sums)[DOWN][N][4], float *staging, const sb_e
             }
             if (combined) change(v, [&](float sum, int k) { return sum + to_float(values[k]); });
             if (affine) {
-                const Vector<float, V> scale = parameters(epilogue.scale, read, 1.0f), shift = parameters(epilogue.shift, read, 0.0f);
+                const Vector<float, V> scale = parameters<V>(epilogue.scale, read, 1.0f), shift = parameters<V>(epilogue.shift, read, 0.0f);
                 change(v, [&](float sum, int k) { return fma(sum, scale[k], shift[k]); });
             }
             change(v, [&](float sum, int) { return relu ? at_least(0.0f, sum) : sum; });

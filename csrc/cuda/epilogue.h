@@ -23,6 +23,23 @@ SB_DEVICE void change(float (&v)[N], const F &f) {
     for (int i = 0; i < N; ++i) v[i] = f(v[i], i);
 }
 
+/* N of a channel's parameters from c on; `otherwise` where there are none. Of more than one, `p` lies at a multiple of 16 bytes. */
+template <int N>
+SB_DEVICE Vector<float, N> parameters(const float *p, int c, float otherwise) {
+    constexpr int AT_ONCE = N % 4 ? 1 : 4;
+    Vector<float, N> values;
+    SB_UNROLL
+    for (int k = 0; k < N; ++k) values[k] = otherwise;
+    if (p)
+        SB_UNROLL
+        for (int k = 0; k < N; k += AT_ONCE) {
+            const Vector<float, AT_ONCE> some = load_vector<AT_ONCE>(p + c + k);
+            SB_UNROLL
+            for (int i = 0; i < AT_ONCE; ++i) values[k + i] = some[i];
+        }
+    return values;
+}
+
 /* The activation of N channels from c on: which one is asked once for all. */
 template <int N>
 SB_DEVICE void activate(float (&values)[N], const sb_epilogue &e, int64_t c) {
@@ -62,11 +79,16 @@ SB_DEVICE void activate(float (&values)[N], const sb_epilogue &e, int64_t c) {
 /* What is stored of N channels from c on for their sums; the residuals count where they are `combined`. */
 template <int N>
 SB_DEVICE void finish(float (&values)[N], bool combined, const float (&residuals)[N], const sb_epilogue &e, int64_t c) {
-    if (e.bias) change(values, [&](float v, int i) { return v + e.bias[c + i]; });
+    if (e.bias) {
+        const Vector<float, N> bias = parameters<N>(e.bias, (int)c, 0.0f);
+        change(values, [&](float v, int i) { return v + bias[i]; });
+    }
     if (combined && e.combine == SB_MULTIPLY) change(values, [&](float v, int i) { return v * residuals[i]; });
     else if (combined) change(values, [&](float v, int i) { return v + residuals[i]; });
-    if (e.scale || e.shift)
-        change(values, [&](float v, int i) { return fma(v, e.scale ? e.scale[c + i] : 1.0f, e.shift ? e.shift[c + i] : 0.0f); });
+    if (e.scale || e.shift) {
+        const Vector<float, N> scale = parameters<N>(e.scale, (int)c, 1.0f), shift = parameters<N>(e.shift, (int)c, 0.0f);
+        change(values, [&](float v, int i) { return fma(v, scale[i], shift[i]); });
+    }
     activate(values, e, c);
 }
 

@@ -15,7 +15,7 @@ SB_DEVICE Words<T, N> read(const sb_plane &plane, int n, int y, int x, int c) {
 template <class T, int N, class In = T>
 SB_DEVICE void run(const sb_epilogue &epilogue, const sb_plane &in, const sb_plane &residual, bool combined, const sb_blocks &blocks,
                    const sb_plane &out) {
-    for_each<N, 2>(blocks, out, [&](int n, int y, int x, int c) {
+    for_each<N, 4>(blocks, out, [&](int n, int y, int x, int c) {
         const Words<In, N> first = read<N, In>(in, n, y, x, c);
         Words<In, N> second = {};
         if (combined) second = read<N, In>(residual, n, y, x, c);

@@ -9,8 +9,8 @@ constexpr int KERNEL = 4, TAPS = KERNEL * KERNEL, MOST = SB_SHARED / sizeof(floa
 
 /* in [2 h, 2 w, c], out [h, w, k], weight [k, c, 4, 4]. */
 SB_DEVICE void run(const float *in, const float *weight, const float *bias, float *out, int h, int w, int c, int k, int side) {
-    const int window = 2 * side + 2, area = window * window, at_once = (int)minimum(c, MOST / (area + TAPS * k)); /* input channels */
-    float *pixels = (float *)shared_memory(), *weights = pixels + area * at_once; /* [window, window, i], [i, tap, k] */
+    const int window = 2 * side + 2, area = window * window, at_once = (int)minimum(c, (MOST - k) / (area + TAPS * k)); /* input channels */
+    float *pixels = (float *)shared_memory(), *weights = pixels + area * at_once; /* [window, window, i]; [k, (i, tap)], one apart for the banks */
     const Divisor by_window(window);
     const int tiles_along = w / side, tiles = h / side * tiles_along, outputs = side * side * k;
     for (int tile = (int)group_index(); tile < tiles; tile += (int)group_count()) {
@@ -21,6 +21,7 @@ SB_DEVICE void run(const float *in, const float *weight, const float *bias, floa
             for (int begin = 0; begin < c; begin += at_once) {
                 const int count = (int)minimum(at_once, c - begin);
                 barrier(); /* what was there has been read */
+                const int row = count * TAPS + 1;
                 const Divisor by_count(count), by_taps(count * TAPS);
                 for (int i = thread_index(); i < area * count; i += thread_count()) {
                     int from, x;
@@ -31,15 +32,15 @@ SB_DEVICE void run(const float *in, const float *weight, const float *bias, floa
                 for (int i = thread_index(); i < k * count * TAPS; i += thread_count()) {
                     int rest;
                     const int of = by_taps.divide(i, rest);
-                    copy_async<4>(weights + rest * k + of, weight + ((int64_t)of * c + begin) * TAPS + rest, true);
+                    copy_async<4>(weights + of * row + rest, weight + ((int64_t)of * c + begin) * TAPS + rest, true);
                 }
                 commit_copies();
                 wait_copies<0>();
                 barrier();
                 for (int i = 0; item < outputs && i < count; ++i) {
-                    const float *p = pixels + (2 * y * window + 2 * x) * count + i, *q = weights + i * TAPS * k + channel;
+                    const float *p = pixels + (2 * y * window + 2 * x) * count + i, *q = weights + channel * row + i * TAPS;
                     SB_UNROLL
-                    for (int tap = 0; tap < TAPS; ++tap) sum = fma(p[(tap / KERNEL * window + tap % KERNEL) * count], q[tap * k], sum);
+                    for (int tap = 0; tap < TAPS; ++tap) sum = fma(p[(tap / KERNEL * window + tap % KERNEL) * count], q[tap], sum);
                 }
             }
             if (item < outputs) out[((int64_t)(top + y) * w + left + x) * k + channel] = sum < 0.0f ? 0.0f : sum;

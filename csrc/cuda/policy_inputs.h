@@ -17,15 +17,16 @@ struct PolicyInputs {
     SB_DEVICE float standard(const float *picture, int c, int i) const {
         return (picture[(int64_t)c * pixels() + i] - (float)mean[c]) / (float)deviation[c];
     }
-    /* |frame - executed| in channel c of pixel i. */
-    SB_DEVICE float change(int c, int i) const {
-        const float d = standard(frame, c, i) - standard(executed, c, i);
+    /* |frame - executed| in channel c of pixel i, before they are standardised. */
+    SB_DEVICE float difference(int c, int i) const {
+        const int64_t at = (int64_t)c * pixels() + i;
+        const float d = frame[at] - executed[at];
         return d < 0.0f ? -d : d;
     }
-    /* The mean of that over the channels. */
+    /* The mean over the channels, standardised. */
     SB_DEVICE float change(int i) const {
         float sum = 0.0f;
-        for (int c = 0; c < channels; ++c) sum += change(c, i);
+        for (int c = 0; c < channels; ++c) sum += difference(c, i) / (float)deviation[c];
         return sum / channels;
     }
 };

@@ -14,7 +14,14 @@ import torch.nn.functional as F
 
 from sparseblock.backends.cpu import native
 from sparseblock.backends.cuda.kernels import SUFFIXES, kernels
-from sparseblock.backends.cuda.launch import architecture, is_aligned, kernel_of, launch, vector_of
+from sparseblock.backends.cuda.launch import (
+    architecture,
+    has_aligned_parameters,
+    is_aligned,
+    kernel_of,
+    launch,
+    vector_of,
+)
 from sparseblock.backends.cuda.tensor_map import tensor_map
 from sparseblock.backends.kept import kept
 
@@ -124,8 +131,7 @@ def run(conv: native.Conv2d, epilogue, x, weight, index, count, block, out, resi
         tensor_map(x, (c, w, h, n), (stride_x, stride_y, stride_n), (depth, *cut.box, 1), (1, *steps, 1)),
         tensor_map(packed, (c, channels, taps, 1), (pitch, channels * pitch, 0), (depth, _WEIGHTS, 1, 1), (1, 1, 1, 1)),
     )
-    aligned = not any((pointer or 0) % 16 for pointer in (epilogue.bias, epilogue.scale, epilogue.shift))
-    vectors = c_int32(aligned and vector_of(of_residual, of_out) > 1)
+    vectors = c_int32(has_aligned_parameters(epilogue) and vector_of(of_residual, of_out) > 1)
     arguments = [
         conv,
         epilogue,

@@ -119,7 +119,8 @@ def of_maps(
             f"the cuda backend takes maps of less than {_MOST_ALONG} pixels in a row and channels, not "
             f"{sides[1]} pixels of {planes[-1].c} channels; split the map, or move the tensors to cpu"
         )
-    channels = vector_of(*planes) if vectors else 1
+    aligned = all(has_aligned_parameters(given) for given in arguments if isinstance(given, native.Epilogue))
+    channels = vector_of(*planes) if vectors and aligned else 1
     pieces = -(-sides[0] * sides[1] * (planes[-1].c // channels) // (kernels()[kernel].threads * _ITEMS))
     launch(kernel, work=maps * pieces, arguments=[*arguments, ctypes.c_int32(channels > 1)], device=device)
 
@@ -134,6 +135,11 @@ def is_aligned(plane: native.Plane) -> bool:
     """Whether all pixels begin at multiples of 16 bytes, their channels side by side."""
     strides = (plane.stride_n if plane.n > 1 else 0, plane.stride_y if plane.h > 1 else 0, plane.stride_x)
     return not (plane.data or 0) % 16 and plane.stride_c == 1 and not any(x * _size(plane) % 16 for x in strides)
+
+
+def has_aligned_parameters(epilogue: native.Epilogue) -> bool:
+    """Whether the parameters of every channel but the slopes begin at a multiple of 16 bytes."""
+    return not any((pointer or 0) % 16 for pointer in (epilogue.bias, epilogue.scale, epilogue.shift))
 
 
 def _size(plane: native.Plane) -> int:

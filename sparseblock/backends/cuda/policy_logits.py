@@ -39,6 +39,6 @@ def policy_logits(parameters, pixels, summary, widths, bound) -> tuple[torch.Ten
 
 def _check_fits(k: int, side: int) -> None:
     """One input channel of a tile, and its weights, lie in shared memory."""
-    most = (kernels()["policy_conv2d"].shared // 4 - (2 * side + 2) ** 2) // TAPS
+    most = (kernels()["policy_conv2d"].shared // 4 - (2 * side + 2) ** 2) // (TAPS + 1)
     if k > most:
         raise SparseBlockError(f"policy_logits: the cuda backend has no room for {k} channels; {most} is the most")
