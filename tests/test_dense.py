@@ -130,6 +130,38 @@ def test_samples_are_copies(device):
     check()
 
 
+DTYPES = [torch.float32, torch.float64, torch.bool, torch.int64, torch.float16]
+
+
+@st.composite
+def pairs(draw):
+    """(into, new): tensors of any dtype, size and layout without gaps, some of them not at a multiple of 16 bytes."""
+    into, new = [], []
+    for _ in range(draw(st.integers(0, 30))):
+        size, dtype = draw(st.lists(st.integers(1, 9), max_size=4)), draw(st.sampled_from(DTYPES))
+        skipped = draw(st.integers(0, 3))
+
+        def filled(size=size, dtype=dtype, skipped=skipped):
+            return torch.randint(0, 2, (skipped + math.prod(size),)).to(dtype)[skipped:].view(size)
+
+        layout = torch.channels_last if len(size) == 4 and skipped == 0 else torch.contiguous_format
+        into.append(filled().contiguous(memory_format=layout))
+        new.append(filled().contiguous(memory_format=layout))
+    return into, new
+
+
+def test_copies_where_a_condition_holds(device):
+    @given(pairs(), st.booleans())
+    def check(case, holds):
+        into, new = ([x.to(device) for x in tensors] for tensors in case)
+        expected = [x.clone() for x in (new if holds else into)]
+        condition = holds if backends.selected(device) == "cpu" else torch.tensor(holds, device=device)
+        dense.copy_where(condition, into, new)
+        assert all(map(torch.equal, into, expected))
+
+    check()
+
+
 @st.composite
 def inputs(draw):
     """Arguments of policy_inputs."""
@@ -308,6 +340,14 @@ def test_logits_are_bounded_and_so_is_their_gradient():
             "sample: x is [1, 3, 8, 8], ys torch.int64",
         ),
         (
+            lambda x: dense.copy_where(True, [x, x], [x, x[:, :, 1:]]),
+            "copy_where: torch.float32 [1, 3, 7, 8] with strides (192, 1, 24, 3) on cpu cannot go into",
+        ),
+        (
+            lambda x: dense.copy_where(True, [x[..., ::2]], [x[..., ::2]]),
+            "copy_where: torch.float32 [1, 3, 8, 4] with strides (192, 1, 24, 6) on cpu cannot go into",
+        ),
+        (
             lambda x: dense.policy_inputs(
                 x,
                 x,
@@ -347,7 +387,9 @@ def test_bad_input_is_one_clear_error(call, message):
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize("name", ["area_mean", "channel_moments", "picture_distance", "policy_inputs", "sample"])
+@pytest.mark.parametrize(
+    "name", ["area_mean", "channel_moments", "copy_where", "picture_distance", "policy_inputs", "sample"]
+)
 def test_the_example_in_the_docstring_runs(name):
     tests = doctest.DocTestFinder().find(getattr(dense, name), name, globs={"torch": torch, "sparseblock": sparseblock})
     assert any(test.examples for test in tests)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from blockcopy import BlockCopy, names, numbers
 from blockcopy.memory import DeviceMemory
+from blockcopy.policies import Dice
 from film import BLOCK, moving_square, network, play
 
 import sparseblock
@@ -36,10 +37,13 @@ def _plain(stats):
 
 def _check_same(policy: str, **options) -> None:
     host, device = _videos(policy=policy, **options)
-    expected, of_host = play(host, CUT)
-    masks, of_device = _on_reference(device, CUT)
+    _check_decides_alike(host, device, _on_reference(device, CUT))
+
+
+def _check_decides_alike(host: BlockCopy, device: BlockCopy, played: tuple[torch.Tensor, list]) -> None:
+    (expected, of_host), (masks, of_device) = play(host, CUT), played
     assert type(host.plan) is Plan and type(device.plan) is DevicePlan
-    assert torch.equal(masks, expected)
+    assert torch.equal(masks.cpu(), expected)
     assert list(map(_plain, of_device)) == list(map(_plain, of_host))
     # Of 40 frames each rounds every number in float32 a few dozen times.
     close = {"rtol": 1e-3, "atol": 1e-3}
@@ -63,6 +67,19 @@ def test_so_it_does_with_the_papers_reward_on_pictures():
 
 def test_without_cuts_and_ages():
     _check_same("blockcopy", scene_cut=None, max_age=None)
+
+
+@pytest.mark.parametrize("policy", ["blockcopy", "difference"])
+def test_by_the_kernels_of_cuda_too(policy, cuda_device, monkeypatch):
+    """Op by op, with the dice of the host."""
+    monkeypatch.setattr(Dice, "begin", lambda self, device: setattr(self, "device", device))
+    roll = lambda self, grid: torch.rand(grid, generator=self.generator).to(self.device)  # noqa: E731
+    monkeypatch.setattr(Dice, "roll", roll)
+    host = _videos(policy=policy)[0]
+    device = _WithoutRecordings(network().to(cuda_device), policy=policy, block_size=BLOCK, max_age=16)
+    with sparseblock.backend("cuda"):
+        played = play(device, [frame.to(cuda_device) for frame in CUT])
+    _check_decides_alike(host, device, played)
 
 
 @pytest.mark.parametrize("plant", ["a scene cut counts", "numbers stay", "a total is a mean"])
