@@ -200,7 +200,7 @@ def test_odd_channels_are_taken_where_pixels_are_aligned(block, hopper, launched
     blocks = BlockSet.all(1, -(-20 // block), -(-21 // block), block, device=hopper)
     with backend("cuda"):
         aligned = ops.conv2d(x, weight, None, blocks, channels_last(out), padding=(1, 1)).clone()
-        assert launched == ["conv2d_wgmma_64x64_f16"]
+        assert launched[-1] == "conv2d_wgmma_64x64_f16"
         whole = channels_last(torch.nn.functional.pad(x, (0, 0, 0, 0, 0, 7)))
         filled = torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, 7))
         assert_identical(ops.conv2d(whole, filled, None, blocks, channels_last(out), padding=(1, 1)), aligned)
