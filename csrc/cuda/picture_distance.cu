@@ -11,7 +11,7 @@ SB_DEVICE void run(const float *a, const float *b, int c, int pixels, double mos
         const float *p = a + (int64_t)j * pixels, *q = b + (int64_t)j * pixels;
         const double first_p = p[0], first_q = q[0];
         double sum_p = 0.0, sum_q = 0.0, squares = 0.0;
-        for_each_pixel<4>(pixels, [&](int i) {
+        for_each_pixel(pixels, [&](int i) {
             const float at_p = p[i], at_q = q[i];
             return [&, at_p, at_q] {
                 const double v = at_p - first_p, w = at_q - first_q;
