@@ -40,7 +40,7 @@ KERNELS = {
     "global_avg_pool2d.cu": ("global_avg_pool2d_f32",),
     "group_norm.cu": ("group_norm_f32",),
     "group_norm_statistics.cu": ("group_norm_statistics",),
-    "moments.h": ("group_norm_statistics",),
+    "moments.h": ("group_norm_statistics", "channel_moments"),
     "blocks_from_mask.cu": ("blocks_from_mask",),
     "block_norm.cu": ("block_norm_f32",),
     "channel_norm.cu": ("channel_norm_f32",),
@@ -49,6 +49,21 @@ KERNELS = {
     "conv2d_depthwise.cu": ("conv2d_depthwise_f32",),
     "conv2d_wgmma.cu": ("conv2d_wgmma_128x64_f16",),
     "conv2d_windows.cu": ("conv2d_windows_4_f16",),
+    "sample.cu": ("sample_f32",),
+    "policy_inputs.h": ("policy_inputs", "policy_level"),
+    **{
+        f"{name}.cu": (name,)
+        for name in (
+            "area_mean",
+            "channel_moments",
+            "copy_where",
+            "picture_distance",
+            "policy_conv2d",
+            "policy_inputs",
+            "policy_level",
+            "policy_logits",
+        )
+    },
 }
 # (file, what stands there, what is put there instead)
 FAULTS = {
