@@ -77,7 +77,7 @@ class Plan:
         self.graph = without_filters(graph)
         blocks = self._blocks_of_maps()
         self._placements = place(graph, blocks)
-        self._gated = {node.origin: node for node in graph.nodes if node.gated}
+        self._gated = {node.origin: node for node in self.graph.nodes if node.gated}
         dense = [name for name, node in self._gated.items() if self._placements[node.output].kind != "sparse"]
         if dense:
             reason = self._placements[self._gated[dense[0]].output].reason

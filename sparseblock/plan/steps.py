@@ -31,6 +31,7 @@ from sparseblock.plan.ir import (
     Shuffle,
 )
 from sparseblock.plan.placement import Placement
+from sparseblock.plan.structure import without_filter
 
 _NO_TILES = torch.zeros(1, 3, dtype=torch.int32)  # a list for steps that read none
 
@@ -39,7 +40,7 @@ class Steps:
     """A run of native steps, one per node, with everything they point to.
 
     Attributes:
-        nodes: the nodes, in order.
+        nodes: the nodes, in order, without the weights that are packed.
         weight_bytes: of the packed weights.
     """
 
@@ -52,7 +53,7 @@ class Steps:
         choices: dict[str, Choice],
         chains: tuple[Chain, ...],
     ) -> None:
-        self.nodes = tuple(nodes)
+        self.nodes = tuple(map(without_filter, nodes))
         self._shapes = [graph.values[node.output].shape for node in nodes]
         self.weight_bytes = 0
         self._alive: list[object] = []  # packed weights and vectors that the steps point to

@@ -18,11 +18,12 @@ _VECTORS = ("scale", "shift", "slope")
 
 def without_filters(graph: Graph) -> Graph:
     """The graph with the sizes of the convolutions' weights, but not their values."""
-    nodes = [
-        replace(node, op=replace(node.op, weight=node.op.weight.to("meta"))) if isinstance(node.op, Conv2d) else node
-        for node in graph.nodes
-    ]
-    return graph.with_nodes(nodes)
+    return graph.with_nodes([without_filter(node) for node in graph.nodes])
+
+
+def without_filter(node: Node) -> Node:
+    """The node with the size of its weight alone, if it is a convolution."""
+    return replace(node, op=replace(node.op, weight=_meta(node.op.weight))) if isinstance(node.op, Conv2d) else node
 
 
 def without_weights(graph: Graph) -> Graph:
