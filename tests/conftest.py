@@ -93,7 +93,9 @@ def avx512_bf16() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that need what is not here are not part of the run, which says so."""
+    """Tests that need what is not here are not part of the run, which says so. It begins with long ones: at its end,
+    one process would run them and the others wait.
+    """
     missing = {} if DATA is not None else {"data": "SPARSEBLOCK_DATA, which is not set"}
     missing |= {} if torch.cuda.is_available() else {"gpu": "a GPU, and there is none"}
     if torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0):
@@ -106,3 +108,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:] = [item for item in items if item not in need]
             config.hook.pytest_deselected(items=need)
             config.get_terminal_writer().line(f"\n{len(need)} tests need {what}: left out")
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -11,6 +11,7 @@ import pytest
 
 # The last two figures are what Triton calls an architecture and its lanes; one dtype will do to see that no kernel is
 # for one vendor alone.
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "dtypes"),
     [
