@@ -85,7 +85,7 @@ FAULTS = {
     "leaves_large_windows": ("pool2d_large.cu", "i += warps", "i += 2 * warps"),
     "ignores_the_count": ("maps.h", "*blocks.count : out.n", "*blocks.count + 1 : out.n"),
     "leaves_the_last_block": ("maps.h", "*blocks.count : out.n", "*blocks.count - 1 : out.n"),
-    "takes_the_first_image": ("maps.h", "n = index[0];", "n = 0;"),
+    "takes_the_first_image": ("maps.h", "n = early ? load_latest(index) : index[0];", "n = 0;"),
     "writes_whole_blocks": ("maps.h", "y < y1 && ", ""),
     "leaves_channels": ("maps.h", "vectors = channels / N", "vectors = (channels - 1) / N"),
     "shuffles_columns_first": ("shuffle.cu", "down * factor + along;", "along * factor + down;"),
@@ -105,7 +105,7 @@ FAULTS = {
     "forgets_the_residual": ("pointwise.cu", "finish(values, combined", "finish(values, false"),
     "takes_the_first_channels_parameters": ("pointwise.cu", "epilogue, c)", "epilogue, 0)"),
     "adds_where_it_multiplies": ("epilogue.h", "e.combine == SB_MULTIPLY", "false"),
-    "forgets_the_shift": ("epilogue.h", "e.shift ? e.shift[c + i] : 0.0f", "0.0f"),
+    "forgets_the_shift": ("epilogue.h", "parameters<N>(e.shift,", "parameters<N>(nullptr,"),
     "loses_nan_in_relu": ("epilogue.h", "low > v ? low : v", "v > low ? v : low"),
     "takes_another_activation": ("epilogue.h", "v * hard_sigmoid(v)", "sigmoid(v, v)"),
     "takes_another_pixel": ("interpolate.cu", "minimum((int)position, size - 1)", "(int)(position + 0.5f)"),
@@ -259,8 +259,8 @@ HOPPER_FAULTS = {
     "forgets_the_residual": ("conv2d_wgmma.cu", "given.residual, given.combined,", "given.residual, false,"),
     "adds_the_first_channels_bias": (
         "conv2d_wgmma.cu",
-        "parameters(epilogue.bias, read",
-        "parameters(epilogue.bias, 0",
+        "parameters<V>(epilogue.bias, read",
+        "parameters<V>(epilogue.bias, 0",
     ),
     "adds_the_bias_of_another_channel": ("conv2d_wgmma.cu", "v += e.bias[c];", "v += e.bias[0];"),
     "reads_the_residual_of_another_row": ("conv2d_wgmma.cu", "shuffle(other, row)", "shuffle(other, 0)"),
@@ -541,9 +541,9 @@ def run_what_launches(kernels, passing):
 
 
 def test_without_a_fault_the_samples_pass(passing):
-    """By the kernels that faults are planted into."""
+    """By a kernel of every file that faults are planted into."""
     launched = set().union(*(launched for _, launched in passing))
-    assert launched >= {kernel for file, *_ in FAULTS.values() for kernel in KERNELS[file]}
+    assert [file for file, *_ in FAULTS.values() if launched.isdisjoint(KERNELS[file])] == []
 
 
 def test_without_a_fault_the_samples_of_hopper_pass(passing_on_hopper):
