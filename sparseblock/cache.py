@@ -14,6 +14,20 @@ from sparseblock.errors import SparseBlockError
 
 
 @dataclass(frozen=True)
+class Rims:
+    """What lasts of a map in shared memory: of each block the rows and columns that are seen from its neighbours.
+
+    Attributes:
+        rows, cols: the names of the planes that keep them.
+        halo: pixels that readers see above, below, to the left and to the right of a block that they write.
+    """
+
+    rows: str
+    cols: str
+    halo: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
 class PlaneSpec:
     """One plane of a cache.
 
@@ -26,11 +40,12 @@ class PlaneSpec:
         offset: first channel in the parent.
         external: no memory of its own; `FeatureCache.bind` says before a run where it lies.
         shared: byte, of one stream, at which it lies in the memory that values share in turn; None: memory of its own.
-            What it holds is lost before the frame is over. Its border is 0.
+            What it holds is lost before the frame is over, but for `rims`. Without these its border is 0.
         dtype: float32, bfloat16 or float16; a slice has its parent's.
         pitch: channels that a pixel has room for, at least c; None: c. Of a plane without parent.
         scratch: byte at which a piece of it lies in the scratch of the thread that runs a chain; there is nothing of it
             in the cache. None: it is not such a value.
+        rims: of a plane in shared memory, what lasts of it.
     """
 
     name: str
@@ -45,6 +60,7 @@ class PlaneSpec:
     dtype: torch.dtype = torch.float32
     pitch: int | None = None
     scratch: int | None = None
+    rims: Rims | None = None
 
     @property
     def size(self) -> int:
@@ -61,6 +77,11 @@ class PlaneSpec:
 def shared_bytes(specs: Sequence[PlaneSpec]) -> int:
     """Bytes, a stream, of the memory that values share in turn."""
     return max((spec.shared + spec.size for spec in specs if spec.shared is not None), default=0)
+
+
+def total_bytes(specs: Sequence[PlaneSpec]) -> int:
+    """Bytes, a stream, of all planes."""
+    return shared_bytes(specs) + sum(spec.nbytes for spec in specs)
 
 
 class FeatureCache:
@@ -107,9 +128,8 @@ class FeatureCache:
         self.open: dict[str, torch.Tensor] = {}
         self._numbers = {spec.name: number for number, spec in enumerate(self.specs)}
         borders: dict[str, int] = {}
-        shared = streams * shared_bytes(self.specs)
-        needed = shared + streams * sum(spec.nbytes for spec in self.specs)
-        self._shared = self._zeros(shared, needed)
+        needed = streams * total_bytes(self.specs)
+        self._shared = self._zeros(streams * shared_bytes(self.specs), needed)
         for number, spec in enumerate(self.specs):
             self._check(spec, number)
             if spec.external:
@@ -154,11 +174,12 @@ class FeatureCache:
                 f"FeatureCache: plane {spec.name!r} has c={spec.c} h={spec.h} w={spec.w} border={spec.border} "
                 f"pitch={spec.pitch}; c, h and w must be positive, border not negative and pitch not less than c"
             )
-        if spec.shared is not None and (spec.border or spec.parent is not None or spec.external or spec.shared % 64):
+        bordered = spec.border and spec.rims is None
+        if spec.shared is not None and (bordered or spec.parent is not None or spec.external or spec.shared % 64):
             raise SparseBlockError(
                 f"FeatureCache: plane {spec.name!r} has shared={spec.shared} border={spec.border} "
                 f"parent={spec.parent!r} external={spec.external}; a plane in shared memory lies at a multiple of 64 "
-                "bytes and has neither border nor parent, nor is it external"
+                "bytes and has no parent, a border only with rims, and is not external"
             )
         if spec.parent is None:
             return

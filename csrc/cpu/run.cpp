@@ -3,6 +3,7 @@
 
 #include <chrono>
 
+#include "rims.h"
 #include "scratch.h"
 #include "sparseblock.h"
 
@@ -147,21 +148,31 @@ void run_chain(const sb_step *steps, const sb_plane *planes, const sb_list &list
     for (int k = 0; k < steps->chain; ++k) seconds[k] *= scale;
 }
 
+bool has_rims(const sb_step &step) { return step.rims.above | step.rims.below | step.rims.left | step.rims.right; }
+
 } // namespace
 
 void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_list *lists, int threads, double *seconds) {
     for (int i = 0; i < n_steps; ++i) {
         const sb_step &step = steps[i];
         const sb_list &list = lists[step.list];
-        if (step.chain > 1) {
+        const int together = step.chain > 1 ? step.chain : 1;
+        auto active = [&](const sb_step &s) { return sb_blocks{list.index, list.count, s.block_h, s.block_w, 0, 0}; };
+        if (together > 1) {
             run_chain(&step, planes, list, threads, seconds ? seconds + i : nullptr);
-            i += step.chain - 1;
-            continue;
+        } else {
+            const sb_blocks blocks = active(step);
+            const sb_plane *second = step.residual >= 0 ? &planes[step.residual] : nullptr;
+            const auto start = Clock::now();
+            run_step(step, &planes[step.x], second, step.dense ? nullptr : &blocks, &planes[step.out], threads);
+            if (seconds) seconds[i] = since(start);
         }
-        const sb_blocks active = {list.index, list.count, step.block_h, step.block_w, 0, 0};
-        const sb_plane *second = step.residual >= 0 ? &planes[step.residual] : nullptr;
-        const auto start = Clock::now();
-        run_step(step, &planes[step.x], second, step.dense ? nullptr : &active, &planes[step.out], threads);
-        if (seconds) seconds[i] = since(start);
+        for (int k = i; k < i + together; ++k) {
+            if (!has_rims(steps[k])) continue;
+            const auto start = Clock::now();
+            sb::rims_run(steps[k].rims, planes, active(steps[k]), planes[steps[k].out], threads);
+            if (seconds) seconds[k] += since(start);
+        }
+        i += together - 1;
     }
 }

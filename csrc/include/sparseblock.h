@@ -302,6 +302,14 @@ typedef enum sb_op {
     SB_OP_CHANNEL_NORM = 9,
 } sb_op;
 #define SB_LONGEST_CHAIN 16
+/* What lasts of a map whose memory does not: of each block the rows and columns along its edges that are seen from its neighbours,
+ * whose readers look so many pixels above, below, to the left and to the right of a block. Of blocks the planes keep
+ * [below + above rows of each row of blocks][w] and [h][right + left columns of each column of blocks]; where neither is seen,
+ * such a plane is not read. All 0: nothing. */
+typedef struct sb_rims {
+    int32_t rows, cols; /* numbers of planes */
+    int32_t above, below, left, right;
+} sb_rims;
 typedef struct sb_step {
     int32_t op;                /* sb_op */
     int32_t x, residual, out;  /* numbers of planes; residual -1: none; a residual of one pixel or channel counts for all */
@@ -314,6 +322,7 @@ typedef struct sb_step {
     int32_t local;             /* 1: `out` has no memory (its plane says sizes and dtype): pieces lie in the thread's scratch, */
     int64_t scratch;           /* from this byte on, and only steps of the chain read them */
     int32_t dense;             /* 1: every pixel of every image, whatever the list says; block size unused */
+    sb_rims rims;              /* of `out`; neither dense nor local */
     union {
         sb_conv2d conv2d;
         sb_pool2d pool2d;

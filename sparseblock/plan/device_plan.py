@@ -70,6 +70,11 @@ class DevicePlan(Plan):
         """CUDA kernels read and write 16 bytes at a time, and Hopper's convolution copies no others."""
         return 16 if self.backend == "cuda" else 1
 
+    @property
+    def _keeps_rims(self) -> bool:
+        """No backend's ops know of rims."""
+        return False
+
     def with_weights(self, model: nn.Module) -> Plan:
         """As `Plan.with_weights`; the module may be on the plan's device, or on the host."""
         return super().with_weights(on_host(model))

@@ -86,7 +86,7 @@ class Plan:
         self.algorithms = {name: choice.algorithm for name, choice in self._choices.items()}
         self._chains = self._find_chains(graph, blocks)
         self._specs: tuple[PlaneSpec, ...] = assign_planes(
-            graph, blocks, self._placements, self.dtype, self._chains, self._align
+            graph, blocks, self._placements, self.dtype, self._chains, self._align, self._keeps_rims
         )
         self._with_plane = {spec.name for spec in self._specs}
         self._segments: tuple[Any, ...] | None = None
@@ -103,6 +103,11 @@ class Plan:
     def _align(self) -> int:
         """Bytes at multiples of which pixels of planes begin."""
         return 1
+
+    @property
+    def _keeps_rims(self) -> bool:
+        """Whether what runs the graph can keep rims in place of maps."""
+        return True
 
     def _pack(self, graph: Graph) -> None:
         """What runs, from a graph with weights."""
@@ -269,7 +274,7 @@ class Plan:
                     shape=value.shape[1:] if value.is_map else None,
                     macs=self._node_macs[node.output],
                     chain=numbers.get(node.output),
-                    **_memory(specs.get(node.output), pieces),
+                    **_memory(specs.get(node.output), pieces, specs),
                     inputs=tuple(places[name] for name in node.inputs if name in places),
                 )
             )
@@ -462,12 +467,15 @@ class Plan:
         return active
 
 
-def _memory(spec: PlaneSpec | None, pieces: dict[str, tuple[int, int]]) -> dict[str, Any]:
+def _memory(spec: PlaneSpec | None, pieces: dict[str, tuple[int, int]], specs: dict[str, PlaneSpec]) -> dict[str, Any]:
     """Where a value lies and how many bytes it takes there, for its node's report."""
     if spec is None or spec.parent is not None:
         return {"memory": "", "bytes": 0}
     if spec.scratch is not None:
         return {"memory": "scratch", "bytes": _piece_bytes(spec, pieces)}
+    if spec.rims is not None:
+        kept = (specs[name].size for name in (spec.rims.rows, spec.rims.cols) if name in specs)
+        return {"memory": "rims", "bytes": sum(kept)}
     return {"memory": "plane" if spec.shared is None else "shared", "bytes": spec.size}
 
 

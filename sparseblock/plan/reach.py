@@ -89,6 +89,14 @@ def everything(out_size: int, size: int) -> Pairs:
     return np.repeat(np.arange(out_size), size), np.tile(np.arange(size), out_size)
 
 
+def halo(node: Node, place: int, graph: Graph, axis: int, block: int, block_out: int) -> tuple[int, int]:
+    """How far before and behind a block of its input number `place` the same block of the output of `node` reads."""
+    outputs, sources = reads(node, place, graph, axis)
+    start = outputs // block_out * block
+    before, after = (start - sources).max(initial=0), (sources - start - block + 1).max(initial=0)
+    return int(before), int(after)
+
+
 def _same(out_size: int, size: int) -> Pairs:
     """Position by position; a map of one position that is spread over all."""
     outputs = np.arange(out_size)

@@ -28,10 +28,11 @@ class NodeReport:
         macs: multiply-accumulates of one dense frame.
         choice: of a native convolution: its algorithm, the candidates (on a device none), and why; None for all else.
         chain: number of the chain that it is part of, whose nodes run one after the other for each piece of a block.
-        memory: where its value lies: in a "plane" of its own that lasts from frame to frame, in memory that values
-            share in turn ("shared"), in the "scratch" of the thread that runs its chain, or "" for what lies in
-            another's, as parts of a concatenation do, or in no state.
-        bytes: that it takes there: a stream, or in scratch a thread.
+        memory: where its value lies: in a "plane" of its own that lasts from frame to frame; in memory that values
+            share in turn ("shared"), or there too, but for the "rims" of its blocks, which last; in the "scratch" of
+            the thread that runs its chain; or "" for what lies in another's, as parts of a concatenation do, or in no
+            state.
+        bytes: that it takes there: a stream, or in scratch a thread; of one with rims that these take.
         inputs: places in `Report.nodes` of the nodes whose values it reads; the frame is none of them.
     """
 

@@ -61,6 +61,9 @@ class Steps:
         self._steps = (native.Step * len(nodes))(
             *(self._step(node, graph, placements[node.output], numbers, choices) for node in nodes)
         )
+        for step in self._steps:
+            if (rims := specs[step.out].rims) is not None:
+                step.rims = native.Rims(numbers.get(rims.rows, -1), numbers.get(rims.cols, -1), *rims.halo)
         steps = {node.output: step for node, step in zip(nodes, self._steps, strict=True)}
         for chain in chains:
             if chain.pieces.keys() <= steps.keys():

@@ -246,6 +246,19 @@ class StepParameters(ctypes.Union):
     ]
 
 
+class Rims(Structure):
+    """sb_rims: what lasts of a step's output, and in which planes."""
+
+    _fields_ = [
+        ("rows", c_int32),
+        ("cols", c_int32),
+        ("above", c_int32),
+        ("below", c_int32),
+        ("left", c_int32),
+        ("right", c_int32),
+    ]
+
+
 class Step(Structure):
     """sb_step: one operator of a plan; planes by number, block size in pixels of the step's output."""
 
@@ -263,6 +276,7 @@ class Step(Structure):
         ("local", c_int32),
         ("scratch", c_int64),
         ("dense", c_int32),
+        ("rims", Rims),
         ("u", StepParameters),
         ("epilogue", Epilogue),
     ]

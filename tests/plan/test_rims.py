@@ -1,0 +1,146 @@
+"""Rims: maps that readers look at with a halo share memory, and what lasts of their blocks gives the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import tasknets
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import MINIATURES, Case, cases, miniature
+from test_plan_planes import by_origin, planes
+from test_random_networks import check, random_masks
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import sparseblock
+from sparseblock.cache import total_bytes
+from sparseblock.plan import Plan
+from sparseblock.plan import planes as assignment
+
+
+@contextmanager
+def rims(kept: bool) -> Iterator[None]:
+    """Rims are kept wherever they can be, whatever they take; or nowhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assignment, "SMALL", 0)
+        patch.setattr(assignment, "total_bytes", lambda specs: 0 if kept == any(spec.rims for spec in specs) else 1)
+        yield
+
+
+def compiled(case: Case, kept: bool, dtype: torch.dtype = torch.float32) -> Plan:
+    with rims(kept):
+        return sparseblock.compile(case.network, case.frames(), case.block, algorithms="direct", dtype=dtype)
+
+
+def compare(case: Case, streams: int, seed: int, dtype: torch.dtype = torch.float32) -> int:
+    """Same bits with rims and without, though no more of the shared memory lasts. Returns how many maps have rims."""
+    plans = [compiled(case, kept, dtype) for kept in (False, True)]
+    states = [plan.new_state(streams) for plan in plans]
+    grid = plans[0].grid
+    everything = torch.ones(streams, grid.rows, grid.cols, dtype=torch.bool)
+    for mask in (everything, *random_masks(case, streams, seed), *random_masks(case, streams, seed + 1)):
+        frame = case.frames(streams)
+        for state in states:
+            state._shared.fill_(255)  # NaN in every dtype
+        pairs = zip(*(pytree.tree_leaves(p(frame, mask, s)) for p, s in zip(plans, states, strict=True)), strict=True)
+        for without, with_rims in pairs:
+            assert torch.equal(without, with_rims)
+    return sum(spec.rims is not None for spec in plans[1]._specs)
+
+
+@settings(max_examples=60)
+@given(cases(), st.integers(1, 2), st.integers(0, 2**16))
+def test_random_network_has_the_same_bits(case, streams, seed):
+    compare(case, streams, seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("block", [4, 8, 16, 32])
+@pytest.mark.parametrize("name", MINIATURES)
+def test_miniature_has_the_same_bits(name, block, dtype):
+    kept = compare(miniature(name, block), 3, seed=1, dtype=dtype)
+    assert kept or (name, block) == ("next", 4)
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_miniature_is_the_dense_network(name):
+    with rims(True):
+        check(miniature(name), 2, random_masks(miniature(name), 2, seed=3), deep=True)
+
+
+WINDOWS = [
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": (1, 5), "padding": (0, 2)},
+    {"kernel_size": (5, 1), "padding": (4, 0)},
+    {"kernel_size": 2},
+    {"kernel_size": 7, "padding": 3, "stride": 2},
+    {"kernel_size": 3, "padding": 8, "dilation": 8},
+    {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
+    {"kernel_size": 3, "padding": 1, "padding_mode": "replicate"},
+]
+
+
+@pytest.mark.parametrize("size", [(33, 47), (17, 130)])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_any_window_and_size(window, size):
+    """Halos on one side only, along one axis only, with and without a border, up to a whole block."""
+    network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 4, **window), nn.Conv2d(4, 4, 1)).eval()
+    for block in (8, 16):
+        assert compare(Case(network, (3, *size), block), 2, seed=7)
+
+
+def test_a_narrow_rim_is_noticed(monkeypatch):
+    wide = assignment.halo
+    monkeypatch.setattr(assignment, "halo", lambda *of: tuple(max(0, side - 1) for side in wide(*of)))
+    case = Case(nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 4, 5, padding=2)).eval(), (3, 32, 48), 8)
+    with pytest.raises(AssertionError):
+        compare(case, 1, seed=7)
+
+
+def test_states_take_rims_along():
+    """A saved state, and a fork, go on as the state itself."""
+    case = miniature("vdsr")
+    plan = compiled(case, True)
+    state, other = plan.new_state(), plan.new_state()
+    plan(case.frames(), None, state)
+    other.load_state_dict(state.state_dict())
+    frame, mask = case.frames(), random_masks(case, 1, seed=5)[2]
+    states = (state, other, state.fork())
+    first, *rest = (plan(frame, mask, each).clone() for each in states)
+    assert all(torch.equal(first, out) for out in rest)
+
+
+def test_what_rims_take():
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 5, padding=2), nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 2, 1)
+    ).eval()
+    frame = torch.rand(1, 3, 128, 256)
+    plan = sparseblock.compile(network, frame, 64)
+    specs = by_origin(plan.graph, {spec.name: spec for spec in plan._specs})
+    assert specs["0"].rims.halo == (2, 2, 2, 2)
+    assert specs["1"].rims.halo == (1, 1, 1, 1)
+    assert (specs["2"].rims, specs["3"].rims) == (None, None)
+    nodes = {node.name: node for node in plan.report().nodes}
+    assert nodes["0"].memory == "rims"
+    assert nodes["0"].bytes == 4 * 8 * (2 * 4 * 256 + 4 * 4 * 128)
+    lasting = sum(node.bytes for node in nodes.values() if node.memory in ("plane", "rims"))
+    assert plan.report().plane_bytes == lasting == plan.new_state().nbytes - plan.report().shared_bytes
+
+
+def test_no_rims_where_they_save_nothing():
+    """Maps that are there at the same time take the same in shared memory as in planes of their own."""
+    network = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)).eval()
+    _, specs = planes(network, torch.rand(1, 8, 128, 128), 64)
+    assert not any(spec.rims for spec in specs.values())
+
+
+@pytest.mark.parametrize(("network", "at_most"), [("swiftnet-rn50", 390), ("vdsr", 700)])
+def test_task_networks_at_full_size(network, at_most):
+    """MiB of a stream. SwiftNet-RN50 took 825 with whole maps, VDSR 4300."""
+    frame = torch.zeros(1, 3, 1024, 2048) if network != "vdsr" else torch.zeros(1, 1, 720, 1280)
+    _, specs = planes(tasknets.load(network).model, frame, 128)
+    assert total_bytes(tuple(specs.values())) / 2**20 < at_most
