@@ -113,8 +113,8 @@ def test_a_reset_forgets_one_stream_or_all():
         (
             lambda: FeatureCache([PlaneSpec("a", 1, 9, 7, border=1, shared=64)]),
             "FeatureCache: plane 'a' has shared=64 border=1 parent=None external=False; "
-            "a plane in shared memory lies at a multiple of 64 bytes and has neither border nor parent, "
-            "nor is it external",
+            "a plane in shared memory lies at a multiple of 64 bytes and has no parent, a border only with rims, "
+            "and is not external",
         ),
         (
             lambda: FeatureCache([PlaneSpec("a", 2, 9, 7)], streams=10**12),
