@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests of the CPU's kernels and ops in Python, over a library built with the address and undefined-behaviour sanitizers: too slow
+# The tests of the CPU's kernels and ops, and of rims, which plans alone have, in Python, over a library built with the address and undefined-behaviour sanitizers: too slow
 # for every commit, 20 minutes on two busy cores beside as much for building.
 # Takes the Python that has the package and its tests installed, .venv/bin/python where $PYTHON does not say another, and pytest's arguments.
 set -euo pipefail
@@ -18,4 +18,4 @@ export PYTHONPATH=$package ASAN_OPTIONS=detect_leaks=0
 export LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so) $(g++ -print-file-name=libstdc++.so)"
 used=$("$python" -c "from sparseblock.backends.cpu import native; print(native.lib()._name)")
 [ "$used" = "$package/sparseblock/lib/libsparseblock.so" ] || { echo "the tests would run over $used" >&2; exit 1; }
-"$python" -m pytest -q -n 2 "$tests/kernels" "$tests/ops" -k "not cuda and not triton" "$@"
+"$python" -m pytest -q -n 2 "$tests/kernels" "$tests/ops" "$tests/plan/test_rims.py" -k "not cuda and not triton" "$@"
