@@ -312,7 +312,7 @@ class BlockCopy:
         self._limits = None if self.max_age is None else age_limits(rows, cols, self.max_age).to(device)
         self._all = torch.ones(rows, cols, dtype=torch.bool, device=device)
         self._none = torch.zeros_like(self._all)
-        self._reads_whole = not self._on_host and _reads_whole(plan)
+        self._reads_whole = not self._on_host and any(node.placement == "dense" for node in plan.report().nodes)
         self._state = plan.new_state()
         self._shape, self._view, self.plan = frame.shape, view, plan
 
@@ -460,12 +460,6 @@ class BlockCopy:
                 f"BlockCopy: of the frames before frame {self._frame}, {bad} held NaN or infinity and ran no block; "
                 "drop such frames or repair them"
             )
-
-
-def _reads_whole(plan: DevicePlan) -> bool:
-    """Whether a node reads all of the frame even where no block runs."""
-    placed = zip(plan.graph.nodes, plan.report().nodes, strict=True)
-    return any(of.placement == "dense" and set(node.inputs) & set(plan.graph.inputs) for node, of in placed)
 
 
 @contextmanager

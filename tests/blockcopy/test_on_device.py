@@ -252,3 +252,24 @@ def test_a_bad_frame_on_a_gpu(gpu):
     with pytest.raises(SparseBlockError, match="of the frames before frame 16, 1 held NaN or infinity"):
         video(frames[15])
     assert video(frames[15]).isfinite().all()
+
+
+class _SumsOfTheFrame(torch.nn.Module):
+    """Reads all of the frame in an operator without a rule, whatever blocks run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) + 0.01 * x[:, :1].cumsum(3)
+
+
+def test_a_bad_frame_is_not_read_by_what_reads_the_whole_frame():
+    video, frames = BlockCopy(_SumsOfTheFrame().eval(), block_size=BLOCK), moving_square(4)
+    _on_reference(video, frames[:3])
+    assert any(node.placement == "dense" for node in video.plan.report().nodes) and video._reads_whole
+    wrong = frames[3].clone()
+    wrong[0, 0, 50, 60] = math.nan
+    with sparseblock.backend("reference"):
+        assert video(wrong).isfinite().all()
