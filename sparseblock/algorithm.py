@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import torch
 
 # Outputs of one tile along an axis; None: no tiles. Winograd's F(2x2, 3x3) and F(4x4, 3x3) need 4 and 2.25 products per
-# output and channel instead of 9. Pairs are dot products of two bfloat16 channels, with weights rounded to bfloat16.
-# TF32 rounds both factors to 10 bits behind the point, for tensor cores.
-ALGORITHMS = {"direct": None, "winograd_2x2": 2, "winograd_4x4": 4, "bf16_pairs": None, "tf32": None}
+# output and channel instead of 9. Pairs are dot products of two bfloat16 channels, with weights rounded to bfloat16;
+# AMX multiplies matrices of such pairs. TF32 rounds both factors to 10 bits behind the point, for tensor cores.
+ALGORITHMS = {"direct": None, "winograd_2x2": 2, "winograd_4x4": 4, "bf16_pairs": None, "bf16_amx": None, "tf32": None}
 NEEDS = {
     "winograd_2x2": "a 3x3 kernel, stride 1, one group and zeros around",
     "winograd_4x4": "a 3x3 kernel, stride 1, one group and zeros around",
     "bf16_pairs": "bfloat16 maps and an even number of input channels in a group",
+    "bf16_amx": "bfloat16 maps and more than one input channel in a group, or one group",
     "tf32": "float32 maps",
 }
 
@@ -55,11 +56,12 @@ def obstacle(
         return None
     if transposed:
         return "it is transposed"
-    stored = {"bf16_pairs": torch.bfloat16, "tf32": torch.float32}.get(algorithm)
+    stored = {"bf16_pairs": torch.bfloat16, "bf16_amx": torch.bfloat16, "tf32": torch.float32}.get(algorithm)
     if stored:
         if dtype not in (stored, torch.float64):
             return f"its maps are {str(dtype).removeprefix('torch.')}"
-        return f"its groups have {per_group} input channels" if stored == torch.bfloat16 and per_group % 2 else None
+        fits = {"bf16_pairs": per_group % 2 == 0, "bf16_amx": groups == 1 or per_group > 1}.get(algorithm, True)
+        return None if fits else f"its groups have {per_group} input channels"
     if tuple(kernel) != (3, 3):
         return f"its kernel is {kernel[0]}x{kernel[1]}"
     if tuple(stride) != (1, 1):

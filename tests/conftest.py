@@ -87,9 +87,10 @@ def gpu() -> torch.device:
     return torch.device("cuda")
 
 
-@pytest.fixture
-def avx512_bf16() -> None:
-    """For what needs dot products of bfloat16."""
+def _needs(item: pytest.Item) -> tuple[str, ...]:
+    """Its fixtures, and the algorithm that it is for."""
+    marks = [mark.args[0] for mark in item.iter_markers("algorithm")]
+    return (*getattr(item, "fixturenames", ()), *marks)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -100,10 +101,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     missing |= {} if torch.cuda.is_available() else {"gpu": "a GPU, and there is none"}
     if torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0):
         missing["hopper"] = "a GPU of compute capability 9.0, and this is another"
-    if not native.lib().sb_conv2d_has(native.PAIRS):
-        missing["avx512_bf16"] = "AVX512-BF16, which this processor or SPARSEBLOCK_ISA lacks"
-    for fixture, what in missing.items():
-        need = [item for item in items if fixture in getattr(item, "fixturenames", ())]
+    for algorithm, what in (("bf16_pairs", "AVX512-BF16"), ("bf16_amx", "AMX-BF16")):
+        if not native.lib().sb_conv2d_has(native.ALGORITHMS[algorithm]):
+            missing[algorithm] = f"{what}, which this processor or SPARSEBLOCK_ISA lacks"
+    for name, what in missing.items():
+        need = [item for item in items if name in _needs(item)]
         if need:
             items[:] = [item for item in items if item not in need]
             config.hook.pytest_deselected(items=need)

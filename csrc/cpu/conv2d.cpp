@@ -15,8 +15,11 @@
  * while all pixels of a chunk pass; partial sums wait in scratch (as stored floats: no rounding is added).
  *
  * Work: chunk of strips of blocks (about the same number of pixels each) x range of units. Where a chunk's windows leave
- * the plane and its border, or where the plane does not hold what the microkernel reads (floats, but for the one on pairs of bfloat16
- * channels), they are first copied into scratch as such with zeros around; sums keep their order, so the bits too. */
+ * the plane and its border, or where the plane does not hold what the microkernel reads (floats, but for those on bfloat16),
+ * they are first copied into scratch as such with zeros around; sums keep their order, so the bits too.
+ *
+ * For AMX the steps of a unit are padded to whole tiles of AMX_STEPS, there are no panels (sums stay in tiles), and an item first
+ * brings its pixels into rows that tiles can be loaded from, in place where they lie so. */
 #include "conv2d.h"
 
 #include <string.h>
@@ -34,8 +37,10 @@ constexpr int64_t PANEL_FLOATS = 64 << 10;  /* weights of a panel: 256 KiB */
 constexpr int64_t CHUNK_FLOATS = 128 << 10; /* input of a chunk: 512 KiB, halo included */
 constexpr int64_t CHUNK_PIXELS = 256;
 constexpr int64_t STRIP_COLUMNS = 64;
-constexpr int64_t ITEMS_PER_THREAD = 8;
+constexpr int64_t ITEMS_PER_THREAD = 8, AMX_ITEMS_PER_THREAD = 2; /* each of these copies its pixels */
 constexpr int64_t BANDED_TAPS = 5;           /* along an axis: with more, bands are many and narrow */
+constexpr int64_t NEAR_BYTES = 1 << 20;      /* of weights: all of more do not stay in the second-level cache */
+constexpr int64_t COPY_BYTES = 1 << 20;      /* of a chunk's pixels copied for AMX: half of the second-level cache */
 constexpr int64_t PREFETCH_BYTES = 4 << 20;  /* inputs from here on are fetched ahead: smaller ones wait in the cache */
 
 struct AxisTap {
@@ -67,8 +72,8 @@ struct Axis {
         return count;
     }
     /* Cuts `pixels` outputs of a map of `size` inputs into bands, of which there are at most most_bands(); returns how many. */
-    int64_t bands(int64_t pixels, int64_t size, int pad_mode, Band *out) const {
-        if (!is_banded(pad_mode)) {
+    int64_t bands(int64_t pixels, int64_t size, bool banded, Band *out) const {
+        if (!banded) {
             *out = {0, pixels, 0, kernel};
             return 1;
         }
@@ -84,7 +89,7 @@ struct Axis {
         }
         return count;
     }
-    bool is_banded(int pad_mode) const { return dilation > 1 && kernel <= BANDED_TAPS && !transposed && pad_mode == SB_PAD_CONSTANT; }
+    bool is_banded() const { return dilation > 1 && kernel <= BANDED_TAPS && !transposed; }
     static constexpr int64_t most_bands() { return 2 * BANDED_TAPS + 1; }
     /* Bounds of the offsets of all phases: for each tap the one phase that it reaches rounds up, as the division does. */
     int64_t lowest() const { return transposed ? (pad - (kernel - 1) * dilation) / out_stride : -pad; }
@@ -96,6 +101,7 @@ struct Shape {
     Axis y, x;
     int64_t in_channels, groups, in_group, out_group; /* channels per group */
     int64_t group_width, units_per_group, units;      /* channels of a group rounded up to vectors */
+    int64_t unit_padding; /* steps of a unit are a multiple of it */
     bool depthwise;
     int pad_mode;
 
@@ -110,8 +116,12 @@ struct Shape {
         group_width = ceil_div(out_group, W) * W;
         units_per_group = ceil_div(group_width, UNIT);
         units = groups * units_per_group;
+        unit_padding = c.algorithm == SB_AMX ? AMX_STEPS : 1;
     }
-    int64_t packed_size() const { return y.kernel * x.kernel * in_group * groups * group_width; }
+    int64_t unit_steps(int64_t taps) const { return ceil_div(taps * in_group, unit_padding) * unit_padding; }
+    /* Where a tap's channels are no whole tiles, the steps of some taps are not either. */
+    bool is_banded(const Axis &axis) const { return pad_mode == SB_PAD_CONSTANT && in_group % unit_padding == 0 && axis.is_banded(); }
+    int64_t packed_size() const { return unit_steps(y.kernel * x.kernel) * groups * group_width; }
 };
 
 /* An output phase, or of one without phases a band of rows and columns, with its runs for each layout of the input. */
@@ -196,10 +206,21 @@ void copy_elements(To *dst, const T *src, int64_t count) {
     }
 }
 
-/* On planes of T, by a microkernel that reads In. */
-template <class T, class In>
+/* What the microkernel of an sb_algorithm reads. */
+template <int ALGORITHM>
+struct InputOf {
+    typedef bf16 type;
+};
+template <>
+struct InputOf<SB_DIRECT> {
+    typedef float type;
+};
+
+/* On planes of T, by the microkernel of an sb_algorithm. */
+template <class T, int ALGORITHM>
 struct Run2d {
-    static constexpr bool PAIRS = sizeof(In) != sizeof(float); /* of channels */
+    typedef typename InputOf<ALGORITHM>::type In;
+    static constexpr int64_t TILE = ALGORITHM == SB_AMX ? 2 * AMX_ROWS : TILE_P; /* pixels */
 
     const Shape &shape;
     const sb_epilogue &epilogue;
@@ -217,14 +238,20 @@ struct Run2d {
     void item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const;
     void copy_window(const Phase &phase, const Region &region, In *window) const;
     void copy_segment(const T *row, int64_t left, int64_t length, In *window) const;
+    const float *weight_of(const Phase &phase, int64_t unit) const {
+        constexpr int64_t PER_FLOAT = ALGORITHM == SB_DIRECT ? 1 : 2; /* steps whose weights of a channel take a float */
+        const int64_t channel = unit / shape.units_per_group * shape.group_width + unit % shape.units_per_group * UNIT;
+        return weight + (phase.weight + phase.unit_steps * channel) / PER_FLOAT;
+    }
     int64_t locate(const Phase &phase, int64_t chunk, const In **in, const T **res, T **dst, bool &windows) const;
-    void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const In *const *in, const T *const *res,
-             T *const *dst, Prefetch<T> &prefetch, int64_t lines) const;
+    void sum(const Phase &phase, int64_t unit, int64_t next_unit, bool windows, int64_t pixels, const In *const *in, const T *const *res,
+             T *const *dst, const AmxRows *rows, Prefetch<T> &prefetch, int64_t lines) const;
+    const AmxRows *arrange(const Phase &phase, int64_t group, bool windows, int64_t pixels, const In *const *in) const;
 };
 
 /* The window of a strip's part in the phase: what its taps read. */
-template <class T, class In>
-void Run2d<T, In>::copy_window(const Phase &phase, const Region &region, In *window) const {
+template <class T, int ALGORITHM>
+void Run2d<T, ALGORITHM>::copy_window(const Phase &phase, const Region &region, In *window) const {
     const int64_t channels = shape.in_channels, top = region.y0 * shape.y.in_stride, left = region.x0 * shape.x.in_stride;
     const int64_t rows = window_y.used(region.y1 - region.y0, shape.y), cols = window_x.used(region.x1 - region.x0, shape.x);
     for (int64_t r = window_y.first(phase.rows); r < window_y.last(phase.rows); ++r)
@@ -239,8 +266,8 @@ void Run2d<T, In>::copy_window(const Phase &phase, const Region &region, In *win
 }
 
 /* `length` pixels of one segment of a row; the first one is at column `left`. Outside of the frame they are as the padding mode says. */
-template <class T, class In>
-void Run2d<T, In>::copy_segment(const T *row, int64_t left, int64_t length, In *window) const {
+template <class T, int ALGORITHM>
+void Run2d<T, ALGORITHM>::copy_segment(const T *row, int64_t left, int64_t length, In *window) const {
     const int64_t channels = shape.in_channels, step = window_x.step;
     const int64_t from = minimum(left < 0 ? ceil_div(-left, step) : 0, length);
     const int64_t to = maximum(minimum(left < x.w ? ceil_div(x.w - left, step) : 0, length), from);
@@ -262,8 +289,8 @@ void Run2d<T, In>::copy_segment(const T *row, int64_t left, int64_t length, In *
 }
 
 /* Base pointers of the chunk's pixels of one phase; returns how many. `windows`: they point into scratch. */
-template <class T, class In>
-int64_t Run2d<T, In>::locate(const Phase &phase, int64_t chunk, const In **in, const T **res, T **dst, bool &windows) const {
+template <class T, int ALGORITHM>
+int64_t Run2d<T, ALGORITHM>::locate(const Phase &phase, int64_t chunk, const In **in, const T **res, T **dst, bool &windows) const {
     const Axis &ay = shape.y, &ax = shape.x;
     const int64_t begin = chunk * strips, end = minimum(begin + strips, regions.count);
     auto phase_region = [&](int64_t i) {
@@ -322,10 +349,23 @@ int64_t Run2d<T, In>::locate(const Phase &phase, int64_t chunk, const In **in, c
     return count;
 }
 
-/* All pixels of a chunk, one unit of output channels. `lines` of `prefetch` per tile. */
-template <class T, class In>
-void Run2d<T, In>::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const In *const *in, const T *const *res,
-                       T *const *dst, Prefetch<T> &prefetch, int64_t lines) const {
+/* A chunk's pixels of one group as AMX loads them, AMX_ROWS at a time. */
+template <class T, int ALGORITHM>
+const AmxRows *Run2d<T, ALGORITHM>::arrange(const Phase &phase, int64_t group, bool windows, int64_t pixels, const In *const *in) const {
+    const int64_t count = ceil_div(pixels, AMX_ROWS), stride = amx_copy_stride(phase.steps);
+    AmxRows *rows = (AmxRows *)scratch(SCRATCH_TILES, sizeof(AmxRows) * count);
+    In *copies = (In *)scratch(SCRATCH_COPIES, sizeof(In) * count * AMX_ROWS * stride);
+    const Run *runs = phase.runs[windows] + phase.panel_start[windows][0], *runs_end = phase.runs[windows] + phase.panel_start[windows][1];
+    for (int64_t i = 0; i < count; ++i)
+        rows[i] = amx_rows(in + i * AMX_ROWS, group * shape.in_group, (int)minimum(AMX_ROWS, pixels - i * AMX_ROWS), runs, runs_end,
+                           phase.steps, copies + i * AMX_ROWS * stride);
+    return rows;
+}
+
+/* All pixels of a chunk, one unit of output channels. `lines` of `prefetch` per tile. `rows`: AMX's, of the unit's group. */
+template <class T, int ALGORITHM>
+void Run2d<T, ALGORITHM>::sum(const Phase &phase, int64_t unit, int64_t next_unit, bool windows, int64_t pixels, const In *const *in,
+                              const T *const *res, T *const *dst, const AmxRows *rows, Prefetch<T> &prefetch, int64_t lines) const {
     const int64_t group = unit / shape.units_per_group, first = unit % shape.units_per_group * UNIT;
     const int lanes = (int)minimum(UNIT, shape.out_group - first);
     const EpilogueParams<UNIT> params(epilogue, group * shape.out_group + first, lanes);
@@ -335,34 +375,46 @@ void Run2d<T, In>::sum(const Phase &phase, int64_t unit, bool windows, int64_t p
     tile.channel = shape.depthwise ? first : group * shape.in_group;
     tile.vectors = (int)ceil_div(lanes, W);
     tile.stream = stream && lanes % W == 0;
-    constexpr int64_t PER_FLOAT = PAIRS ? 2 : 1; /* steps whose weights of a channel take a float */
-    tile.weight = weight + (phase.weight + phase.unit_steps * (group * shape.group_width + first)) / PER_FLOAT;
+    tile.weight = weight_of(phase, unit);
     float *sums = phase.panels > 1 ? (float *)scratch(SCRATCH_SUMS, sizeof(float) * pixels * UNIT) : nullptr;
-    /* Tiles of nearly equal size rather than full ones and a rest: small tiles are the slow ones. */
-    const int64_t tiles = ceil_div(pixels, TILE_P);
+    const Run whole = {0, phase.unit_steps, 0}; /* of copies whose taps are no whole tiles */
+    /* Tiles of nearly equal size rather than full ones and a rest: small tiles are the slow ones. AMX's take as long whatever is in them. */
+    const int64_t tiles = ceil_div(pixels, TILE);
     for (int64_t panel = 0; panel < phase.panels; ++panel) {
         tile.first = panel == 0;
         tile.last = panel == phase.panels - 1;
         tile.runs = phase.runs[windows] + phase.panel_start[windows][panel];
         tile.runs_end = phase.runs[windows] + phase.panel_start[windows][panel + 1];
-        for (int64_t i = 0; i < tiles; ++i) {
-            prefetch.advance(lines);
-            const int64_t begin = i * pixels / tiles;
-            tile.pixels = (int)((i + 1) * pixels / tiles - begin);
-            tile.x = in + begin;
-            tile.residual = residual ? res + begin : nullptr;
+        if (ALGORITHM == SB_AMX && shape.in_group % AMX_STEPS) {
+            tile.runs = &whole;
+            tile.runs_end = &whole + 1;
+        }
+        if constexpr (ALGORITHM == SB_AMX) {
+            tile.residual = residual ? res : nullptr;
             tile.residual_c = residual ? residual->stride_c : 0;
-            tile.out = dst + begin;
-            tile.sums = sums + begin * UNIT;
-            if constexpr (PAIRS) conv2d_pairs_tile(tile);
-            else if (shape.depthwise) conv2d_depthwise_tile(tile);
-            else conv2d_tile(tile);
+            tile.out = dst;
+            const bool far = (int64_t)sizeof(float) * shape.packed_size() / 2 > NEAR_BYTES;
+            conv2d_amx_tiles(tile, rows, pixels, phase.steps, prefetch, lines, far ? weight_of(phase, next_unit) : nullptr);
+        } else {
+            for (int64_t i = 0; i < tiles; ++i) {
+                prefetch.advance(lines);
+                const int64_t begin = i * pixels / tiles;
+                tile.pixels = (int)((i + 1) * pixels / tiles - begin);
+                tile.x = in + begin;
+                tile.residual = residual ? res + begin : nullptr;
+                tile.residual_c = residual ? residual->stride_c : 0;
+                tile.out = dst + begin;
+                tile.sums = sums + begin * UNIT;
+                if constexpr (ALGORITHM == SB_PAIRS) conv2d_pairs_tile(tile);
+                else if (shape.depthwise) conv2d_depthwise_tile(tile);
+                else conv2d_tile(tile);
+            }
         }
     }
 }
 
-template <class T, class In>
-void Run2d<T, In>::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const {
+template <class T, int ALGORITHM>
+void Run2d<T, ALGORITHM>::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const {
     const int64_t most = strips * regions.strip_h * regions.strip_w;
     const In **in = (const In **)scratch(SCRATCH_PIXELS, sizeof(void *) * 3 * most);
     const T **res = (const T **)(in + most);
@@ -373,20 +425,26 @@ void Run2d<T, In>::item(int64_t chunk, int64_t next, int64_t first_unit, int64_t
         const Region r = regions[i];
         left += maximum(r.y1 - r.y0, 0) * maximum(r.x1 - r.x0, 0);
     }
+    if constexpr (ALGORITHM == SB_AMX) amx_begin();
     for (int64_t i = 0; i < n_phases && left; ++i) {
         bool windows;
         const int64_t pixels = locate(phases[i], chunk, in, res, dst, windows);
         if (!pixels) continue;
         left -= pixels;
-        const int64_t tiles = ceil_div(pixels, TILE_P) * phases[i].panels * (last_unit - first_unit);
+        const int64_t tiles = ceil_div(pixels, TILE) * phases[i].panels * (last_unit - first_unit);
         const int64_t lines = ceil_div(prefetch_lines, tiles);
-        for (int64_t unit = first_unit; unit < last_unit; ++unit)
-            sum(phases[i], unit, windows, pixels, in, res, dst, prefetch, lines);
+        const AmxRows *rows = nullptr;
+        for (int64_t unit = first_unit; unit < last_unit; ++unit) {
+            if constexpr (ALGORITHM == SB_AMX)
+                if (!rows || unit % shape.units_per_group == 0) rows = arrange(phases[i], unit / shape.units_per_group, windows, pixels, in);
+            sum(phases[i], unit, unit + 1 < last_unit ? unit + 1 : first_unit, windows, pixels, in, res, dst, rows, prefetch, lines);
+        }
     }
+    if constexpr (ALGORITHM == SB_AMX) amx_end();
     if (stream) stream_end();
 }
 
-template <class T, class In>
+template <class T, int ALGORITHM>
 void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual,
          const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Shape shape(conv);
@@ -395,15 +453,17 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
 
     /* Pixels of a chunk so that its input, with a margin of one half for the halo, stays in the cache. */
     const int64_t floats_per_pixel = maximum(ay.in_stride * ax.in_stride * shape.in_channels * 3 / 2, 1);
-    const int64_t chunk = maximum(minimum(CHUNK_PIXELS, CHUNK_FLOATS / floats_per_pixel), 4 * TILE_P) * phases_count;
+    int64_t most = minimum(CHUNK_PIXELS, CHUNK_FLOATS / floats_per_pixel);
+    if (ALGORITHM == SB_AMX) most = minimum(most, COPY_BYTES / ((int64_t)sizeof(T) * amx_copy_stride(taps * shape.in_group)));
+    const int64_t chunk = maximum(most, 4 * TILE_P) * phases_count;
     const Regions regions(blocks, out, chunk, STRIP_COLUMNS);
     if (!regions.count) return;
 
     Band bands_y[Axis::most_bands()], bands_x[Axis::most_bands()];
-    const int64_t n_bands_y = ay.bands(out.h, x.h, shape.pad_mode, bands_y), n_bands_x = ax.bands(out.w, x.w, shape.pad_mode, bands_x);
+    const int64_t n_bands_y = ay.bands(out.h, x.h, shape.is_banded(ay), bands_y), n_bands_x = ax.bands(out.w, x.w, shape.is_banded(ax), bands_x);
     const int64_t bands = n_bands_y * n_bands_x, n_phases = bands * phases_count; /* one of the two is 1 */
 
-    const int64_t panel_limit = PANEL_FLOATS / UNIT, full_panels = ceil_div(taps * shape.in_group, panel_limit);
+    const int64_t panel_limit = ALGORITHM == SB_AMX ? taps * shape.in_group : PANEL_FLOATS / UNIT, full_panels = ceil_div(taps * shape.in_group, panel_limit);
     const int64_t most_runs = bands * (taps + full_panels) + n_phases;
     const size_t bytes = sizeof(Phase) * n_phases + 2 * sizeof(Run) * most_runs +
                          2 * sizeof(int32_t) * (bands * full_panels + 2 * n_phases) +
@@ -417,7 +477,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     const WindowAxis window_y(ay, rows, regions.strip_h), window_x(ax, cols, regions.strip_w);
     Regions ahead = regions;
     if (blocks) ahead.count += blocks->next * regions.rows * regions.cols;
-    Run2d<T, In> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, n_phases, window_y, window_x, 0, 0, false};
+    Run2d<T, ALGORITHM> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, n_phases, window_y, window_x, 0, 0, false};
     run.strips = maximum(chunk / (regions.strip_h * regions.strip_w), 1);
     if ((int64_t)(sizeof(T) * x.h * x.stride_y * x.n) >= PREFETCH_BYTES)
         run.prefetch_lines = run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
@@ -444,7 +504,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
         phase.low_x = used_cols ? cols[phase.cols.first].offset : 0;
         phase.high_x = used_cols ? cols[phase.cols.last - 1].offset : 0;
         phase.weight = weight;
-        phase.unit_steps = n_rows * n_cols * shape.in_group;
+        phase.unit_steps = shape.unit_steps(n_rows * n_cols);
         phase.steps = used_rows * used_cols * shape.in_group;
         phase.panels = maximum(ceil_div(phase.steps, panel_limit), 1);
         phase.panel_steps = ceil_div(ceil_div(phase.steps, phase.panels), 2) * 2; /* pairs stay together */
@@ -472,7 +532,8 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
 
     const int64_t chunks = ceil_div(regions.count, run.strips);
     int64_t shares = 1;
-    if (threads > 1) shares = minimum(ceil_div(ITEMS_PER_THREAD * threads, chunks), shape.units);
+    const int64_t wanted = ALGORITHM == SB_AMX ? AMX_ITEMS_PER_THREAD : ITEMS_PER_THREAD;
+    if (threads > 1) shares = minimum(ceil_div(wanted * threads, chunks), shape.units);
     const int64_t items = chunks * shares;
     threads = (int)minimum(threads, items);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
@@ -532,7 +593,7 @@ void conv2d_pack(const sb_conv2d &conv, const float *weight, float *packed) {
 void conv2d_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x,
                 const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out, int threads) {
     with_storage(out.dtype,
-                 [&](auto zero) { run<decltype(zero), float>(conv, packed, epilogue, x, residual, blocks, out, threads); });
+                 [&](auto zero) { run<decltype(zero), SB_DIRECT>(conv, packed, epilogue, x, residual, blocks, out, threads); });
 }
 
 #if SB_WIDTH == 16
@@ -554,7 +615,31 @@ void pairs_pack(const sb_conv2d &conv, const float *weight, float *packed) {
 
 void pairs_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual,
                const sb_blocks *blocks, const sb_plane &out, int threads) {
-    run<bf16, bf16>(conv, packed, epilogue, x, residual, blocks, out, threads);
+    run<bf16, SB_PAIRS>(conv, packed, epilogue, x, residual, blocks, out, threads);
+}
+
+/* As of pairs, in tiles: those of AMX_STEPS steps of one vector of channels lie together. */
+int64_t amx_packed_size(const sb_conv2d &conv) { return Shape(conv).packed_size() / 2; }
+
+void amx_pack(const sb_conv2d &conv, const float *weight, float *packed) {
+    const int64_t steps = conv.kernel_h * conv.kernel_w * Shape(conv).in_group;
+    memset(packed, 0, sizeof(float) * amx_packed_size(conv));
+    bf16 *to = (bf16 *)packed; /* of the tiles that the step belongs to */
+    int64_t step = 0;
+    each_step(conv, [&](int64_t width, auto place) {
+        const int64_t row = step % AMX_STEPS / 2;
+        for (int64_t lane = 0; lane < width; ++lane) {
+            const int64_t from = place(lane), tile = lane / W;
+            store(to + ((tile * AMX_ROWS + row) * W + lane % W) * 2 + step % 2, splat(from < 0 ? 0.0f : weight[from]), 1);
+        }
+        if (++step == steps || step % AMX_STEPS == 0) to += width * AMX_STEPS;
+        if (step == steps) step = 0;
+    });
+}
+
+void amx_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual,
+             const sb_blocks *blocks, const sb_plane &out, int threads) {
+    run<bf16, SB_AMX>(conv, packed, epilogue, x, residual, blocks, out, threads);
 }
 #endif
 

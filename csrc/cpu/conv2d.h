@@ -1,5 +1,5 @@
-/* What the convolution drivers (conv2d.cpp, conv2d_winograd.cpp) and the microkernels (conv2d_tile.cpp, conv2d_depthwise.cpp)
- * share. */
+/* What the convolution drivers (conv2d.cpp, conv2d_winograd.cpp) and the microkernels (conv2d_tile.cpp, conv2d_depthwise.cpp,
+ * conv2d_pairs.cpp, conv2d_amx.cpp) share. */
 #pragma once
 
 #include "epilogue.h"
@@ -28,6 +28,9 @@ struct Run {
     int64_t offset, length, weight;
 };
 
+template <class T>
+class Prefetch;
+
 /* One register tile: sums over runs of w * x for `pixels` pixels and one unit of output channels. T is the storage type of residual
  * and output; inputs are of type In, be it in the plane or copied into scratch. */
 template <class T, class In = float>
@@ -54,6 +57,28 @@ void conv2d_depthwise_tile(const Tile<T> &tile);
 /* On processors with AVX512-BF16: two channels at a time. Runs are of even lengths. */
 void conv2d_pairs_tile(const Tile<bf16, bf16> &tile);
 #endif
+
+/* On processors with AMX-BF16: 16 pixels x 16 output channels x 32 steps at a time. */
+constexpr int AMX_ROWS = 16, AMX_STEPS = 32;
+/* The inputs of up to AMX_ROWS pixels as the processor's tiles take them: rows `stride` bytes apart, AMX_STEPS elements of each in
+ * one go. In the plane or a window, where runs are whole numbers of these, or copied, run after run. */
+struct AmxRows {
+    const bf16 *first;
+    int64_t stride;
+    bool copied;
+};
+/* The rows of `count` pixels, in place where that can be; else they are copied to `copy`, of amx_copy_stride(steps) elements a
+ * pixel, which reads `steps` elements in all. */
+AmxRows amx_rows(const bf16 *const *x, int64_t channel, int count, const Run *runs, const Run *runs_end, int64_t steps, bf16 *copy);
+/* An odd number of lines of the cache, so that the rows of a tile lie in different sets of it. */
+SB_INLINE int64_t amx_copy_stride(int64_t steps) { return (ceil_div(steps, AMX_STEPS) | 1) * AMX_STEPS; }
+/* Sets the tiles up for this thread, until amx_end. */
+void amx_begin();
+void amx_end();
+/* `pixels` pixels from tile.out and tile.residual on, by `rows` of AMX_ROWS each; tile.x is not read. `steps` of a pixel in all;
+ * `lines` of `prefetch` for every 2 * AMX_ROWS pixels. `next_weight`: of a unit to fetch meanwhile, or NULL. */
+void conv2d_amx_tiles(Tile<bf16, bf16> tile, const AmxRows *rows, int64_t pixels, int64_t steps, Prefetch<bf16> &prefetch,
+                      int64_t lines, const float *next_weight);
 
 /* Calls Kernel::multiply<P, V> of the tile's own shape: sizes are constants in the kernel, sums stay in registers. */
 template <class Kernel, int V, int P, class T, class In>

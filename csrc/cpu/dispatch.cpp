@@ -5,6 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 /* SB_ANY: one that every build of this architecture has. */
 #if defined(__x86_64__)
 #define SB_FOR_EACH_ISA(X) X(avx512) X(avx2) X(generic)
@@ -24,7 +32,7 @@
 SB_FOR_EACH_ISA(SB_NAMESPACE)
 #if defined(__x86_64__)
 namespace sb::avx512 {
-SB_DECLARE_PAIRS
+SB_DECLARE_BF16
 }
 #endif
 
@@ -37,7 +45,7 @@ struct Kernels {
         decltype(&sb::SB_ANY::conv2d_packed_size) packed_size;
         decltype(&sb::SB_ANY::conv2d_pack) pack;
         decltype(&sb::SB_ANY::conv2d_run) run;
-    } conv2d[4]; /* of each sb_algorithm; none where the instruction set lacks it */
+    } conv2d[5]; /* of each sb_algorithm; none where the instruction set lacks it */
     decltype(&sb::SB_ANY::pool2d_run) pool2d_run;
     decltype(&sb::SB_ANY::interpolate_run) interpolate_run;
     decltype(&sb::SB_ANY::pointwise_run) pointwise_run;
@@ -63,6 +71,20 @@ bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
 }
+/* Linux gives a process the tiles' registers when it asks for them, once for all of its threads. */
+bool has_amx() {
+#if defined(SB_PLAIN_TILES)
+    return __builtin_cpu_supports("avx512bf16");
+#endif
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bit_AMX_BF16) || !(d & bit_AMX_TILE)) return false;
+#if defined(__linux__)
+    constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18;
+    return !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA);
+#else
+    return false;
+#endif
+}
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 #endif
 #if defined(__aarch64__)
@@ -74,14 +96,16 @@ bool has_generic() { return true; }
 /* Best first. */
 #define SB_DIRECT_ROW(isa) {sb::isa::conv2d_packed_size, sb::isa::conv2d_pack, sb::isa::conv2d_run}
 #define SB_WINOGRAD_ROW(isa) {sb::isa::winograd_packed_size, sb::isa::winograd_pack, sb::isa::winograd_run}
-#define SB_PAIRS_ROW_avx512 {sb::avx512::pairs_packed_size, sb::avx512::pairs_pack, sb::avx512::pairs_run}
-#define SB_PAIRS_ROW_avx2 {}
-#define SB_PAIRS_ROW_neon {}
-#define SB_PAIRS_ROW_generic {}
+#define SB_BF16_ROWS_avx512                                                                \
+    {sb::avx512::pairs_packed_size, sb::avx512::pairs_pack, sb::avx512::pairs_run},        \
+    {sb::avx512::amx_packed_size, sb::avx512::amx_pack, sb::avx512::amx_run}
+#define SB_BF16_ROWS_avx2 {}, {}
+#define SB_BF16_ROWS_neon {}, {}
+#define SB_BF16_ROWS_generic {}, {}
 #define SB_ROW(isa)                                                                                \
     {#isa,                                                                                         \
      has_##isa,                                                                                    \
-     {SB_DIRECT_ROW(isa), SB_WINOGRAD_ROW(isa), SB_WINOGRAD_ROW(isa), SB_PAIRS_ROW_##isa},         \
+     {SB_DIRECT_ROW(isa), SB_WINOGRAD_ROW(isa), SB_WINOGRAD_ROW(isa), SB_BF16_ROWS_##isa},         \
      sb::isa::pool2d_run,                                                                          \
      sb::isa::interpolate_run,                                                                     \
      sb::isa::pointwise_run,                                                                       \
@@ -163,8 +187,10 @@ int sb_set_isa(const char *name) {
 int sb_conv2d_has(int algorithm) {
 #if defined(__x86_64__)
     if (algorithm == SB_PAIRS && !__builtin_cpu_supports("avx512bf16")) return 0;
+    static const bool amx = has_amx();
+    if (algorithm == SB_AMX && !amx) return 0;
 #endif
-    return algorithm >= SB_DIRECT && algorithm <= SB_PAIRS && current().conv2d[algorithm].run;
+    return algorithm >= SB_DIRECT && algorithm <= SB_AMX && current().conv2d[algorithm].run;
 }
 
 int64_t sb_conv2d_packed_size(const sb_conv2d *conv) { return HEADER + current().conv2d[conv->algorithm].packed_size(*conv); }

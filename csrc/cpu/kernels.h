@@ -50,12 +50,16 @@
     float picture_distance(const float *a, const float *b, int c, int64_t n, float most);                                   \
     void policy_inputs(const sb_policy_inputs &inputs, const sb_plane &features, float *pixels, float *summary, float *level);
 
-/* Only of avx512, for processors with AVX512-BF16. */
-#define SB_DECLARE_PAIRS                                                                                                    \
+/* Only of avx512, for processors with AVX512-BF16, and with AMX-BF16. */
+#define SB_DECLARE_BF16                                                                                                     \
     int64_t pairs_packed_size(const sb_conv2d &conv);                                                                       \
     void pairs_pack(const sb_conv2d &conv, const float *weight, float *packed);                                             \
     void pairs_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x,              \
-                   const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out, int threads);
+                   const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out, int threads);                    \
+    int64_t amx_packed_size(const sb_conv2d &conv);                                                                         \
+    void amx_pack(const sb_conv2d &conv, const float *weight, float *packed);                                               \
+    void amx_run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x,                \
+                 const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out, int threads);
 
 namespace sb {
 /* Of the instruction set in force: whether |a - b| < tolerance, or a and b have the same bits, in all n elements. `largest`

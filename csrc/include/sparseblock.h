@@ -105,9 +105,10 @@ typedef enum sb_pad_mode { SB_PAD_CONSTANT = 0, SB_PAD_REFLECT = 1, SB_PAD_REPLI
  * `transposed` != 0: conv_transpose2d with the same meaning of the fields as in PyTorch (weight [c, k/groups, r, s]).
  * `algorithm`: how the sum is taken; all have the same meaning, each its own rounding. Winograd's F(2x2, 3x3) and F(4x4, 3x3)
  * exist for 3x3 kernels of stride 1 and one group, constant padding, not transposed; a NaN or infinity spreads
- * within a tile. Pairs: weights rounded to bfloat16, and dot products of two channels; planes must be SB_BF16 and groups of an even
- * number of input channels, and sb_conv2d_has says whether the processor has the instructions. */
-typedef enum sb_algorithm { SB_DIRECT = 0, SB_WINOGRAD_2X2 = 1, SB_WINOGRAD_4X4 = 2, SB_PAIRS = 3 } sb_algorithm;
+ * within a tile. Pairs and AMX: weights rounded to bfloat16, and dot products of two channels, or of two of a pixel's inputs in
+ * tiles of 32; planes must be SB_BF16, not transposed, groups of an even number of input channels, or for AMX one group or groups of more
+ * than one; sb_conv2d_has says whether the processor has the instructions, and has to be asked before AMX runs. */
+typedef enum sb_algorithm { SB_DIRECT = 0, SB_WINOGRAD_2X2 = 1, SB_WINOGRAD_4X4 = 2, SB_PAIRS = 3, SB_AMX = 4 } sb_algorithm;
 typedef struct sb_conv2d {
     int32_t in_channels, out_channels, groups;
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;

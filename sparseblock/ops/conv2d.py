@@ -65,8 +65,9 @@ def conv2d(
             "winograd_2x2" or "winograd_4x4", Winograd's F(2x2, 3x3) and F(4x4, 3x3): 2.25 and 4 times fewer
             products, other rounding (`sparseblock.testing.winograd_tolerance`), and a NaN or infinity in x reaches up
             to 2 or 4 times the dilation further; it pays where a block holds several times the dilation. For bfloat16
-            maps with an even number of input channels in a group, on processors with AVX512-BF16, "bf16_pairs": weights
-            are rounded to bfloat16, sums are float32. For float32 maps on the cuda backend, "tf32": both factors are
+            maps "bf16_pairs", on processors with AVX512-BF16, of an even number of input channels in a group, and
+            "bf16_amx", on those with AMX-BF16, of one group or groups of more than one: weights are rounded to
+            bfloat16, sums are float32. For float32 maps on the cuda backend, "tf32": both factors are
             rounded to 10 bits behind the point, sums are float32. The reference backend takes all for the direct sum.
 
     Returns:

@@ -168,13 +168,13 @@ def _obstacle(algorithm: str, node: Node, dtype: torch.dtype) -> str | None:
 
 def _hopeless(algorithm: str, conv: Conv2d, block: tuple[int, int]) -> str | None:
     """Why an algorithm that could compute the convolution cannot be the fastest."""
-    if algorithm == "direct":
+    if ALGORITHMS[algorithm] is None:
         return None
     fewest = min(conv.weight.shape[:2])
     if fewest < LEAST_CHANNELS:
         return f"{fewest} channels: below {LEAST_CHANNELS} it is not tried"
     taken = products(algorithm, block, conv.dilation)
-    if ALGORITHMS[algorithm] and taken >= products("direct", block, conv.dilation):
+    if taken >= products("direct", block, conv.dilation):
         blocks = f"blocks of {block[0]}x{block[1]} at dilation {conv.dilation[0]}x{conv.dilation[1]}"
         return f"{blocks} leave its tiles empty: {taken:.3g} products a pixel"
     return None

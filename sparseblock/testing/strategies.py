@@ -185,13 +185,17 @@ def conv2d(draw: st.DrawFn) -> Case:
 
 
 @st.composite
-def bf16_pairs_conv2d(draw: st.DrawFn) -> Case:
-    """A convolution of bfloat16 maps by dot products of pairs, of any geometry. Weights are of bfloat16, so that the
-    exact result is that of the weights which are used.
+def bf16_conv2d(draw: st.DrawFn, algorithm: str) -> Case:
+    """A convolution of bfloat16 maps by "bf16_pairs" or "bf16_amx", of any geometry. Weights are of bfloat16, so
+    that the exact result is that of the weights which are used.
     """
     groups = draw(st.sampled_from([1, 1, 2, 3]))
-    c, k = groups * 2 * draw(st.integers(1, 20)), groups * draw(CHANNELS)
-    return _any_conv2d(draw, groups, c, k, torch.bfloat16, torch.bfloat16, "bf16_pairs")
+    if algorithm == "bf16_pairs":
+        per_group = 2 * draw(st.integers(1, 20))
+    else:
+        per_group = draw(st.sampled_from([32, 64]) | st.integers(1 if groups == 1 else 2, 40))
+    c, k = groups * per_group, groups * draw(CHANNELS)
+    return _any_conv2d(draw, groups, c, k, torch.bfloat16, torch.bfloat16, algorithm)
 
 
 @st.composite

@@ -75,7 +75,7 @@ ERRORS = {
     ),
     "unknown algorithm": (
         lambda: conv(algorithm="fft"),
-        "conv2d: algorithm is 'fft'; it must be one of direct, winograd_2x2, winograd_4x4, bf16_pairs, tf32",
+        "conv2d: algorithm is 'fft'; it must be one of direct, winograd_2x2, winograd_4x4, bf16_pairs, bf16_amx, tf32",
     ),
     "algorithm of another kernel": (
         lambda: conv(weight=torch.zeros(6, 4, 1, 3), algorithm="winograd_4x4"),

@@ -140,6 +140,7 @@ def test_explain_has_every_candidate_with_its_time_and_reason(monkeypatch):
         "  winograd_2x2     2.000 ms  2.00 times the time of winograd_4x4",
         "  winograd_4x4     1.000 ms  fastest",
         "  bf16_pairs                 its maps are float32",
+        "  bf16_amx                   its maps are float32",
     ]
     said = sparseblock.explain(plan)
     assert "3 channels: below 32 it is not tried" in said and "its stride is 2x2" in said

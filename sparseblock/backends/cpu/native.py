@@ -45,8 +45,14 @@ NORMS = {"l1": 0, "l2": 1, "max": 2}  # sb_norm
 SOFTMAX, UNIT_LENGTH, UNIT_VARIANCE = range(3)  # sb_channel_norm_kind
 CHANNEL_NORMS = {"softmax": SOFTMAX, "normalize": UNIT_LENGTH, "layer_norm": UNIT_VARIANCE}
 PAD_MODES = {"constant": 0, "zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}  # sb_pad_mode
-DIRECT, WINOGRAD_2X2, WINOGRAD_4X4, PAIRS = range(4)  # sb_algorithm
-ALGORITHMS = {"direct": DIRECT, "winograd_2x2": WINOGRAD_2X2, "winograd_4x4": WINOGRAD_4X4, "bf16_pairs": PAIRS}
+DIRECT, WINOGRAD_2X2, WINOGRAD_4X4, PAIRS, AMX = range(5)  # sb_algorithm
+ALGORITHMS = {
+    "direct": DIRECT,
+    "winograd_2x2": WINOGRAD_2X2,
+    "winograd_4x4": WINOGRAD_4X4,
+    "bf16_pairs": PAIRS,
+    "bf16_amx": AMX,
+}
 PIXEL_SHUFFLE, PIXEL_UNSHUFFLE, CHANNEL_SHUFFLE = range(3)  # sb_shuffle_kind
 SHUFFLES = {"pixel_shuffle": PIXEL_SHUFFLE, "pixel_unshuffle": PIXEL_UNSHUFFLE, "channel_shuffle": CHANNEL_SHUFFLE}
 LONGEST_CHAIN = 16  # SB_LONGEST_CHAIN

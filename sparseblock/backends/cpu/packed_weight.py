@@ -14,7 +14,8 @@ def missing(algorithm: int) -> str | None:
     """Why the instruction set in force does not compute a number of `native.ALGORITHMS`; None: it does."""
     if native.lib().sb_conv2d_has(algorithm):
         return None
-    return f"the processor, or the instruction set in force ({native.lib().sb_isa().decode()}), lacks AVX512-BF16"
+    lacking = {native.PAIRS: "AVX512-BF16", native.AMX: "AMX-BF16"}[algorithm]
+    return f"the processor, or the instruction set in force ({native.lib().sb_isa().decode()}), lacks {lacking}"
 
 
 def pack(conv: native.Conv2d, weight: torch.Tensor) -> torch.Tensor:
@@ -25,7 +26,8 @@ def pack(conv: native.Conv2d, weight: torch.Tensor) -> torch.Tensor:
     """
     against = missing(conv.algorithm)
     if against:
-        raise SparseBlockError(f"conv2d: algorithm is 'bf16_pairs', but {against}; use 'direct'")
+        name = {number: name for name, number in native.ALGORITHMS.items()}[conv.algorithm]
+        raise SparseBlockError(f"conv2d: algorithm is {name!r}, but {against}; use 'direct'")
     packed = torch.empty(native.lib().sb_conv2d_packed_size(byref(conv)))
     contiguous = weight.float().contiguous()
     native.lib().sb_conv2d_pack(byref(conv), contiguous.data_ptr(), packed.data_ptr())

@@ -1,0 +1,180 @@
+/* The convolution microkernel on AMX's tiles of bfloat16: 2 x 2 products of 16 pixels and 16 output channels, 32 steps deep.
+ *
+ * Every output is one chain, 32 steps after 32 in the order of the packed weights, whatever lies in the tile's other rows. Within
+ * these the sums of even and of odd steps are kept apart and added at the end; products are exact in float32, each sum is
+ * rounded to nearest even, and subnormal operands and results count as zero. */
+#include "amx.h"
+#include "conv2d.h"
+#include "prefetch.h"
+
+namespace sb::SB_ISA {
+namespace {
+
+constexpr int TILE_PIXELS = 2 * AMX_ROWS;
+constexpr int64_t LINE = 64; /* bytes */
+static_assert(W == AMX_ROWS, "a vector of channels is a tile wide");
+
+/* Eight tiles of 16 rows of 64 bytes. Static: for GCC 12 the instruction reads no more than a pointer, and stores before it may go. */
+const struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} CONFIG = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+
+/* bfloat16 as the processor's own instruction rounds to it, which takes subnormals for zero as the products do. */
+struct flushed {
+    uint16_t bits;
+};
+SB_INLINE vec widen(halves h, flushed) { return widen(h, bf16()); }
+SB_INLINE halves narrow(vec v, flushed) { return (halves)_mm512_cvtneps_pbh((__m512)v); }
+
+/* What is done between the steps of tiles, while these multiply: sums that have left the tiles before become outputs, a few
+ * pixels at a time, and what will be read is fetched: lines of the input, weights of the next unit, and residual and outputs of
+ * the sums in the tiles. */
+struct Pending {
+    Tile<flushed, bf16> tile;
+    int left = 0, at_once; /* pixels: to do, and after a step */
+    Prefetch<bf16> &prefetch;
+    int64_t lines, weight_bytes; /* after a step */
+    const char *weight;
+    const Tile<bf16, bf16> *coming = nullptr; /* the tile that is being multiplied, and its next pixel to fetch for */
+    int fetched = 0;
+
+    Pending(Prefetch<bf16> &prefetch_, int64_t lines_of_tile, int64_t steps, const float *next_weight, int64_t weight_bytes_)
+        : prefetch(prefetch_), weight_bytes(weight_bytes_), weight((const char *)next_weight) {
+        const int64_t turns = maximum(ceil_div(steps, AMX_STEPS), 1), pixels = ceil_div(TILE_PIXELS, turns);
+        at_once = pixels > 2 ? 4 : pixels > 1 ? 2 : 1;
+        lines = ceil_div(lines_of_tile, turns);
+    }
+    void step() {
+        prefetch.advance(lines);
+        for (const char *end = weight + weight_bytes; weight < end; weight += LINE) __builtin_prefetch(weight, 0, 2);
+        for (const int end = fetched + at_once; fetched < end && fetched < coming->pixels; ++fetched) {
+            if (coming->residual) __builtin_prefetch(coming->residual[fetched] + coming->out_channel * coming->residual_c);
+            if (!coming->stream) __builtin_prefetch(coming->out[fetched] + coming->out_channel, 1);
+        }
+        if (left) finish();
+    }
+    void end() {
+        while (left) finish();
+    }
+
+private:
+    void finish() {
+        if (tile.vectors > 1) finish<2>();
+        else finish<1>();
+    }
+    template <int V>
+    void finish() {
+        tile.pixels = left < at_once ? 1 : at_once;
+        if (tile.pixels == 1) finish_pixels<1, V>();
+        else if (tile.pixels == 2) finish_pixels<2, V>();
+        else finish_pixels<4, V>();
+        left -= tile.pixels;
+        tile.sums += tile.pixels * UNIT;
+        tile.out += tile.pixels;
+        if (tile.residual) tile.residual += tile.pixels;
+    }
+    template <int P, int V>
+    void finish_pixels() const {
+        vec acc[P][V];
+        start_sums(tile, acc);
+        finish_sums(tile, acc);
+    }
+};
+
+/* M groups of pixels x V of output channels. Tiles 0 to 3 are sums, 4 and 5 pixels, 6 and 7 weights. */
+template <int M, int V>
+void multiply(const Tile<bf16, bf16> &t, const AmxRows *rows, float *sums, Pending &pending) {
+    const float *bias = t.epilogue->bias;
+    tile_load(0, bias, 0); /* the same row 16 times */
+    if constexpr (V > 1) tile_load(1, bias + W, 0);
+    if constexpr (M > 1) tile_load(2, bias, 0);
+    if constexpr (M > 1 && V > 1) tile_load(3, bias + W, 0);
+    const bf16 *a = rows[0].first, *b = rows[M - 1].first;
+    const int64_t stride_a = rows[0].stride, stride_b = rows[M - 1].stride;
+    for (const Run *run = t.runs; run != t.runs_end; ++run) {
+        if (!rows[0].copied) a = rows[0].first + run->offset;
+        if (M > 1 && !rows[1].copied) b = rows[1].first + run->offset;
+        const float *weight = t.weight + run->weight / 2 * V * W;
+        for (int64_t i = 0; i < run->length; i += AMX_STEPS) {
+            tile_load(6, weight, 64);
+            tile_load(4, a, stride_a);
+            tile_multiply(0, 4, 6);
+            if constexpr (V > 1) {
+                tile_load(7, weight + W * AMX_ROWS, 64);
+                tile_multiply(1, 4, 7);
+            }
+            if constexpr (M > 1) {
+                tile_load(5, b, stride_b);
+                tile_multiply(2, 5, 6);
+                if constexpr (V > 1) tile_multiply(3, 5, 7);
+            }
+            weight += V * W * AMX_ROWS;
+            a += AMX_STEPS;
+            b += AMX_STEPS;
+            pending.step();
+        }
+    }
+    pending.end();
+    constexpr int64_t row = sizeof(float) * UNIT;
+    tile_store(0, sums, row);
+    if constexpr (V > 1) tile_store(1, sums + W, row);
+    if constexpr (M > 1) tile_store(2, sums + AMX_ROWS * UNIT, row);
+    if constexpr (M > 1 && V > 1) tile_store(3, sums + AMX_ROWS * UNIT + W, row);
+}
+
+} // namespace
+
+void amx_begin() { tile_configure(CONFIG); }
+
+void amx_end() { tile_release(); }
+
+AmxRows amx_rows(const bf16 *const *x, int64_t channel, int count, const Run *runs, const Run *runs_end, int64_t steps, bf16 *copy) {
+    if (!steps) return {}; /* every tap is outside */
+    const int64_t stride = (char *)x[1 % count] - (char *)x[0];
+    bool in_place = count == AMX_ROWS && ((uintptr_t)(x[0] + channel) | stride) % LINE == 0; /* a row that spans two takes twice as long */
+    for (int i = 1; i < count && in_place; ++i) in_place = (char *)x[i] - (char *)x[i - 1] == stride;
+    for (const Run *run = runs; run != runs_end && in_place; ++run) in_place = (run->offset | run->length | run->weight) % AMX_STEPS == 0;
+    if (in_place) return {x[0] + channel, stride, false};
+
+    const int64_t copy_stride = amx_copy_stride(steps), rest = steps % AMX_STEPS;
+    if (rest) /* zeros past the last step, where weights are zero too */
+        for (int i = 0; i < count; ++i) _mm512_storeu_si512(copy + i * copy_stride + steps - rest, _mm512_setzero_si512());
+    bf16 *to = copy;
+    for (const Run *run = runs; run != runs_end; to += run++->length) {
+        const int64_t whole = run->length / AMX_STEPS * AMX_STEPS;
+        const __mmask32 tail = (1u << run->length % AMX_STEPS) - 1;
+        for (int i = 0; i < count; ++i) {
+            const bf16 *from = x[i] + channel + run->offset;
+            bf16 *row = to + i * copy_stride;
+            for (int64_t k = 0; k < whole; k += AMX_STEPS) _mm512_storeu_si512(row + k, _mm512_loadu_si512(from + k));
+            if (tail) _mm512_mask_storeu_epi16(row + whole, tail, _mm512_maskz_loadu_epi16(tail, from + whole));
+        }
+    }
+    return {copy, copy_stride * (int64_t)sizeof(bf16), true};
+}
+
+void conv2d_amx_tiles(Tile<bf16, bf16> tile, const AmxRows *rows, int64_t pixels, int64_t steps, Prefetch<bf16> &prefetch,
+                      int64_t lines, const float *next_weight) {
+    alignas(64) float sums[2][TILE_PIXELS * UNIT];
+    const int64_t tiles = ceil_div(pixels, TILE_PIXELS), step_bytes = tile.vectors * W * AMX_ROWS * sizeof(float);
+    Pending pending(prefetch, lines, steps, next_weight, next_weight ? ceil_div(step_bytes / LINE, tiles) * LINE : 0);
+    for (int64_t i = 0; i < tiles; ++i) {
+        tile.pixels = (int)minimum(TILE_PIXELS, pixels - i * TILE_PIXELS);
+        const bool two = tile.pixels > AMX_ROWS, wide = tile.vectors > 1;
+        float *to = sums[i % 2];
+        pending.coming = &tile;
+        pending.fetched = 0;
+        if (two) (wide ? multiply<2, 2> : multiply<2, 1>)(tile, rows + 2 * i, to, pending);
+        else (wide ? multiply<1, 2> : multiply<1, 1>)(tile, rows + 2 * i, to, pending);
+        pending.tile = {nullptr, (const flushed *const *)tile.residual, tile.residual_c, (flushed *const *)tile.out, to, nullptr, nullptr,
+                        nullptr, tile.epilogue, 0, tile.out_channel, 0, tile.vectors, false, true, tile.stream};
+        pending.left = tile.pixels;
+        tile.out += tile.pixels;
+        if (tile.residual) tile.residual += tile.pixels;
+    }
+    pending.end();
+}
+
+} // namespace sb::SB_ISA
