@@ -1,4 +1,4 @@
-"""Whole frames beside the inference engines for CPUs, in one run: float32 at several densities, and bfloat16."""
+"""Whole frames beside the inference engines for CPUs, in one run: float32 and bfloat16 at several densities."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,24 +14,31 @@ from torch import nn
 
 OF_FILES = ("ONNX Runtime", "OpenVINO")
 ENGINES = ("PyTorch", "torch.compile", *OF_FILES)
+IN_BFLOAT16 = ("PyTorch", "torch.compile", "OpenVINO")  # ONNX Runtime has no bfloat16 for these processors
+ERRORS = {torch.float32: 1e-2, torch.bfloat16: 0.1}  # of the largest output: anything else is another network
 
 
 def engines(model: nn.Module, frame: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """The dense network on `frame` [1, 3, h, w] by each engine, by name; each with torch.get_num_threads() threads.
+    """The dense network on `frame` [1, 3, h, w] by each engine, by name, and by those of `IN_BFLOAT16` as
+    "bfloat16 NAME"; each with torch.get_num_threads() threads.
 
-    All of them are float32 and ready: compiled, optimised, and their answer has been compared with PyTorch's.
+    All of them are ready: compiled, optimised, and their answer has been compared with PyTorch's in float32.
     """
     with torch.inference_mode():
         expected = model(frame)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export(model, frame, path)
-        found = {name: engine(name, model, frame, path) for name in ENGINES}
-    for name, run in found.items():
+        found = {name: (torch.float32, engine(name, model, frame, path)) for name in ENGINES}
+        found |= {
+            f"bfloat16 {name}": (torch.bfloat16, engine(name, model, frame, path, torch.bfloat16))
+            for name in IN_BFLOAT16
+        }
+    for name, (dtype, run) in found.items():
         error = (torch.as_tensor(run()) - expected).abs().max() / expected.abs().max()
-        if not error < 1e-2:
+        if not error < ERRORS[dtype]:
             raise RuntimeError(f"{name} computes something else: {error:.2g} of the largest output")
-    return found
+    return {name: run for name, (_, run) in found.items()}
 
 
 def export(model: nn.Module, frame: torch.Tensor, path: Path) -> None:
@@ -38,8 +46,16 @@ def export(model: nn.Module, frame: torch.Tensor, path: Path) -> None:
     torch.onnx.export(model, (frame,), path, dynamo=True, verbose=False, external_data=False)
 
 
-def engine(name: str, model: nn.Module | None, frame: torch.Tensor, path: Path) -> Callable[[], object]:
-    """The network on `frame` by one engine: of the module, or, those of `OF_FILES`, of its export at `path`."""
+def engine(
+    name: str, model: nn.Module | None, frame: torch.Tensor, path: Path, dtype: torch.dtype = torch.float32
+) -> Callable[[], object]:
+    """The network on `frame`, float32, by one engine: of the module, or, those of `OF_FILES`, of its export at `path`.
+
+    Args:
+        dtype: what it computes in: torch.float32, or for those of `IN_BFLOAT16` torch.bfloat16.
+    """
+    if dtype != torch.float32 and name not in OF_FILES:
+        model, frame = copy.deepcopy(model).to(dtype), frame.to(dtype)
     match name:
         case "PyTorch":
             return _torch(model, frame)
@@ -48,7 +64,7 @@ def engine(name: str, model: nn.Module | None, frame: torch.Tensor, path: Path) 
         case "ONNX Runtime":
             return _onnxruntime(path, frame)
         case "OpenVINO":
-            return _openvino(path, frame)
+            return _openvino(path, frame, dtype)
     raise ValueError(f"no engine {name!r}; there are: {', '.join(ENGINES)}")
 
 
@@ -82,13 +98,13 @@ def _onnxruntime(path: Path, frame: torch.Tensor) -> Callable[[], object]:
     return lambda: session.run(None, given)[0]
 
 
-def _openvino(path: Path, frame: torch.Tensor) -> Callable[[], object]:
+def _openvino(path: Path, frame: torch.Tensor, dtype: torch.dtype) -> Callable[[], object]:
     import openvino
 
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "f32" if dtype == torch.float32 else "bf16",
     }
     network = openvino.Core().compile_model(openvino.Core().read_model(path), "CPU", settings)
     request, given = network.create_infer_request(), [frame.numpy()]
@@ -96,7 +112,9 @@ def _openvino(path: Path, frame: torch.Tensor) -> Callable[[], object]:
 
 
 def show(record: dict) -> None:
-    """Print the engines' times, and those of plans as fractions of the fastest one's."""
+    """Print the engines' times, and those of plans as fractions of the fastest one's: float32 among those in float32,
+    bfloat16 among all.
+    """
     machine = record["machine"]
     title = f"engines: {machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, {record['date']}"
     densities = [key for key in record["rows"][0]["seconds"] if key[0].isdigit()]
@@ -106,7 +124,8 @@ def show(record: dict) -> None:
     for row in record["rows"]:
         seconds = row["seconds"]
         for prefix, dtype in (("", "float32"), ("bfloat16 ", "bfloat16")):
-            times = [f"{seconds[name] * 1e3:.0f}" if dtype == "float32" else "" for name in ENGINES]
-            fractions = [f"{seconds[prefix + density] / seconds[row['baseline']]:.3f}" for density in densities]
+            times = [f"{seconds[prefix + name] * 1e3:.0f}" if prefix + name in seconds else "" for name in ENGINES]
+            fastest = min(seconds[p + name] for p in ("", prefix) for name in ENGINES if p + name in seconds)
+            fractions = [f"{seconds[prefix + density] / fastest:.3f}" for density in densities]
             out.add_row(row["row"] if dtype == "float32" else "", dtype, *times, *fractions)
     Console(width=max(Console().width, 150)).print(out)
