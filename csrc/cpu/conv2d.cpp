@@ -39,7 +39,6 @@ constexpr int64_t CHUNK_PIXELS = 256;
 constexpr int64_t STRIP_COLUMNS = 64;
 constexpr int64_t ITEMS_PER_THREAD = 8, AMX_ITEMS_PER_THREAD = 2; /* each of these copies its pixels */
 constexpr int64_t BANDED_TAPS = 5;           /* along an axis: with more, bands are many and narrow */
-constexpr int64_t NEAR_BYTES = 1 << 20;      /* of weights: all of more do not stay in the second-level cache */
 constexpr int64_t COPY_BYTES = 1 << 20;      /* of a chunk's pixels copied for AMX: half of the second-level cache */
 constexpr int64_t PREFETCH_BYTES = 4 << 20;  /* inputs from here on are fetched ahead: smaller ones wait in the cache */
 
@@ -238,14 +237,12 @@ struct Run2d {
     void item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const;
     void copy_window(const Phase &phase, const Region &region, In *window) const;
     void copy_segment(const T *row, int64_t left, int64_t length, In *window) const;
-    const float *weight_of(const Phase &phase, int64_t unit) const {
-        constexpr int64_t PER_FLOAT = ALGORITHM == SB_DIRECT ? 1 : 2; /* steps whose weights of a channel take a float */
-        const int64_t channel = unit / shape.units_per_group * shape.group_width + unit % shape.units_per_group * UNIT;
-        return weight + (phase.weight + phase.unit_steps * channel) / PER_FLOAT;
-    }
     int64_t locate(const Phase &phase, int64_t chunk, const In **in, const T **res, T **dst, bool &windows) const;
-    void sum(const Phase &phase, int64_t unit, int64_t next_unit, bool windows, int64_t pixels, const In *const *in, const T *const *res,
-             T *const *dst, const AmxRows *rows, Prefetch<T> &prefetch, int64_t lines) const;
+    Tile<T, In> tile_of(const Phase &phase, int64_t unit, const T *const *res, EpilogueParams<UNIT> &params) const;
+    void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const In *const *in, const T *const *res,
+             T *const *dst, Prefetch<T> &prefetch, int64_t lines) const;
+    void sum_amx(const Phase &phase, int64_t first_unit, int64_t last_unit, bool windows, int64_t pixels, const In *const *in,
+                 const T *const *res, T *const *dst, Prefetch<T> &prefetch, int64_t lines) const;
     const AmxRows *arrange(const Phase &phase, int64_t group, bool windows, int64_t pixels, const In *const *in) const;
 };
 
@@ -362,54 +359,77 @@ const AmxRows *Run2d<T, ALGORITHM>::arrange(const Phase &phase, int64_t group, b
     return rows;
 }
 
-/* All pixels of a chunk, one unit of output channels. `lines` of `prefetch` per tile. `rows`: AMX's, of the unit's group. */
+/* What all tiles of a unit have in common. */
 template <class T, int ALGORITHM>
-void Run2d<T, ALGORITHM>::sum(const Phase &phase, int64_t unit, int64_t next_unit, bool windows, int64_t pixels, const In *const *in,
-                              const T *const *res, T *const *dst, const AmxRows *rows, Prefetch<T> &prefetch, int64_t lines) const {
+auto Run2d<T, ALGORITHM>::tile_of(const Phase &phase, int64_t unit, const T *const *res, EpilogueParams<UNIT> &params) const -> Tile<T, In> {
     const int64_t group = unit / shape.units_per_group, first = unit % shape.units_per_group * UNIT;
     const int lanes = (int)minimum(UNIT, shape.out_group - first);
-    const EpilogueParams<UNIT> params(epilogue, group * shape.out_group + first, lanes);
+    constexpr int64_t PER_FLOAT = ALGORITHM == SB_DIRECT ? 1 : 2; /* steps whose weights of a channel take a float */
     Tile<T, In> tile;
-    tile.epilogue = &params;
     tile.out_channel = group * shape.out_group + first;
+    params = EpilogueParams<UNIT>(epilogue, tile.out_channel, lanes);
+    tile.epilogue = &params;
     tile.channel = shape.depthwise ? first : group * shape.in_group;
     tile.vectors = (int)ceil_div(lanes, W);
     tile.stream = stream && lanes % W == 0;
-    tile.weight = weight_of(phase, unit);
+    tile.weight = weight + (phase.weight + phase.unit_steps * (group * shape.group_width + first)) / PER_FLOAT;
+    tile.residual = residual ? res : nullptr;
+    tile.residual_c = residual ? residual->stride_c : 0;
+    return tile;
+}
+
+/* All pixels of a chunk, one unit of output channels. `lines` of `prefetch` per tile. */
+template <class T, int ALGORITHM>
+void Run2d<T, ALGORITHM>::sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const In *const *in, const T *const *res,
+                              T *const *dst, Prefetch<T> &prefetch, int64_t lines) const {
+    EpilogueParams<UNIT> params;
+    Tile<T, In> tile = tile_of(phase, unit, res, params);
     float *sums = phase.panels > 1 ? (float *)scratch(SCRATCH_SUMS, sizeof(float) * pixels * UNIT) : nullptr;
-    const Run whole = {0, phase.unit_steps, 0}; /* of copies whose taps are no whole tiles */
-    /* Tiles of nearly equal size rather than full ones and a rest: small tiles are the slow ones. AMX's take as long whatever is in them. */
+    /* Tiles of nearly equal size rather than full ones and a rest: small tiles are the slow ones. */
     const int64_t tiles = ceil_div(pixels, TILE);
     for (int64_t panel = 0; panel < phase.panels; ++panel) {
         tile.first = panel == 0;
         tile.last = panel == phase.panels - 1;
         tile.runs = phase.runs[windows] + phase.panel_start[windows][panel];
         tile.runs_end = phase.runs[windows] + phase.panel_start[windows][panel + 1];
-        if (ALGORITHM == SB_AMX && shape.in_group % AMX_STEPS) {
-            tile.runs = &whole;
-            tile.runs_end = &whole + 1;
+        for (int64_t i = 0; i < tiles; ++i) {
+            prefetch.advance(lines);
+            const int64_t begin = i * pixels / tiles;
+            tile.pixels = (int)((i + 1) * pixels / tiles - begin);
+            tile.x = in + begin;
+            if (residual) tile.residual = res + begin;
+            tile.out = dst + begin;
+            tile.sums = sums + begin * UNIT;
+            if constexpr (ALGORITHM == SB_PAIRS) conv2d_pairs_tile(tile);
+            else if (shape.depthwise) conv2d_depthwise_tile(tile);
+            else conv2d_tile(tile);
         }
-        if constexpr (ALGORITHM == SB_AMX) {
-            tile.residual = residual ? res : nullptr;
-            tile.residual_c = residual ? residual->stride_c : 0;
-            tile.out = dst;
-            const bool far = (int64_t)sizeof(float) * shape.packed_size() / 2 > NEAR_BYTES;
-            conv2d_amx_tiles(tile, rows, pixels, phase.steps, prefetch, lines, far ? weight_of(phase, next_unit) : nullptr);
-        } else {
-            for (int64_t i = 0; i < tiles; ++i) {
-                prefetch.advance(lines);
-                const int64_t begin = i * pixels / tiles;
-                tile.pixels = (int)((i + 1) * pixels / tiles - begin);
-                tile.x = in + begin;
-                tile.residual = residual ? res + begin : nullptr;
-                tile.residual_c = residual ? residual->stride_c : 0;
-                tile.out = dst + begin;
-                tile.sums = sums + begin * UNIT;
-                if constexpr (ALGORITHM == SB_PAIRS) conv2d_pairs_tile(tile);
-                else if (shape.depthwise) conv2d_depthwise_tile(tile);
-                else conv2d_tile(tile);
+    }
+}
+
+/* All pixels of a chunk, all units. */
+template <class T, int ALGORITHM>
+void Run2d<T, ALGORITHM>::sum_amx(const Phase &phase, int64_t first_unit, int64_t last_unit, bool windows, int64_t pixels,
+                                  const In *const *in, const T *const *res, T *const *dst, Prefetch<T> &prefetch, int64_t lines) const {
+    const Run whole = {0, phase.unit_steps, 0}; /* of copies whose taps are no whole tiles */
+    const int64_t most = minimum(shape.units_per_group, last_unit - first_unit);
+    Tile<T, In> *tiles = (Tile<T, In> *)scratch(SCRATCH_SUMS, (sizeof(Tile<T, In>) + sizeof(EpilogueParams<UNIT>)) * most);
+    EpilogueParams<UNIT> *params = (EpilogueParams<UNIT> *)(tiles + most);
+    for (int64_t unit = first_unit; unit < last_unit;) {
+        const int64_t group = unit / shape.units_per_group, end = minimum((group + 1) * shape.units_per_group, last_unit);
+        int64_t count = 0;
+        for (; unit < end; ++unit, ++count) {
+            tiles[count] = tile_of(phase, unit, res, params[count]);
+            tiles[count].out = dst;
+            tiles[count].runs = phase.runs[windows] + phase.panel_start[windows][0];
+            tiles[count].runs_end = phase.runs[windows] + phase.panel_start[windows][1];
+            if (shape.in_group % AMX_STEPS) {
+                tiles[count].runs = &whole;
+                tiles[count].runs_end = &whole + 1;
             }
         }
+        const AmxRows *rows = arrange(phase, group, windows, pixels, in);
+        conv2d_amx_tiles(tiles, count, rows, pixels, phase.steps, (int64_t)sizeof(T) * phase.unit_steps * UNIT, prefetch, lines);
     }
 }
 
@@ -433,12 +453,10 @@ void Run2d<T, ALGORITHM>::item(int64_t chunk, int64_t next, int64_t first_unit, 
         left -= pixels;
         const int64_t tiles = ceil_div(pixels, TILE) * phases[i].panels * (last_unit - first_unit);
         const int64_t lines = ceil_div(prefetch_lines, tiles);
-        const AmxRows *rows = nullptr;
-        for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-            if constexpr (ALGORITHM == SB_AMX)
-                if (!rows || unit % shape.units_per_group == 0) rows = arrange(phases[i], unit / shape.units_per_group, windows, pixels, in);
-            sum(phases[i], unit, unit + 1 < last_unit ? unit + 1 : first_unit, windows, pixels, in, res, dst, rows, prefetch, lines);
-        }
+        if constexpr (ALGORITHM == SB_AMX)
+            sum_amx(phases[i], first_unit, last_unit, windows, pixels, in, res, dst, prefetch, lines);
+        else
+            for (int64_t unit = first_unit; unit < last_unit; ++unit) sum(phases[i], unit, windows, pixels, in, res, dst, prefetch, lines);
     }
     if constexpr (ALGORITHM == SB_AMX) amx_end();
     if (stream) stream_end();

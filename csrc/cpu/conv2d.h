@@ -75,10 +75,10 @@ SB_INLINE int64_t amx_copy_stride(int64_t steps) { return (ceil_div(steps, AMX_S
 /* Sets the tiles up for this thread, until amx_end. */
 void amx_begin();
 void amx_end();
-/* `pixels` pixels from tile.out and tile.residual on, by `rows` of AMX_ROWS each; tile.x is not read. `steps` of a pixel in all;
- * `lines` of `prefetch` for every 2 * AMX_ROWS pixels. `next_weight`: of a unit to fetch meanwhile, or NULL. */
-void conv2d_amx_tiles(Tile<bf16, bf16> tile, const AmxRows *rows, int64_t pixels, int64_t steps, Prefetch<bf16> &prefetch,
-                      int64_t lines, const float *next_weight);
+/* `count` units of a group on the same `pixels` pixels, by `rows` of AMX_ROWS each; a unit's x and pixels are not read. `steps` of a
+ * pixel in all, `unit_bytes` of weights; `lines` of `prefetch` for every 2 * AMX_ROWS pixels of a unit. */
+void conv2d_amx_tiles(const Tile<bf16, bf16> *units, int64_t count, const AmxRows *rows, int64_t pixels, int64_t steps,
+                      int64_t unit_bytes, Prefetch<bf16> &prefetch, int64_t lines);
 
 /* Calls Kernel::multiply<P, V> of the tile's own shape: sizes are constants in the kernel, sums stay in registers. */
 template <class Kernel, int V, int P, class T, class In>

@@ -12,6 +12,8 @@ namespace {
 
 constexpr int TILE_PIXELS = 2 * AMX_ROWS;
 constexpr int64_t LINE = 64; /* bytes */
+/* Weights up to here stay in the first-level cache while all units go by, and from here on do not in the second. */
+constexpr int64_t FIRST_LEVEL_BYTES = 32 << 10, SECOND_LEVEL_BYTES = 1 << 20;
 static_assert(W == AMX_ROWS, "a vector of channels is a tile wide");
 
 /* Eight tiles of 16 rows of 64 bytes. Static: for GCC 12 the instruction reads no more than a pointer, and stores before it may go. */
@@ -31,56 +33,72 @@ SB_INLINE halves narrow(vec v, flushed) { return (halves)_mm512_cvtneps_pbh((__m
 /* What is done between the steps of tiles, while these multiply: sums that have left the tiles before become outputs, a few
  * pixels at a time, and what will be read is fetched: lines of the input, weights of the next unit, and residual and outputs of
  * the sums in the tiles. */
-struct Pending {
-    Tile<flushed, bf16> tile;
-    int left = 0, at_once; /* pixels: to do, and after a step */
-    Prefetch<bf16> &prefetch;
-    int64_t lines, weight_bytes; /* after a step */
-    const char *weight;
-    const Tile<bf16, bf16> *coming = nullptr; /* the tile that is being multiplied, and its next pixel to fetch for */
-    int fetched = 0;
+class Pending {
+public:
+    const int64_t turns; /* steps of a tile */
 
-    Pending(Prefetch<bf16> &prefetch_, int64_t lines_of_tile, int64_t steps, const float *next_weight, int64_t weight_bytes_)
-        : prefetch(prefetch_), weight_bytes(weight_bytes_), weight((const char *)next_weight) {
-        const int64_t turns = maximum(ceil_div(steps, AMX_STEPS), 1), pixels = ceil_div(TILE_PIXELS, turns);
-        at_once = pixels > 2 ? 4 : pixels > 1 ? 2 : 1;
-        lines = ceil_div(lines_of_tile, turns);
+    Pending(Prefetch<bf16> &prefetch, int64_t lines_of_tile, int64_t steps)
+        : turns(maximum(ceil_div(steps, AMX_STEPS), 1)), prefetch_(prefetch), lines_(ceil_div(lines_of_tile, turns)) {
+        const int64_t pixels = ceil_div(TILE_PIXELS, turns);
+        at_once_ = pixels > 2 ? 4 : pixels > 1 ? 2 : 1;
+    }
+    void fetch_weights(const float *weight, int64_t lines_of_step) {
+        weight_ = (const char *)weight;
+        weight_bytes_ = lines_of_step * LINE;
+    }
+    void fetch_for(const Tile<bf16, bf16> &tile) {
+        coming_ = &tile;
+        fetched_ = 0;
+    }
+    void finish_later(const Tile<bf16, bf16> &tile, const float *sums) {
+        tile_ = {nullptr, (const flushed *const *)tile.residual, tile.residual_c, (flushed *const *)tile.out, (float *)sums, nullptr, nullptr,
+                 nullptr, tile.epilogue, 0, tile.out_channel, 0, tile.vectors, false, true, tile.stream};
+        left_ = tile.pixels;
     }
     void step() {
-        prefetch.advance(lines);
-        for (const char *end = weight + weight_bytes; weight < end; weight += LINE) __builtin_prefetch(weight, 0, 2);
-        for (const int end = fetched + at_once; fetched < end && fetched < coming->pixels; ++fetched) {
-            if (coming->residual) __builtin_prefetch(coming->residual[fetched] + coming->out_channel * coming->residual_c);
-            if (!coming->stream) __builtin_prefetch(coming->out[fetched] + coming->out_channel, 1);
+        prefetch_.advance(lines_);
+        for (const char *end = weight_ + weight_bytes_; weight_ < end; weight_ += LINE) __builtin_prefetch(weight_, 0, 2);
+        for (const int end = fetched_ + at_once_; fetched_ < end && fetched_ < coming_->pixels; ++fetched_) {
+            if (coming_->residual) __builtin_prefetch(coming_->residual[fetched_] + coming_->out_channel * coming_->residual_c);
+            if (!coming_->stream) __builtin_prefetch(coming_->out[fetched_] + coming_->out_channel, 1);
         }
-        if (left) finish();
+        if (left_) finish();
     }
     void end() {
-        while (left) finish();
+        while (left_) finish();
     }
 
 private:
     void finish() {
-        if (tile.vectors > 1) finish<2>();
+        if (tile_.vectors > 1) finish<2>();
         else finish<1>();
     }
     template <int V>
     void finish() {
-        tile.pixels = left < at_once ? 1 : at_once;
-        if (tile.pixels == 1) finish_pixels<1, V>();
-        else if (tile.pixels == 2) finish_pixels<2, V>();
+        tile_.pixels = left_ < at_once_ ? 1 : at_once_;
+        if (tile_.pixels == 1) finish_pixels<1, V>();
+        else if (tile_.pixels == 2) finish_pixels<2, V>();
         else finish_pixels<4, V>();
-        left -= tile.pixels;
-        tile.sums += tile.pixels * UNIT;
-        tile.out += tile.pixels;
-        if (tile.residual) tile.residual += tile.pixels;
+        left_ -= tile_.pixels;
+        tile_.sums += tile_.pixels * UNIT;
+        tile_.out += tile_.pixels;
+        if (tile_.residual) tile_.residual += tile_.pixels;
     }
     template <int P, int V>
     void finish_pixels() const {
         vec acc[P][V];
-        start_sums(tile, acc);
-        finish_sums(tile, acc);
+        start_sums(tile_, acc);
+        finish_sums(tile_, acc);
     }
+
+    Tile<flushed, bf16> tile_;     /* to finish, and how many of its pixels are left */
+    int left_ = 0, at_once_;       /* pixels; at_once: after a step */
+    Prefetch<bf16> &prefetch_;
+    const int64_t lines_;          /* after a step */
+    int64_t weight_bytes_ = 0;
+    const char *weight_ = nullptr;
+    const Tile<bf16, bf16> *coming_ = nullptr; /* in the tiles now, and how many of its pixels have been fetched for */
+    int fetched_ = 0;
 };
 
 /* M groups of pixels x V of output channels. Tiles 0 to 3 are sums, 4 and 5 pixels, 6 and 7 weights. */
@@ -155,24 +173,26 @@ AmxRows amx_rows(const bf16 *const *x, int64_t channel, int count, const Run *ru
     return {copy, copy_stride * (int64_t)sizeof(bf16), true};
 }
 
-void conv2d_amx_tiles(Tile<bf16, bf16> tile, const AmxRows *rows, int64_t pixels, int64_t steps, Prefetch<bf16> &prefetch,
-                      int64_t lines, const float *next_weight) {
+void conv2d_amx_tiles(const Tile<bf16, bf16> *units, int64_t count, const AmxRows *rows, int64_t pixels, int64_t steps,
+                      int64_t unit_bytes, Prefetch<bf16> &prefetch, int64_t lines) {
     alignas(64) float sums[2][TILE_PIXELS * UNIT];
-    const int64_t tiles = ceil_div(pixels, TILE_PIXELS), step_bytes = tile.vectors * W * AMX_ROWS * sizeof(float);
-    Pending pending(prefetch, lines, steps, next_weight, next_weight ? ceil_div(step_bytes / LINE, tiles) * LINE : 0);
-    for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t tiles = ceil_div(pixels, TILE_PIXELS);
+    const bool units_inside = unit_bytes * count <= FIRST_LEVEL_BYTES;
+    Pending pending(prefetch, lines, steps);
+    for (int64_t n = 0; n < tiles * count; ++n) {
+        const int64_t i = units_inside ? n / count : n % tiles, unit = units_inside ? n % count : n / tiles;
+        if (unit_bytes * count > SECOND_LEVEL_BYTES && i == 0)
+            pending.fetch_weights(units[(unit + 1) % count].weight, ceil_div(unit_bytes, LINE * tiles * pending.turns));
+        Tile<bf16, bf16> tile = units[unit];
         tile.pixels = (int)minimum(TILE_PIXELS, pixels - i * TILE_PIXELS);
+        tile.out += i * TILE_PIXELS;
+        if (tile.residual) tile.residual += i * TILE_PIXELS;
+        pending.fetch_for(tile);
         const bool two = tile.pixels > AMX_ROWS, wide = tile.vectors > 1;
-        float *to = sums[i % 2];
-        pending.coming = &tile;
-        pending.fetched = 0;
+        float *to = sums[n % 2];
         if (two) (wide ? multiply<2, 2> : multiply<2, 1>)(tile, rows + 2 * i, to, pending);
         else (wide ? multiply<1, 2> : multiply<1, 1>)(tile, rows + 2 * i, to, pending);
-        pending.tile = {nullptr, (const flushed *const *)tile.residual, tile.residual_c, (flushed *const *)tile.out, to, nullptr, nullptr,
-                        nullptr, tile.epilogue, 0, tile.out_channel, 0, tile.vectors, false, true, tile.stream};
-        pending.left = tile.pixels;
-        tile.out += tile.pixels;
-        if (tile.residual) tile.residual += tile.pixels;
+        pending.finish_later(tile, to);
     }
     pending.end();
 }

@@ -13,6 +13,7 @@ struct EpilogueParams {
     bool affine, multiply;
     int activation, lanes;
 
+    EpilogueParams() = default;
     EpilogueParams(const sb_epilogue &e, int64_t channel, int lanes_) {
         lanes = lanes_;
         activation = e.activation;
