@@ -118,17 +118,24 @@ void strip_strided(const sb_epilogue &e, const sb_plane &x, const sb_plane *resi
 /* The common case of the above: an NCHW image of three channels to NHWC, nothing else to do. */
 template <class X, class T>
 void strip_image(const sb_plane &x, const Region &region, const sb_plane &out) {
+    typedef int32_t places __attribute__((vector_size(4 * SB_WIDTH)));
+    places first_two[3], third[3]; /* where the lanes of three vectors of pixels come from: of two channels, then of these and the third */
+    for (int i = 0; i < 3 * W; ++i) {
+        const int channel = i % 3, from = i / 3;
+        first_two[i / W][i % W] = channel == 1 ? W + from : from;
+        third[i / W][i % W] = channel == 2 ? W + from : i % W;
+    }
     for (int64_t y = region.y0; y < region.y1; ++y) {
         const X *src = pixel<X>(x, region.n, y, region.x0);
         T *dst = pixel<T>(out, region.n, y, region.x0);
         const int64_t pixels = region.x1 - region.x0;
-        for (int64_t i = 0; i < pixels; i += W, src += W, dst += 3 * W) {
-            const int lanes = (int)minimum(W, pixels - i);
-            T color[3][W];
-            for (int c = 0; c < 3; ++c) store(color[c], load(src + c * x.stride_c, lanes));
-            for (int lane = 0; lane < lanes; ++lane)
-                for (int c = 0; c < 3; ++c) dst[3 * lane + c] = color[c][lane];
+        int64_t i = 0;
+        for (; i + W <= pixels; i += W, src += W, dst += 3 * W) {
+            const vec red = load(src), green = load(src + x.stride_c), blue = load(src + 2 * x.stride_c);
+            for (int k = 0; k < 3; ++k) store(dst + k * W, __builtin_shuffle(__builtin_shuffle(red, green, first_two[k]), blue, third[k]));
         }
+        for (; i < pixels; ++i, ++src, dst += 3)
+            for (int c = 0; c < 3; ++c) store(dst + c, load(src + c * x.stride_c, 1), 1);
     }
 }
 
