@@ -31,7 +31,7 @@ def test_every_map_is_rounded_once_and_torch_calls_compute_in_float32(dtype):
     torch.manual_seed(0)
     network = Mixed().eval()
     frames = torch.randn(2, 1, 3, 20, 28)
-    plan = sparseblock.compile(network, frames[0], block_size=8, dtype=dtype)
+    plan = sparseblock.compile(network, frames[0], block_size=8, dtype=dtype, algorithms="direct")
     state = plan.new_state()
     blocks = BlockSet.all(1, plan.grid.rows, plan.grid.cols, 8)
 
