@@ -12,8 +12,7 @@ namespace {
 
 constexpr int TILE_PIXELS = 2 * AMX_ROWS;
 constexpr int64_t LINE = 64; /* bytes */
-/* Weights up to here stay in the first-level cache while all units go by, and from here on do not in the second. */
-constexpr int64_t FIRST_LEVEL_BYTES = 32 << 10, SECOND_LEVEL_BYTES = 1 << 20;
+constexpr int64_t NEAR_BYTES = 1 << 20; /* weights up to here stay in the second-level cache while all units go by */
 static_assert(W == AMX_ROWS, "a vector of channels is a tile wide");
 
 /* Eight tiles of 16 rows of 64 bytes. Static: for GCC 12 the instruction reads no more than a pointer, and stores before it may go. */
@@ -177,11 +176,11 @@ void conv2d_amx_tiles(const Tile<bf16, bf16> *units, int64_t count, const AmxRow
                       int64_t unit_bytes, Prefetch<bf16> &prefetch, int64_t lines) {
     alignas(64) float sums[2][TILE_PIXELS * UNIT];
     const int64_t tiles = ceil_div(pixels, TILE_PIXELS);
-    const bool units_inside = unit_bytes * count <= FIRST_LEVEL_BYTES;
+    const bool near = unit_bytes * count <= NEAR_BYTES; /* all units of a tile then, while its pixels are in the first-level cache */
     Pending pending(prefetch, lines, steps);
     for (int64_t n = 0; n < tiles * count; ++n) {
-        const int64_t i = units_inside ? n / count : n % tiles, unit = units_inside ? n % count : n / tiles;
-        if (unit_bytes * count > SECOND_LEVEL_BYTES && i == 0)
+        const int64_t i = near ? n / count : n % tiles, unit = near ? n % count : n / tiles;
+        if (!near && i == 0)
             pending.fetch_weights(units[(unit + 1) % count].weight, ceil_div(unit_bytes, LINE * tiles * pending.turns));
         Tile<bf16, bf16> tile = units[unit];
         tile.pixels = (int)minimum(TILE_PIXELS, pixels - i * TILE_PIXELS);
