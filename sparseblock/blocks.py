@@ -91,8 +91,8 @@ class BlockSet:
         """
         if not all(map(_is_size, (n, rows, cols))):
             raise SparseBlockError(
-                f"BlockSet.all: n, rows, cols are {n!r}, {rows!r}, {cols!r}; they must be integers of at least 0, "
-                "in blocks"
+                f"BlockSet.all: n, rows, cols are {n!r}, {rows!r}, {cols!r}; they must be integers of at least 0 "
+                "and below 2**31, in blocks"
             )
         return BlockSet.from_mask(torch.ones(n, rows, cols, dtype=torch.bool, device=device), block)
 
@@ -121,6 +121,14 @@ def check_list(op: str, blocks: BlockSet, name: str, device: torch.device) -> No
     for where in (index.device, count.device):
         if where != device:
             raise SparseBlockError(f"{op}: blocks are on {where} but {name} is on {device}; they must be on one device")
+
+
+def check_count(op: str, index: torch.Tensor, count: torch.Tensor) -> None:
+    """On the CPU, where looking costs no wait: the count is no more than the rows of the list."""
+    if count.device.type == "cpu" and not 0 <= int(count) <= len(index):
+        raise SparseBlockError(
+            f"{op}: blocks have count {int(count)} but {len(index)} rows of index; count is how many of them are active"
+        )
 
 
 def _listed(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,6 +11,7 @@ import torch
 
 from sparseblock.backends.cpu import native
 from sparseblock.errors import SparseBlockError
+from sparseblock.grid import LIMIT
 
 
 @dataclass(frozen=True)
@@ -201,10 +202,11 @@ class FeatureCache:
             )
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """The valid frame of plane `name`, [n, c, h, w], as a view: it changes with the stream's next frame.
+        """The valid frame of plane `name`, [n, c, h, w], as a view: it changes with the stream's next frame. One that
+        lies in shared memory holds what was written there last, be it another value.
 
         Raises:
-            SparseBlockError: there is no such plane, or it has no memory of its own.
+            SparseBlockError: there is no such plane, or it is external.
         """
         if name not in self._views:
             first = ", ".join(map(repr, list(self._views)[:3])) + (", ..." if len(self._views) > 3 else "")
@@ -278,7 +280,8 @@ class FeatureCache:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where the state of another cache of the same plan and number of streams was, `state_dict` of which
-        this is. Nothing changes where it does not fit.
+        this is. Nothing changes where it does not fit. Which maps last, whole or as rims, goes with a plan's device and
+        algorithms: to load it in another process, pickle the plan too, or give `compile` its `algorithms`.
 
         Raises:
             SparseBlockError: it is no such dict, of another number of streams, or its planes are not those of this one.
@@ -289,6 +292,7 @@ class FeatureCache:
             odd = sorted(planes.keys() ^ self._storage.keys())[0]
             raise SparseBlockError(
                 f"FeatureCache: plane {odd!r} is in only one of the two states; load what a state of the same plan gave"
+                " (which maps last, whole or as rims, goes with a plan's device and algorithms)"
             )
         for name, plane in planes.items():
             check_tensor(f"FeatureCache: plane {name!r}", plane, self._views[name])
@@ -336,15 +340,15 @@ def check_device(what: str, device: torch.device | str, own: torch.device) -> No
         raise SparseBlockError(f"{what}: to meta, where tensors have no values and nothing runs; it stays on {own}")
     if wanted.type != own.type or wanted.index not in (None, own.index):
         raise SparseBlockError(
-            f"{what}: to {wanted}, but its plan runs on {own}; compile the model for {wanted}, and load a state's "
-            "state_dict() into a state of that plan"
+            f"{what}: to {wanted}, but its plan runs on {own}; compile the model for {wanted}, and let a state of "
+            "that plan begin with a whole frame"
         )
 
 
 def check_streams(what: str, streams: Any) -> None:
     """Raises SparseBlockError unless it is a positive integer."""
-    if isinstance(streams, bool) or not isinstance(streams, int) or streams < 1:
-        raise SparseBlockError(f"{what}: streams is {streams!r}; it must be a positive integer")
+    if isinstance(streams, bool) or not isinstance(streams, int) or not 1 <= streams < LIMIT:
+        raise SparseBlockError(f"{what}: streams is {streams!r}; it must be a positive integer below 2**31")
 
 
 def check_tensor(what: str, tensor: Any, own: torch.Tensor) -> None:
@@ -365,7 +369,7 @@ def check_state(what: str, state: Any, keys: Sequence[str], streams: int) -> Non
         if not isinstance(state[key], dict):
             raise SparseBlockError(f"{what}: {key} is {type(state[key]).__name__}; it must be what state_dict gave")
     frames = state["frames"]
-    if not isinstance(frames, list) or not all(isinstance(seen, int) and seen >= 0 for seen in frames):
+    if not isinstance(frames, list) or not all(type(seen) is int and seen >= 0 for seen in frames):
         raise SparseBlockError(
             f"{what}: frames is {frames!r}; it must be the number of frames that each stream has seen"
         )

@@ -112,11 +112,11 @@ def test_from_index_takes_any_order():
         ),
         (
             lambda: BlockSet.all(-1, 2, 3, 16),
-            "BlockSet.all: n, rows, cols are -1, 2, 3; they must be integers of at least 0, in blocks",
+            "BlockSet.all: n, rows, cols are -1, 2, 3; they must be integers of at least 0 and below 2**31, in blocks",
         ),
         (
             lambda: BlockSet.all("a", 2, 3, 16),
-            "BlockSet.all: n, rows, cols are 'a', 2, 3; they must be integers of at least 0, in blocks",
+            "BlockSet.all: n, rows, cols are 'a', 2, 3; they must be integers of at least 0 and below 2**31, in blocks",
         ),
         (
             lambda: BlockSet.from_index(torch.zeros(1, 3, dtype=torch.int32), 5, 16),

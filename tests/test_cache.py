@@ -82,8 +82,15 @@ def test_a_reset_forgets_one_stream_or_all():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: FeatureCache([], streams=0), "FeatureCache: streams is 0; it must be a positive integer"),
-        (lambda: FeatureCache([], streams=True), "FeatureCache: streams is True; it must be a positive integer"),
+        (lambda: FeatureCache([], streams=0), "FeatureCache: streams is 0; it must be a positive integer below 2**31"),
+        (
+            lambda: FeatureCache([], streams=True),
+            "FeatureCache: streams is True; it must be a positive integer below 2**31",
+        ),
+        (
+            lambda: FeatureCache([], streams=2**40),
+            f"FeatureCache: streams is {2**40}; it must be a positive integer below 2**31",
+        ),
         (
             lambda: FeatureCache([SPECS[1], SPECS[1]]),
             "FeatureCache: two planes are called 'cat'; names must be unique",
@@ -117,8 +124,8 @@ def test_a_reset_forgets_one_stream_or_all():
             "and is not external",
         ),
         (
-            lambda: FeatureCache([PlaneSpec("a", 2, 9, 7)], streams=10**12),
-            "FeatureCache: planes for 1000000000000 streams take 504000000000000 bytes, more memory than there is on "
+            lambda: FeatureCache([PlaneSpec("a", 2, 900, 70)], streams=10**9),
+            "FeatureCache: planes for 1000000000 streams take 504000000000000 bytes, more memory than there is on "
             "cpu; use fewer streams or smaller frames",
         ),
         (

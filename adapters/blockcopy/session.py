@@ -230,7 +230,7 @@ class _Worker:
         ms = stats.policy_ms + stats.train_ms + stats.network_ms
         # The first frame makes the plan; its time says nothing about those to come.
         self._ms = ms if self._ms is None or stats.frame == 1 else SMOOTHING * self._ms + (1 - SMOOTHING) * ms
-        text = f"frame {stats.frame}   active {100 * stats.active_fraction:.0f} %   {1e3 / self._ms:.0f} frames/s"
+        text = f"frame {stats.frame}   active {100 * stats.active_fraction:.0f} %   {1e3 / self._ms:.3g} frames/s"
         return overlay.draw(rgb, x, prediction, self.video.active, self.video.plan.grid, self.network, text)
 
 

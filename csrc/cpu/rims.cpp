@@ -14,7 +14,7 @@ namespace {
 
 int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Rims of one map; a part of its blocks is named by (dy, dx), where its neighbour that sees it lies: -1, 0 or 1 along each axis. */
+/* Rims of one map, in whose rows pixels lie without gaps, as in those of what is kept. A part of its blocks is named by (dy, dx), where its neighbour that sees it lies: -1, 0 or 1 along each axis. */
 struct Rims {
     const sb_rims &of;
     const sb_plane &map, *rows, *cols;
@@ -24,18 +24,9 @@ struct Rims {
     char *at(const sb_plane &plane, int64_t n, int64_t y, int64_t x) const {
         return (char *)plane.data + bytes * (n * plane.stride_n + y * plane.stride_y + x * plane.stride_x);
     }
-    void copy(char *dst, int64_t dst_stride, const char *src, int64_t src_stride, int64_t pixels) const {
-        const int64_t length = bytes * map.c;
-        if (dst_stride == map.c && src_stride == map.c) {
-            memcpy(dst, src, pixels * length);
-            return;
-        }
-        for (int64_t i = 0; i < pixels; ++i) memcpy(dst + i * bytes * dst_stride, src + i * bytes * src_stride, length);
-    }
     void move(const sb_plane &kept, int64_t n, int64_t y, int64_t x, int64_t kept_y, int64_t kept_x, int64_t pixels, bool save) const {
         char *in_map = at(map, n, y, x), *in_kept = at(kept, n, kept_y, kept_x);
-        if (save) copy(in_kept, kept.stride_x, in_map, map.stride_x, pixels);
-        else copy(in_map, map.stride_x, in_kept, kept.stride_x, pixels);
+        memcpy(save ? in_kept : in_map, save ? in_map : in_kept, pixels * bytes * map.c);
     }
 
     /* What the neighbour at (dy, dx) sees of the block: from the map to where it is kept, or back. */

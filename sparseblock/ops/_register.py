@@ -7,6 +7,7 @@ import functools
 import torch
 
 from sparseblock import backends, profiling
+from sparseblock.blocks import check_count
 from sparseblock.ops import _autograd
 
 _LIBRARY = torch.library.Library("sparseblock", "DEF")
@@ -30,6 +31,7 @@ def register(schema: str) -> torch._ops.OpOverload:
 
 def _run(name: str, index_position: int, out_position: int, *arguments: object) -> None:
     out = arguments[out_position]
+    check_count(name, arguments[index_position], arguments[index_position + 1])
     run = backends.implementation(backends.selected(out.device), name)
     with profiling.span(name, out.shape, len(arguments[index_position])):
         run(*arguments)

@@ -52,15 +52,15 @@ def mark_gated(graph: Graph, names: Sequence[str]) -> Graph:
     """The graph with the convolutions of these modules marked: passes and planes leave them a value of their own.
 
     Raises:
-        SparseBlockError: a name is that of no convolution, or of one that is called twice.
+        SparseBlockError: a name is that of no convolution that an output depends on, or of one that is called twice.
     """
-    convs = [node.origin for node in graph.nodes if isinstance(node.op, Conv2d)]
+    convs = [node.origin for node in graph.used_nodes() if isinstance(node.op, Conv2d)]
     for name in names:
         if convs.count(name) != 1:
             known = ", ".join(map(repr, sorted(set(convs))[:3]))
             raise SparseBlockError(
-                f"compile: gates has {name!r}, which is {convs.count(name)} convolutions; "
-                f"a gate is of one: {known}, ..."
+                f"compile: gates has {name!r}, which is {convs.count(name)} convolutions that an output "
+                f"depends on; a gate is of one: {known}, ..."
             )
     return graph.with_nodes(
         [replace(node, gated=isinstance(node.op, Conv2d) and node.origin in names) for node in graph.nodes]

@@ -331,6 +331,15 @@ class Graph:
     def output_names(self) -> set[str]:
         return {leaf.name for leaf in self.outputs if isinstance(leaf, Ref)}
 
+    def used_nodes(self) -> list[Node]:
+        """Those whose values reach an output, in order."""
+        needed, used = self.output_names(), []
+        for node in reversed(self.nodes):
+            if node.output in needed:
+                needed.update(node.inputs)
+                used.append(node)
+        return used[::-1]
+
     def with_nodes(self, nodes: list[Node], new_values: Iterator[Value] | list[Value] = ()) -> Graph:
         """The same network as `nodes`; values that nothing makes any more are dropped."""
         known = {**self.values, **{value.name: value for value in new_values}}

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from sparseblock import profiling
 from sparseblock.backends import selected
 from sparseblock.backends.cpu import native
-from sparseblock.blocks import BlockSet, check_list
+from sparseblock.blocks import BlockSet, check_count, check_list
 from sparseblock.cache import FeatureCache, PlaneSpec, check_device, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
@@ -445,6 +445,7 @@ class Plan:
             mask, active = blocks, BlockSet.from_mask(blocks.to(self.device, non_blocking=True), size)
         elif isinstance(blocks, BlockSet) and blocks.grid == expected:
             check_list("plan", blocks, "the frame", self.device)
+            check_count("plan", blocks.index, blocks.count)
             if blocks.block != (size, size):
                 raise SparseBlockError(
                     f"plan: blocks are of {'x'.join(map(str, blocks.block))} px but this plan's are of {size}x{size}; "

@@ -156,8 +156,7 @@ def _with_rims(
     """The tree with rims where they can stand for its map and are small: one value, written and read block by block."""
     name, producer = tree.root, graph.producers()[tree.root]
     readers = graph.readers()[name]
-    alone = len(tree.members) == 1 and not producer.is_view and not any(reader.is_view for reader in readers)
-    if tree.transient or not alone or placements[producer.output].kind != "sparse":
+    if tree.transient or len(tree.members) > 1 or placements[producer.output].kind != "sparse":
         return tree
     if not _is_free(graph, [name], placements):
         return tree

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests of the CPU's kernels and ops, and of rims, which plans alone have, in Python, over a library built with the address and undefined-behaviour sanitizers: too slow
-# for every commit, 20 minutes on two busy cores beside as much for building.
+# for every commit, 10 to 20 minutes on two cores beside 5 to 20 for building.
 # Takes the Python that has the package and its tests installed, .venv/bin/python where $PYTHON does not say another, and pytest's arguments.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -262,6 +262,10 @@ ERRORS = {
         "conv2d: blocks have index torch.int64 with strides (3, 1) and count torch.int32; both must be torch.int32 "
         "and contiguous: BlockSet.from_index makes them so",
     ),
+    "count of blocks": (
+        lambda: conv(blocks=BlockSet(BLOCKS.index, torch.tensor([99], dtype=torch.int32), BLOCKS.grid, BLOCKS.block)),
+        f"conv2d: blocks have count 99 but {len(BLOCKS.index)} rows of index; count is how many of them are active",
+    ),
     "device of blocks": (
         lambda: conv(blocks=BlockSet.all(2, 2, 2, 4, device="meta")),
         "conv2d: blocks are on meta but out is on cpu; they must be on one device",

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import sparseblock
+from sparseblock import BlockSet
 from sparseblock.cache import total_bytes
 from sparseblock.plan import Plan
 from sparseblock.plan import planes as assignment
@@ -31,14 +32,14 @@ def rims(kept: bool) -> Iterator[None]:
         yield
 
 
-def compiled(case: Case, kept: bool, dtype: torch.dtype = torch.float32) -> Plan:
+def compiled(case: Case, kept: bool, dtype: torch.dtype = torch.float32, algorithms: str = "direct") -> Plan:
     with rims(kept):
-        return sparseblock.compile(case.network, case.frames(), case.block, algorithms="direct", dtype=dtype)
+        return sparseblock.compile(case.network, case.frames(), case.block, algorithms=algorithms, dtype=dtype)
 
 
-def compare(case: Case, streams: int, seed: int, dtype: torch.dtype = torch.float32) -> int:
+def compare(case: Case, streams: int, seed: int, dtype: torch.dtype = torch.float32, algorithms: str = "direct") -> int:
     """Same bits with rims and without, though no more of the shared memory lasts. Returns how many maps have rims."""
-    plans = [compiled(case, kept, dtype) for kept in (False, True)]
+    plans = [compiled(case, kept, dtype, algorithms) for kept in (False, True)]
     states = [plan.new_state(streams) for plan in plans]
     grid = plans[0].grid
     everything = torch.ones(streams, grid.rows, grid.cols, dtype=torch.bool)
@@ -66,6 +67,39 @@ def test_miniature_has_the_same_bits(name, block, dtype):
     assert kept or (name, block) == ("next", 4)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["swift", "vdsr"])
+def test_winograd_has_the_same_bits(name, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert compare(miniature(name, 16), 2, seed=9, algorithms="winograd_4x4")
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("gated", [["2"], ["1", "3"]])
+def test_gated_layers_keep_whole_maps(gated):
+    """A gate leaves tiles of a block out, so what it reads and writes has to last."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 6, 1), *[nn.Conv2d(6, 6, 3, padding=1) for _ in range(6)]).eval()
+    frames, plans = torch.rand(6, 1, 3, 40, 56), []
+    for kept in (False, True):
+        with rims(kept):
+            plans.append(sparseblock.compile(network, frames[0], 8, algorithms="direct", gates=gated))
+    assert any(spec.rims for spec in plans[1]._specs)
+    states = [plan.new_state() for plan in plans]
+    generator = torch.Generator().manual_seed(1)
+    for i, frame in enumerate(frames):
+        mask = torch.rand(1, plans[0].grid.rows, plans[0].grid.cols, generator=generator) < 0.5 if i else None
+        opened = {name: torch.rand(1, 10, 14, generator=generator) < 0.5 for name in gated}
+        gates = {name: BlockSet.from_mask(opened[name], 4) for name in gated} if i else {}
+        for state in states:
+            state._shared.fill_(255)  # NaN
+        without, with_rims = (p(frame, mask, s, gates=gates) for p, s in zip(plans, states, strict=True))
+        assert torch.equal(without, with_rims)
+
+
 @pytest.mark.parametrize("name", MINIATURES)
 def test_miniature_is_the_dense_network(name):
     with rims(True):
@@ -77,6 +111,7 @@ WINDOWS = [
     {"kernel_size": (1, 5), "padding": (0, 2)},
     {"kernel_size": (5, 1), "padding": (4, 0)},
     {"kernel_size": 2},
+    {"kernel_size": (2, 1)},
     {"kernel_size": 7, "padding": 3, "stride": 2},
     {"kernel_size": 3, "padding": 8, "dilation": 8},
     {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
@@ -105,11 +140,14 @@ def test_states_take_rims_along():
     """A saved state, and a fork, go on as the state itself."""
     case = miniature("vdsr")
     plan = compiled(case, True)
+    assert any(spec.rims for spec in plan._specs)
     state, other = plan.new_state(), plan.new_state()
     plan(case.frames(), None, state)
     other.load_state_dict(state.state_dict())
     frame, mask = case.frames(), random_masks(case, 1, seed=5)[2]
     states = (state, other, state.fork())
+    for each in states:
+        each._shared.fill_(255)  # NaN
     first, *rest = (plan(frame, mask, each).clone() for each in states)
     assert all(torch.equal(first, out) for out in rest)
 

@@ -83,7 +83,8 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         "state is a dict of 'frames'; it must be what state_dict gave, with frames, planes, gates": {"frames": [1]},
         "state is of 2 streams, but this one has 1; make it with new_state(2)": {**saved, "frames": [1, 1]},
         "frames is [-1]; it must be the number of frames that each stream has seen": {**saved, "frames": [-1]},
-        f"plane {name!r} is in only one of the two states; load what a state of the same plan gave": {
+        f"plane {name!r} is in only one of the two states; load what a state of the same plan gave "
+        "(which maps last, whole or as rims, goes with a plan's device and algorithms)": {
             **saved,
             "planes": {key: value for key, value in saved["planes"].items() if key != name},
         },
@@ -162,7 +163,7 @@ def test_plans_and_states_live_where_they_were_made():
     for what, own in (("plan", plan), ("FeatureCache", state), ("plan", nested), ("FeatureCache", nested.new_state())):
         assert own.to("cpu") is own
         for device, message in (
-            ("cuda:1", "to cuda:1, but its plan runs on cpu; compile the model for cuda:1, and load"),
+            ("cuda:1", "to cuda:1, but its plan runs on cpu; compile the model for cuda:1, and let"),
             ("meta", "to meta, where tensors have no values and nothing runs; it stays on cpu"),
             ("gpu", "to 'gpu', which is no device of torch's"),
         ):
