@@ -69,12 +69,7 @@ class BlockSet:
         if not isinstance(grid, Sequence) or len(grid) != 3 or not all(map(_is_size, grid)):
             raise SparseBlockError(f"BlockSet.from_index: grid is {grid!r}; it must be (n, rows, cols), in blocks")
         rows = index.cpu()
-        outside = ((rows < 0) | (rows >= torch.tensor(grid))).any(dim=1)
-        if outside.any():
-            first = rows[outside][0].tolist()
-            raise SparseBlockError(
-                f"BlockSet.from_index: block {first} lies outside of the grid (n, y, x) = {list(grid)}"
-            )
+        check_rows("BlockSet.from_index", rows, grid)
         distinct, times = rows.unique(dim=0, return_counts=True)
         if len(distinct) < len(rows):
             first = distinct[times > 1][0].tolist()
@@ -128,6 +123,15 @@ def check_count(op: str, index: torch.Tensor, count: torch.Tensor) -> None:
     if count.device.type == "cpu" and not 0 <= int(count) <= len(index):
         raise SparseBlockError(
             f"{op}: blocks have count {int(count)} but {len(index)} rows of index; count is how many of them are active"
+        )
+
+
+def check_rows(op: str, rows: torch.Tensor, grid: Sequence[int]) -> None:
+    """Every row of a list, on the CPU, lies in `grid`: kernels write where it says."""
+    outside = ((rows < 0) | (rows >= torch.tensor(grid))).any(dim=1)
+    if outside.any():
+        raise SparseBlockError(
+            f"{op}: block {rows[outside][0].tolist()} lies outside of the grid (n, y, x) = {list(grid)}"
         )
 
 

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from sparseblock import profiling
 from sparseblock.backends import selected
 from sparseblock.backends.cpu import native
-from sparseblock.blocks import BlockSet, check_count, check_list
+from sparseblock.blocks import BlockSet, check_count, check_list, check_rows
 from sparseblock.cache import FeatureCache, PlaneSpec, check_device, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
@@ -446,6 +446,8 @@ class Plan:
         elif isinstance(blocks, BlockSet) and blocks.grid == expected:
             check_list("plan", blocks, "the frame", self.device)
             check_count("plan", blocks.index, blocks.count)
+            if self.device.type == "cpu":
+                check_rows("plan", blocks.index[: int(blocks.count)], blocks.grid)
             if blocks.block != (size, size):
                 raise SparseBlockError(
                     f"plan: blocks are of {'x'.join(map(str, blocks.block))} px but this plan's are of {size}x{size}; "

@@ -267,6 +267,10 @@ def test_refuses_blocks_that_do_not_fit():
         frame, torch.ones(1, 3, 4, dtype=torch.bool), "blocks is torch.bool [1, 3, 4]; it must be None, a BlockSet or"
     )
     refused(frame, torch.ones(1, 3, 3), "blocks is torch.float32 [1, 3, 3]; it must be None, a BlockSet or")
+    outside = BlockSet(
+        torch.tensor([[0, 3, 0]], dtype=torch.int32), torch.tensor([1], dtype=torch.int32), (1, 3, 3), (16, 16)
+    )
+    refused(frame, outside, "block [0, 3, 0] lies outside of the grid (n, y, x) = [1, 3, 3]")
     refused(frame, BlockSet.all(2, 3, 3, 16), "blocks is a BlockSet of [2, 3, 3]; it must be None, a BlockSet or")
     refused(frame, "all", "blocks is a str; it must be None, a BlockSet or")
 

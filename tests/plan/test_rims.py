@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 import sparseblock
 from sparseblock import BlockSet
 from sparseblock.cache import total_bytes
-from sparseblock.plan import Plan
+from sparseblock.plan import GatedLayer, Plan
 from sparseblock.plan import planes as assignment
 
 
@@ -80,7 +80,7 @@ def test_winograd_has_the_same_bits(name, threads):
 
 @pytest.mark.parametrize("gated", [["2"], ["1", "3"]])
 def test_gated_layers_keep_whole_maps(gated):
-    """A gate leaves tiles of a block out, so what it reads and writes has to last."""
+    """A gate leaves tiles of a block out, so what it writes has to last; and it sees all of what its layer reads."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 6, 1), *[nn.Conv2d(6, 6, 3, padding=1) for _ in range(6)]).eval()
     frames, plans = torch.rand(6, 1, 3, 40, 56), []
@@ -98,6 +98,55 @@ def test_gated_layers_keep_whole_maps(gated):
             state._shared.fill_(255)  # NaN
         without, with_rims = (p(frame, mask, s, gates=gates) for p, s in zip(plans, states, strict=True))
         assert torch.equal(without, with_rims)
+
+
+class Seeing:
+    """A gate that opens everything, and remembers the map that it was shown."""
+
+    tile = 4
+
+    def __call__(self, layer: GatedLayer) -> torch.Tensor:
+        self.x = layer.x.clone()
+        n, _, h, w = layer.x.shape
+        return torch.ones(n, -(-h // self.tile), -(-w // self.tile), dtype=torch.bool)
+
+
+def test_a_gate_sees_the_whole_map():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 6, 1), *[nn.Conv2d(6, 6, 3, padding=1) for _ in range(6)]).eval()
+    frame, seen = torch.rand(1, 3, 40, 56), []
+    mask = torch.zeros(1, 5, 7, dtype=torch.bool)
+    mask[0, 2, 3] = True
+    for kept in (False, True):
+        with rims(kept):
+            plan = sparseblock.compile(network, frame, 8, algorithms="direct", gates=["2"])
+        state, gate = plan.new_state(), Seeing()
+        plan(frame, None, state)
+        state._shared.fill_(255)  # NaN
+        plan(frame + 1, mask, state, gates={"2": gate})
+        seen.append(gate.x)
+    assert torch.equal(*seen)
+
+
+class Passed(nn.Module):
+    """The first value of a chain is read with a halo outside of it too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide, self.point = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, 1, 1, groups=4), nn.Conv2d(4, 4, 1)
+        self.halo, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.wide(self.stem(x))
+        return self.head(self.halo(y) + torch.relu(self.point(self.point(y))))
+
+
+def test_every_value_of_a_chain_keeps_its_rims():
+    case = Case(Passed().eval(), (3, 96, 128), 32)
+    plan = compiled(case, True)
+    chained = {name for chain in plan._chains for name in list(chain.pieces)[:-1]}
+    assert chained & {spec.name for spec in plan._specs if spec.rims}
+    assert compare(case, 1, seed=11)
 
 
 @pytest.mark.parametrize("name", MINIATURES)
