@@ -1,26 +1,8 @@
 /* Resize, nearest and bilinear, as csrc/cpu/interpolate.cpp has it; a thread takes 16 bytes of channels, or one where planes do not
  * lie at multiples of 16 bytes (`vector` 0). Blends along the row first, then between the rows. */
-#include "maps.h"
+#include "interpolate.h"
 
 namespace sb::SB_NAME {
-
-/* The two pixels along an axis between which an output pixel lies. */
-struct Source {
-    int near, far;
-    float far_weight;
-
-    SB_DEVICE Source(const sb_interpolate &resize, float scale, int place, int size) {
-        float position = (float)place * scale;
-        if (resize.mode == SB_BILINEAR && !resize.align_corners) {
-            position = scale * ((float)place + 0.5f) - 0.5f;
-            position = position < 0.0f ? 0.0f : position;
-        }
-        near = (int)minimum((int)position, size - 1);
-        far = (int)minimum(near + 1, size - 1);
-        const float weight = position - (float)near;
-        far_weight = weight > 1.0f ? 1.0f : weight;
-    }
-};
 
 SB_DEVICE float blend(float near, float far, float far_weight) { return fma(far_weight, far - near, near); }
 

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import torch
 
 from sparseblock import backends, profiling
-from sparseblock.errors import SparseBlockError
 
 
 def wanted(arguments: dict[str, object]) -> bool:
@@ -22,23 +21,11 @@ def wanted(arguments: dict[str, object]) -> bool:
 
 
 def call(name: str, arguments: dict[str, object]) -> None:
-    """Runs the op so that the graph knows of it.
-
-    Raises:
-        SparseBlockError: the op has no gradient on the backend in force.
-    """
+    """Runs the op so that the graph knows of it."""
     out = arguments["out"]
-    backend = backends.selected(out.device)
-    if name not in _gradients(backend).OPS:
-        raise SparseBlockError(f"{name}: the {backend} backend has no gradient of it; call it under torch.no_grad()")
-    if out.dtype not in _gradients(backend).DTYPES:
-        known = " or ".join(map(str, _gradients(backend).DTYPES))
-        raise SparseBlockError(
-            f"{name}: out is {out.dtype}; the {backend} backend has gradients in {known}; "
-            "convert the tensors, or call the op under torch.no_grad()"
-        )
     # `out` first: where it is a view, as a slice of a concatenation is, autograd takes the first gradient for its past.
     tensors = {"out": out, **_tensors(arguments)}
+    backend = backends.selected(out.device)
     _InPlace.apply(
         SimpleNamespace(name=name, backend=backend, arguments=arguments, keys=list(tensors)), *tensors.values()
     )
@@ -89,7 +76,8 @@ def _run(grad, saved, index, count, call, sizes) -> list[torch.Tensor]:
     arguments = SimpleNamespace(
         **op.plain, **dict(zip(op.saved, saved, strict=True)), index=index, count=count, names=op.names, shapes=shapes
     )
-    with profiling.span(f"{op.name} backward", grad.shape, len(index)):
+    # In force again: autograd may call from a thread of its own.
+    with backends.backend(op.backend), profiling.span(f"{op.name} backward", grad.shape, len(index)):
         grads = _gradients(op.backend).backward(op.name, arguments, grad, set(op.needs))
     results: list[torch.Tensor] = []
     for key in op.needs:  # each in memory of its own, as an op must return them
@@ -137,4 +125,5 @@ def _tensors(arguments: dict[str, object]) -> dict[str, torch.Tensor]:
 
 
 def _gradients(backend: str):
-    return importlib.import_module(f"sparseblock.backends.{backend}.gradients")
+    of_reference = ".reference" if backend == "reference" else ""
+    return importlib.import_module(f"sparseblock.backends{of_reference}.gradients")

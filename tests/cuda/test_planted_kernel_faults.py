@@ -18,7 +18,8 @@ from sparseblock.backends.cuda import launch
 from sparseblock.backends.cuda.blocks_from_mask import blocks_from_mask
 from sparseblock.backends.cuda.kernels import kernels
 from sparseblock.errors import SparseBlockError
-from sparseblock.testing import Guard, cases, check_contract
+from sparseblock.testing import Guard, cases, check_contract, tolerance
+from sparseblock.testing.gradients import check_gradients, whole
 
 CUDA = Path(__file__).parents[2] / "csrc" / "cuda"
 # What a fault in a file is planted into.
@@ -34,6 +35,8 @@ KERNELS = {
     "pointwise.cu": ("pointwise_f32",),
     "epilogue.h": ("pointwise_f32",),
     "interpolate.cu": ("interpolate_f32",),
+    "interpolate.h": ("interpolate_f32",),
+    "conv2d_weight_grad.h": ("conv2d_weight_grad", "conv2d_weight_grad_depthwise"),
     "gather.cu": ("gather_f32",),
     "scatter.cu": ("scatter_f32",),
     "block_moments.cu": ("block_moments_f32",),
@@ -56,12 +59,17 @@ KERNELS = {
         for name in (
             "area_mean",
             "channel_moments",
+            "conv2d_weight_grad",
+            "conv2d_weight_grad_depthwise",
             "copy_where",
+            "interpolate_input_grad",
             "picture_distance",
             "policy_conv2d",
             "policy_inputs",
             "policy_level",
             "policy_logits",
+            "pool2d_input_grad",
+            "pool2d_taps",
         )
     },
 }
@@ -108,8 +116,8 @@ FAULTS = {
     "forgets_the_shift": ("epilogue.h", "parameters<N>(e.shift,", "parameters<N>(nullptr,"),
     "loses_nan_in_relu": ("epilogue.h", "low > v ? low : v", "v > low ? v : low"),
     "takes_another_activation": ("epilogue.h", "v * hard_sigmoid(v)", "sigmoid(v, v)"),
-    "takes_another_pixel": ("interpolate.cu", "minimum((int)position, size - 1)", "(int)(position + 0.5f)"),
-    "ignores_half_a_pixel": ("interpolate.cu", "scale * ((float)place + 0.5f) - 0.5f", "scale * (float)place"),
+    "takes_another_pixel": ("interpolate.h", "minimum((int)position, size - 1)", "(int)(position + 0.5f)"),
+    "ignores_half_a_pixel": ("interpolate.h", "scale * ((float)place + 0.5f) - 0.5f", "scale * (float)place"),
     "takes_the_near_row_twice": ("interpolate.cu", "pixel<T>(in, n, y.far, 0)", "pixel<T>(in, n, y.near, 0)"),
     "blends_rows_by_the_columns_weight": (
         "interpolate.cu",
@@ -193,6 +201,69 @@ FAULTS = {
     ),
     "takes_an_input_for_every_output": ("conv2d_depthwise.cu", "out_group(c)", "c"),
     "forgets_the_halo_of_a_channel": ("conv2d_depthwise.cu", "|| x >= in.w) continue", ") continue"),
+    "leaves_the_last_pixel_of_a_share": ("conv2d_weight_grad.h", "minimum(first + size, pixels)", "first + size - 1"),
+    "leaves_the_last_share": (
+        "conv2d_weight_grad.h",
+        "minimum(i * size, pixels)",
+        "i == shares - 1 ? pixels : i * size",
+    ),
+    "sums_below_the_frame": ("conv2d_weight_grad.h", "y < region.y1 && ", ""),
+    "stays_in_a_block": ("conv2d_weight_grad.h", "place -= area, ++block", "place -= area"),
+    "forgets_the_gradients_halo_above": ("conv2d_weight_grad.cu", "|| y < 0 || y >= in.h", "|| y <= 0 || y >= in.h"),
+    "forgets_what_lies_beside_the_frame": ("conv2d_weight_grad.cu", "x < 0 || x >= in.w", "x >= in.w"),
+    "forgets_the_stride_of_the_gradient": ("conv2d_weight_grad.cu", "left = x * conv.stride_w", "left = x"),
+    "walks_down_the_taps": ("conv2d_weight_grad.cu", "tap % conv.kernel_w *", "tap / conv.kernel_w *"),
+    "sums_the_first_image": (
+        "conv2d_weight_grad.cu",
+        "pixel<const float>(in, n, 0, 0)",
+        "pixel<const float>(in, 0, 0, 0)",
+    ),
+    "takes_the_first_groups_inputs": (
+        "conv2d_weight_grad.cu",
+        "(int64_t)tile.group * tile.in_group + ",
+        "",
+    ),
+    "takes_the_first_groups_gradients": (
+        "conv2d_weight_grad.cu",
+        "row = (int64_t)tile.group * tile.out_group +",
+        "row = ",
+    ),
+    "waits_for_pixels_too_little": ("conv2d_weight_grad.cu", "wait_copies<STAGES - 2>", "wait_copies<STAGES - 1>"),
+    "multiplies_before_all_have_copied": ("conv2d_weight_grad.cu", "barrier(); /* the chunk", "/* the chunk"),
+    "copies_over_what_is_multiplied": ("conv2d_weight_grad.cu", "barrier(); /* all stages", "/* all stages"),
+    "keeps_the_sums_of_the_first_share": ("conv2d_weight_grad.cu", "first = tile.share * conv", "first = 0 * conv"),
+    "leaves_the_sum_of_a_warp": ("conv2d_weight_grad_depthwise.cu", "warp < WARPS;", "warp < WARPS - 1;"),
+    "takes_an_input_for_every_gradient": (
+        "conv2d_weight_grad_depthwise.cu",
+        "c / (conv.out_channels / conv.groups)",
+        "c",
+    ),
+    "adds_sums_too_early": ("conv2d_weight_grad_depthwise.cu", "= sum;\n        barrier();", "= sum;"),
+    "keeps_sums_too_early": ("conv2d_weight_grad_depthwise.cu", "barrier(); /* the sums", "/* the sums"),
+    "forgets_the_halo_of_a_channels_gradient": (
+        "conv2d_weight_grad_depthwise.cu",
+        "x >= in.w) return",
+        "false) return",
+    ),
+    "takes_the_last_of_equals": ("pool2d_taps.cu", "v > most[i]", "v >= most[i]"),
+    "takes_no_nan": ("pool2d_taps.cu", " && v == v", ""),
+    "gives_to_every_tap": ("pool2d_input_grad.cu", "if (best[i] == r * tx.length + s) sum", "sum"),
+    "gives_to_the_first_row": ("pool2d_input_grad.cu", "r * tx.length + s)", "s)"),
+    "leaves_the_last_window": ("pool2d_input_grad.cu", "from / stride + 1", "from / stride"),
+    "gives_between_taps": ("pool2d_input_grad.cu", "rest == 0 && ", ""),
+    "leaves_the_last_part": (
+        "pool2d_input_grad.cu",
+        "ceil_div((i + 1) * out, axis.size)",
+        "ceil_div(i * out, axis.size)",
+    ),
+    "gives_whole_gradients": ("pool2d_input_grad.cu", "fma(g[i], weight, sum[i])", "sum[i] + g[i]"),
+    "gives_to_the_near_pixel_alone": ("interpolate_input_grad.cu", "s.far == i ?", "false ?"),
+    "looks_for_near_pixels_alone": (
+        "interpolate_input_grad.cu",
+        "SB_BILINEAR ? s.far : s.near",
+        "SB_BILINEAR ? s.near : s.near",
+    ),
+    "weighs_columns_as_rows": ("interpolate_input_grad.cu", "of_row * along.weight(ox)", "of_row * of_row"),
     "takes_one_piece_a_block": (
         "maps.h",
         "(int)ceil_div((int64_t)height * width * vectors, PIECE)",
@@ -388,8 +459,41 @@ def in_blocks(case, block):
     return replace(case, blocks=replace(BlockSet.from_mask(mask, block), index=torch.cat([index, spare]).contiguous()))
 
 
+def gradients():
+    """Whole numbers: weights of more than a tile, in several shares of pixels; windows with ties and dilation."""
+    x, wide = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(7)) for shape in ((2, 8, 21, 26), (2, 20, 42, 40))
+    )
+    broken = x.clone()
+    broken[0, 0, 4, 4] = float("nan")
+    window = {"kernel_size": (3, 3), "stride": (2, 1), "padding": (1, 1)}
+    for case, block in (
+        (cases.conv2d(wide, torch.randn(72, 20, 3, 3), torch.randn(72), stride=(1, 2), padding=(1, 1)), (4, 5)),
+        (cases.conv2d(x[:, :6], torch.randn(10, 3, 3, 2), groups=2, dilation=(2, 1), padding=(2, 1)), (4, 5)),
+        (cases.conv2d(wide, torch.randn(40, 1, 3, 2), groups=20, padding=(1, 1), activation="relu"), (4, 5)),
+        (cases.conv_transpose2d(x, torch.randn(8, 6, 3, 4), stride=(2, 3), padding=(1, 2)), (5, 7)),
+        (cases.max_pool2d(x, dilation=(1, 2), **window), (4, 5)),
+        (cases.adaptive_max_pool2d(x, (6, 7)), (2, 3)),
+        (cases.avg_pool2d(x, **window), (4, 5)),
+        (cases.adaptive_avg_pool2d(x, (6, 7)), (2, 3)),
+        (cases.interpolate(x, (33, 40), mode="nearest"), (4, 5)),
+        (cases.interpolate(x, (33, 40), mode="bilinear"), (4, 5)),
+    ):
+        yield in_blocks(whole(case), block)
+    yield in_blocks(cases.max_pool2d(broken.round(), **window), (4, 5))
+
+
+def check_of_gradients(case):
+    # The sums of averages and of blended pixels have at most 64 terms, which are 2 at most.
+    exact = case.oracle in (ops.conv2d, ops.conv_transpose2d, ops.max_pool2d, ops.adaptive_max_pool2d)
+    allowed = 0.0 if exact else tolerance(64, torch.tensor(2.0))
+    check_gradients(case, allowed, torch.Generator().manual_seed(8), name="cuda")
+
+
 def checks():
-    """One of each sample, and of blocks in masks."""
+    """One of each sample, of gradients, and of blocks in masks."""
+    for case in gradients():
+        yield partial(check_of_gradients, case)
     for case in samples():
         yield partial(check_contract, case)
         if case.oracle is ops.conv2d:

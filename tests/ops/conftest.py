@@ -15,12 +15,17 @@ SHARES = {"cpu": 1.0, "cuda": 0.3, "triton": 0.1}  # of the examples: what is em
 
 
 @pytest.fixture
-def there(request: pytest.FixtureRequest, name: str) -> Iterator[Callable]:
-    """Makes an op run on the backend `name`, the parameter of the test."""
+def device(request: pytest.FixtureRequest, name: str) -> torch.device:
+    """Where the backend `name` computes, the parameter of the test."""
+    return torch.device("cpu") if name == "cpu" else request.getfixturevalue(f"{name}_device")
+
+
+@pytest.fixture
+def there(device: torch.device, name: str) -> Iterator[Callable]:
+    """Makes an op run on the backend `name`."""
     if name == "cpu":
         yield lambda call: call
         return
-    device: torch.device = request.getfixturevalue(f"{name}_device")
     with backend(name):
         yield lambda call: on_device(call, device)
 

@@ -6,16 +6,6 @@ import torch
 
 from sparseblock import backends
 
-OPS = frozenset(
-    (
-        "activation", "adaptive_avg_pool2d", "adaptive_max_pool2d", "add", "affine", "avg_pool2d", "block_moments",
-        "block_norm", "cat", "channel_shuffle", "conv2d", "conv_transpose2d", "gather", "global_avg_pool2d",
-        "group_norm", "interpolate", "layer_norm", "max_pool2d", "mul", "normalize", "pad", "pixel_shuffle",
-        "pixel_unshuffle", "scatter", "softmax",
-    )
-)  # fmt: skip
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
 
 def record(name: str, arguments: dict[str, object]) -> dict[str, torch.Tensor]:
     """Runs the op; returns what `backward` reads: all tensors as they were before."""

@@ -1,7 +1,0 @@
-"""Gradient of add, cpu backend."""
-
-from __future__ import annotations
-
-
-def add_backward(call, grad, packed, needs):
-    return {"x": grad, "y": grad}

@@ -1,9 +1,0 @@
-"""Gradient of cat, cpu backend: slices of the gradient."""
-
-from __future__ import annotations
-
-
-def cat_backward(call, grad, packed, needs):
-    names = [name for name in call.shapes if name != "out"]
-    parts = grad.split([call.shapes[name][1] for name in names], dim=1)
-    return dict(zip(names, parts, strict=True))

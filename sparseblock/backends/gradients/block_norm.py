@@ -1,0 +1,20 @@
+"""Gradient of block_norm: on packed blocks of pixels."""
+
+from __future__ import annotations
+
+import torch
+
+from sparseblock.backends.gradients import differentiate, pack_cells, unpack_cells
+
+ORDERS = {"l1": 1, "l2": 2, "max": torch.inf}
+
+
+def block_norm_backward(call, grad, packed, needs):
+    difference = call.x if call.y is None else call.x - call.y
+
+    def norm(cells):
+        return torch.linalg.vector_norm(cells.movedim(1, 3).flatten(3), ORDERS[call.norm], dim=3)[:, None]
+
+    (cells,) = differentiate(norm, [pack_cells(call, difference)], packed)
+    x = unpack_cells(call, cells, call.shapes["x"])
+    return {"x": x, "y": -x}

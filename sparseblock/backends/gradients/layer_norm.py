@@ -1,0 +1,20 @@
+"""Gradient of layer_norm: on packed blocks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from sparseblock.backends.gradients import differentiate, pack, unpack
+
+
+def layer_norm_backward(call, grad, packed, needs):
+    c = grad.shape[1:2]
+    weight = getattr(call, "weight", None)
+    weight = grad.new_ones(c) if weight is None else weight
+
+    def norm(x, weight):
+        return F.layer_norm(x.movedim(1, -1), c, weight, eps=call.eps).movedim(-1, 1)
+
+    x, weight = differentiate(norm, [pack(call, call.x), weight], packed)
+    return {"x": unpack(call, x, torch.zeros_like(grad)), "weight": weight}

@@ -1,0 +1,13 @@
+"""Gradient of normalize: on packed blocks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from sparseblock.backends.gradients import differentiate, pack, unpack
+
+
+def normalize_backward(call, grad, packed, needs):
+    (x,) = differentiate(lambda x: F.normalize(x, dim=1, eps=call.eps), [pack(call, call.x)], packed)
+    return {"x": unpack(call, x, torch.zeros_like(grad))}
