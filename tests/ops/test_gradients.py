@@ -443,3 +443,13 @@ def test_a_parameter_as_out_is_refused():
         "activation: out requires grad and is nobody's result, so what is written over it would be lost; "
         "pass out.clone(), or call the op under torch.no_grad()"
     )
+
+
+def test_a_backend_without_gradients_is_refused(monkeypatch):
+    monkeypatch.setattr(gradients, "KERNELS", (*gradients.KERNELS, "what_no_backend_has"))
+    x = channels_last(torch.rand(1, 2, 4, 4)).requires_grad_()
+    with pytest.raises(SparseBlockError) as error:
+        ops.mul(x, x, BlockSet.all(1, 1, 1, 4), torch.zeros_like(x))
+    assert str(error.value) == (
+        "mul: the cpu backend has no gradients; use one that has (reference), or call the op under torch.no_grad()"
+    )
