@@ -430,6 +430,33 @@ def test_an_input_that_was_written_over_since_is_refused():
         out.sum().backward()
 
 
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("op", ["conv2d", "group_norm", "layer_norm"])
+def test_rows_past_the_count_count_for_nothing(op, name, device):
+    """Neither do the values of an image that has no active block, nor pixels outside of the frame."""
+    x = torch.arange(2.0 * 4 * 6 * 6).reshape(2, 4, 6, 6) % 7 - 3
+    x[0] = torch.nan
+    moments = torch.cat([x[:, :, :2, :2], x[:, :, :2, :2].abs() + 1], 1)
+    parameters, gate = (torch.ones(4), torch.zeros(4)), x[:, :, :1, :1]
+    case = {
+        "conv2d": lambda: strategies.cases.conv2d(x, torch.ones(4, 4, 1, 1), torch.ones(4), gate, combine="mul"),
+        "group_norm": lambda: strategies.cases.group_norm(x, moments, *parameters, num_groups=2, cell=(3, 3)),
+        "layer_norm": lambda: strategies.cases.layer_norm(x, *parameters, eps=0.0),
+    }[op]()
+    blocks = BlockSet.from_index(torch.tensor([[1, 0, 0], [1, 1, 1]], dtype=torch.int32), (2, 2, 2), 4)
+    exact, longer = (
+        grads_of(
+            replace(case, blocks=given), torch.ones(case.out_shape), torch.zeros(case.out_shape), name, None, device
+        )
+        for given in (blocks, _longer(blocks))
+    )
+    # Sums over two blocks of at most 16 pixels, of x times its gate or, which is less, of normalized values.
+    allowed = tolerance(32, torch.tensor(9.0))
+    for key in ("weight", "bias"):
+        assert exact[key].isfinite().all()
+        assert_matches(longer[key], exact[key], allowed)
+
+
 def test_every_op_has_a_gradient():
     assert gradients.KEPT.keys() == set(ops.__all__) - {"cat_slices"}
 

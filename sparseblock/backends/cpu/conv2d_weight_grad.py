@@ -11,7 +11,7 @@ from sparseblock.backends.cpu import native
 
 def conv2d_weight_grad(x, grad, index, count, block, conv, shape) -> torch.Tensor:
     """Float32 of `shape`: of the weight of `conv`, from x to a map whose gradient is `grad`, of active blocks."""
-    result = torch.empty(shape, memory_format=torch.channels_last)
+    result = torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
     native.lib().sb_conv2d_weight_grad_run(
         byref(conv),
         byref(native.plane_of(x)),

@@ -26,7 +26,7 @@ def conv2d_weight_grad(x, grad, index, count, block, conv, shape) -> torch.Tenso
         tiles = conv.groups * -(-out_group // _TILE) * -(-taps * in_group // _TILE)
     pixels = len(index) * min(block[0], grad.shape[2]) * min(block[1], grad.shape[3])
     parts = shares(tiles, pixels)
-    sums = torch.empty(parts, k, *kernel, in_group, device=x.device)
+    sums = torch.empty(parts, k, *kernel, in_group, dtype=torch.float32, device=x.device)
     planes = [native.plane_of(x), native.plane_of(grad)]
     arguments = [conv, *planes, native.blocks_of(index, count, block), c_int32(parts), c_void_p(sums.data_ptr())]
     if not depthwise:

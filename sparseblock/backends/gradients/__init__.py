@@ -193,12 +193,15 @@ def unpack(call, packed: torch.Tensor, out: torch.Tensor, block: list[int] | Non
 
 def pack_second(call, x: torch.Tensor) -> torch.Tensor:
     """`pack` of a second input; what counts for all pixels or channels is one pixel or channel of a block."""
-    return x[images(call)] if x.shape[2:] == (1, 1) else pack(call, x)
+    return of_images(call, x) if x.shape[2:] == (1, 1) else pack(call, x)
 
 
-def images(call) -> torch.Tensor:
-    """The image of every row of the list, int64; past the count, where rows are anything, the first."""
-    return torch.where(listed(call), call.index[:, 0], 0).long()
+def of_images(call, x: torch.Tensor) -> torch.Tensor:
+    """What x [n, c, 1, 1] has for the image of every row of the list, [capacity, c, 1, 1]; zero past the count, where
+    rows are anything and an image without active blocks could have NaN.
+    """
+    active = listed(call)
+    return torch.where(active[:, None, None, None], x[torch.where(active, call.index[:, 0], 0).long()], 0)
 
 
 def listed(call) -> torch.Tensor:

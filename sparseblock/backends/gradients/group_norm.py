@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import torch
 
-from sparseblock.backends.gradients import differentiate, images, pack, unpack
+from sparseblock.backends.gradients import differentiate, of_images, pack, unpack, zeros
 
 
 def group_norm_backward(call, grad, packed, needs):
-    n, c = grad.shape[:2]
-    image = images(call)
-    of_image = (image == torch.arange(n, device=image.device)[:, None]).double()
+    n, c, *size = grad.shape
     mean, variance = _statistics(call, call.moments.double())
-    centered = pack(call, call.x) - mean[image].float()
     scale = (variance + call.eps).rsqrt()
+    means, scales = (of_images(call, x).float() for x in (mean, scale))
+    centered = pack(call, call.x) - means
     weight = grad.new_ones(c) if call.weight is None else call.weight
     scaled = packed * weight[:, None, None]
-    grads = {"weight": (packed * centered * scale[image].float()).sum((0, 2, 3))}
+    grads = {"weight": (packed * centered * scales).sum((0, 2, 3))}
     if "x" in needs:
-        grads["x"] = unpack(call, scaled * scale[image].float(), torch.zeros_like(grad))
+        grads["x"] = unpack(call, scaled * scales, torch.zeros_like(grad))
     if "moments" in needs:
 
-        def summed(values):  # by image, zero past the count: a product adds in one order
-            return (of_image @ values.sum((2, 3)).double())[..., None, None]
+        def summed(values):  # by image, in the order of its blocks' places, not of the list
+            grid = [-(-side // length) for side, length in zip(size, call.block, strict=True)]
+            blocks = unpack(call, values.sum((2, 3), keepdim=True), zeros([n, c, *grid], grad), [1, 1])
+            return blocks.double().sum((2, 3), keepdim=True)
 
         of_both = (-scale * summed(scaled), -0.5 * scale**3 * summed(scaled * centered))
         (moments,) = differentiate(

@@ -16,5 +16,8 @@ def layer_norm_backward(call, grad, packed, needs):
     def norm(x, weight):
         return F.layer_norm(x.movedim(1, -1), c, weight, eps=call.eps).movedim(-1, 1)
 
-    x, weight = differentiate(norm, [pack(call, call.x), weight], packed)
+    x = pack(call, call.x)
+    # Pixels that are none must not divide by eps = 0: their channels differ.
+    x[:, :1] += 1 - pack(call, torch.ones_like(call.x[:, :1]))
+    x, weight = differentiate(norm, [x, weight], packed)
     return {"x": unpack(call, x, torch.zeros_like(grad)), "weight": weight}
