@@ -85,9 +85,8 @@ def implementation(name: str, op: str) -> Callable[..., None]:
     return getattr(importlib.import_module(f"sparseblock.backends.{name}.{op}"), op)
 
 
-@functools.cache
 def has(name: str, op: str) -> bool:
-    """Whether backend `name` has `op`, or a kernel of gradients."""
+    """Whether backend `name` has `op`."""
     return importlib.util.find_spec(f"sparseblock.backends.{name}.{op}") is not None
 
 

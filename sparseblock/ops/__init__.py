@@ -14,8 +14,7 @@ validate first.
 Ops are differentiable, once, with respect to every map and parameter and to what `out` held: with g the gradient of the
 result, that gets where(active, 0, g), and everything else what the dense op gives for where(active, g, 0). Only what
 active blocks reach is computed. What an op read must not be written over before the backward pass (torch then raises).
-Gradients have the dtype of what they are of, and are rounded to it once. The triton backend has none: where
-an input requires grad, its ops raise.
+Gradients have the dtype of what they are of, and are rounded to it once. All backends have them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import torch
 from sparseblock import backends, profiling
 from sparseblock.backends import gradients
 from sparseblock.backends.reference import gradients as of_reference
-from sparseblock.errors import SparseBlockError
 
 
 def wanted(arguments: dict[str, object]) -> bool:
@@ -23,21 +22,11 @@ def wanted(arguments: dict[str, object]) -> bool:
 
 
 def call(name: str, arguments: dict[str, object]) -> None:
-    """Runs the op so that the graph knows of it.
-
-    Raises:
-        SparseBlockError: the backend in force has no gradients.
-    """
+    """Runs the op so that the graph knows of it."""
     out = arguments["out"]
-    backend = backends.selected(out.device)
-    if not _has_gradients(backend):
-        others = ", ".join(filter(_has_gradients, backends.DTYPES))
-        raise SparseBlockError(
-            f"{name}: the {backend} backend has no gradients; use one that has ({others}), or call the op under "
-            "torch.no_grad()"
-        )
     # `out` first: where it is a view, as a slice of a concatenation is, autograd takes the first gradient for its past.
     tensors = {"out": out, **_tensors(arguments)}
+    backend = backends.selected(out.device)
     _InPlace.apply(
         SimpleNamespace(name=name, backend=backend, arguments=arguments, keys=list(tensors)), *tensors.values()
     )
@@ -138,7 +127,3 @@ def _tensors(arguments: dict[str, object]) -> dict[str, torch.Tensor]:
 
 def _gradients(backend: str):
     return of_reference if backend == "reference" else gradients
-
-
-def _has_gradients(backend: str) -> bool:
-    return backend == "reference" or all(backends.has(backend, kernel) for kernel in gradients.KERNELS)

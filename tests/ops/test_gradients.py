@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import weakref
 from dataclasses import replace
 
@@ -15,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sparseblock import BlockSet, SparseBlockError, backend, ops
 from sparseblock import blocks as blocks_module
 from sparseblock.backends import gradients
-from sparseblock.backends.cuda import launch
 from sparseblock.backends.gradients import block_moments, group_norm, mul, pad, reach
 from sparseblock.ops import _register
 from sparseblock.ops._check import ACTIVATIONS
@@ -25,7 +25,7 @@ from sparseblock.testing.gradients import NORMS, check_gradients, grads_of, tens
 
 OPS = sorted(gradients.KEPT.keys() & strategies.CASES.keys())
 CPU = torch.device("cpu")
-BACKENDS = ("cpu", "cuda")
+BACKENDS = ("cpu", "cuda", "triton")
 ANY_BITS = ("activation", "cat", "channel_shuffle", "interpolate", "pad", "pixel_shuffle", "pixel_unshuffle")
 
 
@@ -196,7 +196,7 @@ def test_a_gradient_of_inactive_blocks_is_caught(monkeypatch, key):
 # The cpu's kernels of pooling and resizing look for nothing: every active pixel adds to where it came from.
 @pytest.mark.parametrize(
     ("op", "name"),
-    [("conv2d", "cpu"), *((op, gpu) for op in ("conv2d", "max_pool2d", "interpolate") for gpu in ("cuda",))],
+    [("conv2d", "cpu"), *((op, gpu) for op in ("conv2d", "max_pool2d", "interpolate") for gpu in BACKENDS[1:])],
 )
 def test_a_halo_that_gets_no_gradient_is_caught(op, name, device, monkeypatch):
     x = _conv_case().maps["x"]
@@ -304,19 +304,22 @@ def test_any_number_of_threads(case):
     assert all(torch.equal(found[0][key], other[key]) for other in found[1:] for key in found[0] if key != "bias")
 
 
+@pytest.mark.parametrize("name", BACKENDS[1:])
 @pytest.mark.parametrize("op", ["conv2d", "conv_transpose2d"])
-def test_any_number_of_multiprocessors(op, cuda_device, monkeypatch):
-    assert cuda_device.type == "cpu"  # a GPU has the same number every time
+def test_any_number_of_multiprocessors(op, name, device, examples, monkeypatch):
+    assert device.type == "cpu"  # a GPU has the same number every time
+    launch = importlib.import_module(f"sparseblock.backends.{name}.launch")
+    of_backend = {"cuda": "_EMULATED_MULTIPROCESSORS", "triton": "_INTERPRETED_PROGRAMS"}[name]
 
-    @settings(max_examples=10)
+    @settings(max_examples=examples.max_examples // 3)
     @given(strategies.CASES[op]())
     def check(case):
         case, generator, found = whole(case), torch.Generator().manual_seed(0), []
         grad, before = torch.randn(case.out_shape, generator=generator), torch.zeros(case.out_shape)
         for number in (1, 7):
-            monkeypatch.setattr(launch, "_EMULATED_MULTIPROCESSORS", number)
+            monkeypatch.setattr(launch, of_backend, number)
             launch.multiprocessors.cache_clear()
-            found.append(grads_of(case, grad, before, "cuda", torch.float32))
+            found.append(grads_of(case, grad, before, name, torch.float32))
         for key, actual in found[0].items():
             assert_identical(actual, found[1][key])
 
@@ -332,8 +335,9 @@ class _Waits(TorchDispatchMode):
         return op(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("name", BACKENDS[1:])
 @pytest.mark.parametrize("op", [*OPS, "gather", "scatter"])
-def test_nothing_waits_for_the_device(op, cuda_device, monkeypatch):
+def test_nothing_waits_for_the_device(op, name, device, examples, monkeypatch):
     _list_as_on_a_device(monkeypatch)
     monkeypatch.setattr(_register, "check_count", lambda *_: None)  # is of the CPU alone
     right = gradients.backward
@@ -344,13 +348,13 @@ def test_nothing_waits_for_the_device(op, cuda_device, monkeypatch):
 
     monkeypatch.setattr(gradients, "backward", watched)
 
-    @settings(max_examples=3)
+    @settings(max_examples=examples.max_examples // 10)
     @given(strategies.CASES.get(op, strategies.add)())
     def check(case):
         if op in strategies.CASES:
-            grads_of(case, torch.ones(case.out_shape), torch.zeros(case.out_shape), "cuda", torch.float32, cuda_device)
+            grads_of(case, torch.ones(case.out_shape), torch.zeros(case.out_shape), name, torch.float32, device)
         else:
-            _check_gather_and_scatter("cuda", cuda_device, torch.Generator().manual_seed(0), 1, True)
+            _check_gather_and_scatter(name, device, torch.Generator().manual_seed(0), 1, True)
 
     check()
 
@@ -477,14 +481,4 @@ def test_a_parameter_as_out_is_refused():
     assert str(error.value) == (
         "activation: out requires grad and is nobody's result, so what is written over it would be lost; "
         "pass out.clone(), or call the op under torch.no_grad()"
-    )
-
-
-def test_a_backend_without_gradients_is_refused(monkeypatch):
-    monkeypatch.setattr(gradients, "KERNELS", (*gradients.KERNELS, "what_no_backend_has"))
-    x = channels_last(torch.rand(1, 2, 4, 4)).requires_grad_()
-    with pytest.raises(SparseBlockError) as error:
-        ops.mul(x, x, BlockSet.all(1, 1, 1, 4), torch.zeros_like(x))
-    assert str(error.value) == (
-        "mul: the cpu backend has no gradients; use one that has (reference), or call the op under torch.no_grad()"
     )

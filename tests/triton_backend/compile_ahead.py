@@ -16,7 +16,7 @@ os.environ["TRITON_INTERPRET"] = "0"
 
 import torch
 import triton
-from samples import samples
+from samples import gradients, samples
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction, mangle_type
@@ -24,12 +24,13 @@ from triton.runtime.jit import JITFunction, mangle_type
 import sparseblock
 from sparseblock import ops
 from sparseblock.backends import triton as package
+from sparseblock.testing.gradients import grads_of
 
 BINARIES = {"cuda": "cubin", "hip": "hsaco"}
 OPTIONS = ("num_warps", "num_stages")
 kind, arch, lanes, *stored = sys.argv[1:]
 target = GPUTarget(kind, int(arch) if arch.isdigit() else arch, int(lanes))
-seen = set()
+seen = {}  # kernels, by all that a compilation depends on
 
 
 def compile_it(kernel: JITFunction, *arguments, grid, warmup, **given) -> None:
@@ -48,7 +49,7 @@ def compile_it(kernel: JITFunction, *arguments, grid, warmup, **given) -> None:
     key = repr((kernel.__name__, signature, constants, attributes, options))
     if key in seen:
         return
-    seen.add(key)
+    seen[key] = kernel
     source = ASTSource(kernel, signature, constants, attributes)
     binary = triton.compile(source, target=target, options=options).asm[BINARIES[kind]]
     assert binary.startswith(b"\x7fELF")
@@ -72,3 +73,7 @@ with sparseblock.backend("triton"):
             out = out.contiguous(memory_format=torch.channels_last)
             maps = {name: x.contiguous(memory_format=torch.channels_last) for name, x in case.maps.items()}
             case.run(maps, case.blocks, out)
+of_ops = set(seen.values())  # backward passes launch these too, but they are compiled
+JITFunction.run = lambda kernel, *arguments, **given: kernel in of_ops or compile_it(kernel, *arguments, **given)
+for case in gradients():
+    grads_of(case, torch.ones(case.out_shape), torch.zeros(case.out_shape), "triton", torch.float32)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from sparseblock import BlockSet, ops
 from sparseblock.testing import Case, cases
+from sparseblock.testing.gradients import whole
 
 
 def blurred(*, x, blocks, out, **_):
@@ -76,10 +77,42 @@ def samples(dtype: torch.dtype = torch.float32) -> Iterator[Case]:
         (cases.group_norm(x, cells, slopes, slopes + 1, **norm), (4, 5)),
         (cases.group_norm(wide, wide_cells, num_groups=1, cell=(5, 6)), (4, 4)),
     ):
-        n, _, height, width = case.out_shape
-        mask = torch.rand(n, -(-height // block[0]), -(-width // block[1]), generator=torch.Generator().manual_seed(2))
-        mask = mask < 0.5
-        mask[-1, -1, -1] = mask[0, 0, 0] = True
-        blocks = BlockSet.from_mask(mask, block)
-        spare = torch.nonzero(~mask)[:1].int()  # behind the count, as in a list with room for every block
-        yield replace(case, blocks=replace(blocks, index=torch.cat([blocks.index, spare]).contiguous()))
+        yield in_blocks(case, block)
+
+
+def gradients() -> Iterator[Case]:
+    """One or more of each kernel of gradients, of whole numbers: weights of more than a tile, in several shares of
+    pixels; windows with ties and dilation; one with NaN.
+    """
+    x, wide, many = (normal(2, channels, 13, 18, seed=7, dtype=torch.float32) for channels in (8, 40, 17))
+    weights = ((10, 3, 3, 2), (72, 40, 1, 2), (34, 1, 2, 2), (8, 6, 2, 3))
+    grouped, dense, depthwise, transposed = (normal(*shape, seed=8, dtype=torch.float32) for shape in weights)
+    broken = x.round()
+    broken[0, 0, 2, 2] = float("nan")
+    window = {"kernel_size": (3, 3), "stride": (2, 1), "padding": (1, 1)}
+    for case, block in (
+        (cases.conv2d(x[:, :6], grouped, groups=2, stride=(1, 2), dilation=(2, 1), padding=(2, 1)), (4, 5)),
+        (cases.conv2d(wide, dense, padding=(0, 1)), (4, 5)),
+        (cases.conv2d(many, depthwise, groups=17, padding=(1, 1)), (4, 5)),
+        (cases.conv_transpose2d(x, transposed, stride=(2, 3), padding=(1, 2)), (5, 7)),
+        (cases.max_pool2d(x, dilation=(1, 2), **window), (4, 5)),
+        (cases.adaptive_max_pool2d(x, (6, 7)), (2, 3)),
+        (cases.avg_pool2d(x, **window), (4, 5)),
+        (cases.avg_pool2d(x, count_include_pad=False, **window), (4, 5)),
+        (cases.adaptive_avg_pool2d(x, (6, 7)), (2, 3)),
+        (cases.interpolate(x, (20, 25), mode="nearest"), (4, 5)),
+        (cases.interpolate(x, (20, 25), mode="bilinear"), (4, 5)),
+    ):
+        yield in_blocks(whole(case), block)
+    yield in_blocks(cases.max_pool2d(broken, **window), (4, 5))
+
+
+def in_blocks(case: Case, block: tuple[int, int]) -> Case:
+    """With half of its blocks, the first and the last among them."""
+    n, _, height, width = case.out_shape
+    mask = torch.rand(n, -(-height // block[0]), -(-width // block[1]), generator=torch.Generator().manual_seed(2))
+    mask = mask < 0.5
+    mask[-1, -1, -1] = mask[0, 0, 0] = True
+    blocks = BlockSet.from_mask(mask, block)
+    spare = torch.nonzero(~mask)[:1].int()  # behind the count, as in a list with room for every block
+    return replace(case, blocks=replace(blocks, index=torch.cat([blocks.index, spare]).contiguous()))

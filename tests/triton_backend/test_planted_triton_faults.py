@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import samples
+from samples import gradients, samples
 
 from sparseblock import backend, backends, ops
 from sparseblock.backends import triton as package
-from sparseblock.testing import check_contract
+from sparseblock.testing import check_contract, tolerance
+from sparseblock.testing.gradients import check_gradients
 
 NAME = package.__name__
 SOURCES = Path(package.__file__).parent
@@ -39,7 +40,7 @@ FAULTS = {
     "adds where it multiplies": ("pointwise", 'COMBINE == "mul"', 'COMBINE == "add"'),
     "takes a channel that counts for all for its own": ("pointwise", "c * residual_c", "c"),
     "loses NaN in a maximum": ("pool2d", " | (v != v)", ""),
-    "divides by whole windows": ("pool2d", "if COUNT_PAD:", "if True:"),
+    "divides by whole windows": ("pool2d", "PAD_W if COUNT_PAD else 0", "PAD_W"),
     "reads past the frame": ("pool2d", "(col >= 0) & (col < x_width)", "(col >= 0)"),
     "gathers without the halo": ("gather", "y = top - halo", "y = top"),
     "scatters past the frame": ("scatter", "inside & (y < height) & (column < width)", "inside & (column < width)"),
@@ -76,6 +77,33 @@ FAULTS = {
     "takes the first multiplier": ("conv2d", "at(n, row, col, k // OUT,", "at(n, row, col, k * 0,"),
     "starts at another residual": ("conv2d", "at(n, y, column, c * residual_c,", "at(n, y, column, c * 0,"),
 }
+OF_GRADIENTS = {
+    "leaves the last pixels": ("conv2d_weight_grad", "steps - first)", "steps - first - 1)"),
+    "adds the first share again": ("conv2d_weight_grad", "tl.minimum(number * each, steps)", "number * 0"),
+    "keeps the sums of the first share": ("conv2d_weight_grad", "((number * GROUPS", "((number * 0 * GROUPS"),
+    "adds what is below the frame": ("conv2d_weight_grad", "listed & (y < height)", "listed"),
+    "adds nothing from above a block": ("conv2d_weight_grad", "& (y >= 0)", "& (y > 0)"),
+    "adds what is beside the map": ("conv2d_weight_grad", "& (column < x_width)", ""),
+    "adds the first image": ("conv2d_weight_grad", "at(n, y, column, c, x_n", "at(n * 0, y, column, c, x_n"),
+    "skips a tap": ("conv2d_weight_grad", "there & (term < terms)", "there & (term < terms - IN)"),
+    "walks down the taps": ("conv2d_weight_grad", "tap % KERNEL_W * DILATION_W", "tap // KERNEL_W * DILATION_W"),
+    "forgets the stride": ("conv2d_weight_grad", "ox * STRIDE_W", "ox"),
+    "takes the first group's inputs": ("conv2d_weight_grad", "group.to(tl.int32) * IN + ", ""),
+    "takes the first group's gradients": ("conv2d_weight_grad", "group.to(tl.int32) * OUT + k, grad_n", "k, grad_n"),
+    "takes an input for every gradient": ("conv2d_weight_grad", "k // OUT", "k"),
+    "takes the last of equals": ("pool2d_input_grad", "v > most", "v >= most"),
+    "takes no NaN": ("pool2d_input_grad", " | (v != v)", ""),
+    "gives to every tap": ("pool2d_input_grad", "best == r * KERNEL_W + s", "best >= 0"),
+    "gives to the first row": ("pool2d_input_grad", "best == r * KERNEL_W + s", "best == s"),
+    "leaves a window": ("pool2d_input_grad", "// STRIDE - number", "// STRIDE - number - 1"),
+    "leaves a part": ("pool2d_input_grad", "longest_part(out, size)\n", "longest_part(out, size) - 1\n"),
+    "gives between taps": ("pool2d_input_grad", "(tap * DILATION == reach) & ", ""),
+    "gives whole gradients": ("pool2d_input_grad", "tl.div_rn(g, by +", "tl.div_rn(g, 1.0 + 0.0 * by +"),
+    "gives to the near pixel alone": ("interpolate_input_grad", "tl.where(far == place, along, 0.0)", "0.0"),
+    "looks for near pixels alone": ("interpolate_input_grad", "such = far >= place", "such = near >= place"),
+    "leaves the last row": ("interpolate_input_grad", "range(most_of(rows))", "range(most_of(rows) - 1)"),
+    "weighs columns as rows": ("interpolate_input_grad", "weight = down * ", "weight = down * down + 0.0 * "),
+}
 
 
 def check_samples(op: str | None = None) -> None:
@@ -87,6 +115,16 @@ def check_samples(op: str | None = None) -> None:
         for case in samples(torch.bfloat16):
             if case.oracle is ops.add:
                 check_contract(case)
+
+
+def check_sampled_gradients(kind: str = "") -> None:
+    """Of every kernel, or of those of "conv2d", "pool2d" or "interpolate"."""
+    for case in gradients():
+        op = case.oracle.__name__
+        if kind in op:
+            # An average, or a blended pixel, adds at most 64 terms, which are 2 at most.
+            allowed = tolerance(64, torch.tensor(2.0)) if "avg" in op or op == "interpolate" else 0.0
+            check_gradients(case, allowed, torch.Generator().manual_seed(8), name="triton")
 
 
 @pytest.fixture
@@ -115,6 +153,7 @@ def with_fault(tmp_path, monkeypatch, triton_device):
 
 def test_without_a_fault_the_samples_pass():
     check_samples()
+    check_sampled_gradients()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -124,3 +163,10 @@ def test_a_fault_is_caught(fault, with_fault):
     alone = file in ops.__all__ and file not in ("conv2d", "gather", "scatter")
     with pytest.raises(AssertionError):
         check_samples(file if alone else None)
+
+
+@pytest.mark.parametrize("fault", OF_GRADIENTS)
+def test_a_fault_in_a_gradient_is_caught(fault, with_fault):
+    with_fault(*OF_GRADIENTS[fault])
+    with pytest.raises(AssertionError, match="elements differ"):
+        check_sampled_gradients(OF_GRADIENTS[fault][0].split("_")[0])

@@ -8,8 +8,8 @@ The backward pass of op X is X.py:
 active blocks, [capacity of the list, k, block height, block width], zero past the count; `call` has, by name, the op's
 arguments that are no tensors, its list of blocks, what `record` kept, and the `shapes` of all tensors.
 
-A backend has, besides its ops, the `KERNELS`; one that lacks them has no gradients. All is deterministic, and nothing
-waits for a device: packed blocks are as many as the list has room for, whatever its count.
+A backend has, besides its ops, `conv2d_weight_grad`, `pool2d_input_grad` and `interpolate_input_grad`. All is
+deterministic, and nothing waits for a device: packed blocks are as many as the list has room for, whatever its count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import torch.nn.functional as F
 
 from sparseblock import backends
 
-KERNELS = ("conv2d_weight_grad", "interpolate_input_grad", "pool2d_input_grad")
 # What the backward pass of each op reads besides the gradient.
 KEPT = {
     "activation": (),

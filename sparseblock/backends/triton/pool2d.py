@@ -24,6 +24,25 @@ def window_of(
 
 
 @triton.jit
+def counted(first, taps, size, PAD: tl.constexpr):
+    """How many taps of windows lie inside of an axis of `size` pixels, and PAD on both sides of them."""
+    return tl.maximum(tl.minimum(first + taps, size + PAD) - tl.maximum(first, -PAD), 0)
+
+
+@triton.jit
+def divisor_of(
+    top, rows, left, cols, height, width,
+    PAD_H: tl.constexpr, PAD_W: tl.constexpr, COUNT_PAD: tl.constexpr, DIVISOR: tl.constexpr,
+):  # fmt: skip
+    """What the sums over these windows of a map of that size are divided by, float32."""
+    if DIVISOR is not None:
+        return (rows * 0 + DIVISOR).to(tl.float32)
+    down = counted(top, rows, height, PAD_H if COUNT_PAD else 0)
+    along = counted(left, cols, width, PAD_W if COUNT_PAD else 0)
+    return tl.maximum(down * along, 1).to(tl.float32)
+
+
+@triton.jit
 def pool2d(
     x, x_n, x_y, x_x, x_height, x_width,
     index, count, block_h, block_w, out, out_n, out_y, out_x, height, width, channels,
@@ -41,7 +60,6 @@ def pool2d(
         top, rows = window_of(y, x_height, height, KERNEL_H, STRIDE_H, PAD_H, ADAPTIVE)
         left, cols = window_of(column, x_width, width, KERNEL_W, STRIDE_W, PAD_W, ADAPTIVE)
         total = tl.full([PIXELS, CHANNELS], float("-inf") if MAX else 0.0, tl.float32)
-        taps = tl.zeros([PIXELS, 1], tl.int32)
         for r in range(KERNEL_H):
             row = top + r * DILATION_H
             for s in range(KERNEL_W):
@@ -52,15 +70,9 @@ def pool2d(
                     total = tl.where(real & ((v >= total) | (v != v)), v, total)
                 else:
                     total += v
-                    taps += real.to(tl.int32)
         if not MAX:
-            if DIVISOR is not None:
-                total = tl.div_rn(total, tl.full([PIXELS, CHANNELS], DIVISOR, tl.float32))
-            else:
-                if COUNT_PAD:
-                    below = tl.minimum(top + KERNEL_H, x_height + PAD_H)
-                    taps = (below - top) * (tl.minimum(left + KERNEL_W, x_width + PAD_W) - left)
-                total = tl.div_rn(total, tl.maximum(taps, 1).to(tl.float32) + tl.zeros([PIXELS, CHANNELS], tl.float32))
+            by = divisor_of(top, rows, left, cols, x_height, x_width, PAD_H, PAD_W, COUNT_PAD, DIVISOR)
+            total = tl.div_rn(total, by + tl.zeros([PIXELS, CHANNELS], tl.float32))
         tl.store(out + at(n, y, column, c, out_n, out_y, out_x), rounded(total, out), mask=inside)
         item += tl.num_programs(0)
 
@@ -78,6 +90,11 @@ def run(
 
 
 def adaptive(kind: str, x, index, count, block, out) -> None:
-    """Windows as PyTorch's adaptive pools have them; none is longer than `kernel`."""
-    kernel = [min(size, -(-size // extent) + 1) for size, extent in zip(x.shape[2:], out.shape[2:], strict=True)]
+    """Windows as PyTorch's adaptive pools have them."""
+    kernel = list(map(longest_part, x.shape[2:], out.shape[2:]))
     run(kind, x, index, count, block, out, kernel, (1, 1), (0, 0), adaptive=True)
+
+
+def longest_part(size: int, parts: int) -> int:
+    """At most so many pixels does one have of so many parts of `size` pixels, which may overlap by one."""
+    return min(size, -(-size // parts) + 1)
