@@ -41,6 +41,14 @@ SB_INLINE vec reduce(const Window<T> &window, int64_t channel, int lanes) {
     else return acc / window.divisor;
 }
 
+/* Not inlined, and of a copy of the window: inside of the strip's loops GCC keeps the counters of these in memory. */
+template <int KIND, class T>
+__attribute__((noinline)) void pool_pixel(const Window<T> window, int64_t channels, T *dst) {
+    int64_t c = 0;
+    for (; c + W <= channels; c += W) store(dst + c, reduce<KIND>(window, c, W));
+    if (c < channels) store(dst + c, reduce<KIND>(window, c, (int)(channels - c)), (int)(channels - c));
+}
+
 template <int KIND, class T>
 void pool_strip(const sb_pool2d &pool, const Axis &ay, const Axis &ax, const sb_plane &x, const Region &region, const sb_plane &out) {
     for (int64_t y = region.y0; y < region.y1; ++y) {
@@ -58,10 +66,7 @@ void pool_strip(const sb_pool2d &pool, const Axis &ay, const Axis &ax, const sb_
             window.step_y = ay.dilation * x.stride_y;
             window.step_x = ax.dilation * x.stride_x;
             window.divisor = divisor(pool, x, top, left, window.rows * window.cols);
-            T *dst = pixel<T>(out, region.n, y, ox);
-            int64_t c = 0;
-            for (; c + W <= out.c; c += W) store(dst + c, reduce<KIND>(window, c, W));
-            if (c < out.c) store(dst + c, reduce<KIND>(window, c, (int)(out.c - c)), (int)(out.c - c));
+            pool_pixel<KIND>(window, out.c, pixel<T>(out, region.n, y, ox));
         }
     }
 }
