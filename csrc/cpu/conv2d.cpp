@@ -19,7 +19,8 @@
  * they are first copied into scratch as such with zeros around; sums keep their order, so the bits too.
  *
  * For AMX the steps of a unit are padded to whole tiles of AMX_STEPS, there are no panels (sums stay in tiles), and an item first
- * brings its pixels into rows that tiles can be loaded from, in place where they lie so. */
+ * brings its pixels into rows that tiles can be loaded from, in place where they lie so. In narrow blocks they do not: there a window
+ * has a copy per tap of a kernel row, in which the pixels of all rows follow one another. */
 #include "conv2d_geometry.h"
 
 #include <string.h>
@@ -38,17 +39,22 @@ namespace {
 
 constexpr int64_t PANEL_FLOATS = 64 << 10; /* weights of a panel: 256 KiB */
 constexpr int64_t CHUNK_FLOATS = 128 << 10; /* input of a chunk: 512 KiB, halo included */
-constexpr int64_t CHUNK_PIXELS = 256;
+constexpr int64_t CHUNK_PIXELS = 256, FAR_CHUNK_PIXELS = 512; /* the latter where each chunk reads weights from beyond that cache */
 constexpr int64_t STRIP_COLUMNS = 64;
-constexpr int64_t ITEMS_PER_THREAD = 8, AMX_ITEMS_PER_THREAD = 2; /* each of the latter copies its pixels */
+constexpr int64_t ITEMS_PER_THREAD = 8, AMX_ITEMS_PER_THREAD = 1; /* at least; each of the latter copies its pixels */
 constexpr int64_t COPY_BYTES = 1 << 20;     /* of a chunk's pixels copied for AMX: half of the second-level cache */
-constexpr int64_t PREFETCH_BYTES = 4 << 20; /* inputs from here on are fetched ahead: smaller ones wait in the cache */
+constexpr int64_t PREFETCH_BYTES = 4 << 20; /* planes from here on are fetched ahead: smaller ones wait in the cache */
+
+template <class T>
+bool is_large(const sb_plane &plane) { return (int64_t)sizeof(T) * plane.h * plane.stride_y * plane.n >= PREFETCH_BYTES; }
 
 /* `count` elements, widened where they are to be floats. */
 template <class To, class T>
 void copy_elements(To *dst, const T *src, int64_t count) {
     if constexpr (sizeof(To) == sizeof(T)) {
-        memcpy((void *)dst, src, sizeof(T) * count);
+        const int64_t bytes = sizeof(T) * count, whole = bytes / sizeof(vec) * sizeof(vec);
+        for (int64_t i = 0; i < whole; i += sizeof(vec)) store((float *)((char *)dst + i), load((const float *)((const char *)src + i)));
+        if (whole < bytes) memcpy((char *)dst + whole, (const char *)src + whole, bytes - whole);
     } else {
         int64_t i = 0;
         for (; i + W <= count; i += W) store(dst + i, load(src + i));
@@ -79,15 +85,19 @@ struct Run2d {
     const float *weight;
     Phase *phases;
     int64_t n_phases;
-    WindowAxis window_y, window_x;
+    Window window;
+    bool always; /* strips are copied to windows: in the plane fewer than AMX_ROWS of their pixels lie in a row, there all do */
     int64_t strips; /* per chunk */
-    int64_t prefetch_lines; /* per chunk; 0: none */
     bool stream;
+    int64_t prefetch_lines; /* per chunk */
 
+    bool fetches_input() const { return is_large<T>(x); }
+    bool fetches_residual() const { return residual && is_large<T>(*residual); }
+    bool fetches_out() const { return !stream && is_large<T>(out) && !(residual && residual->data == out.data); }
     /* `next`: the chunk that this thread will probably compute next. */
     void item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const;
-    void copy_window(const Phase &phase, const Region &region, In *window) const;
-    void copy_segment(const T *row, int64_t left, int64_t length, In *window) const;
+    void copy_window(const Phase &phase, const Region &region, In *to) const;
+    void copy_segment(const T *row, int64_t left, int64_t length, In *to) const;
     int64_t locate(const Phase &phase, int64_t chunk, const In **in, const T **res, T **dst, bool &windows) const;
     Tile<T, In> tile_of(const Phase &phase, int64_t unit, const T *const *res, EpilogueParams<UNIT> &params) const;
     void sum(const Phase &phase, int64_t unit, bool windows, int64_t pixels, const In *const *in, const T *const *res,
@@ -99,41 +109,42 @@ struct Run2d {
 
 /* The window of a strip's part in the phase: what its taps read. */
 template <class T, int ALGORITHM>
-void Run2d<T, ALGORITHM>::copy_window(const Phase &phase, const Region &region, In *window) const {
-    const int64_t channels = shape.in_channels, top = region.y0 * shape.y.in_stride, left = region.x0 * shape.x.in_stride;
-    const int64_t rows = window_y.used(region.y1 - region.y0, shape.y), cols = window_x.used(region.x1 - region.x0, shape.x);
-    for (int64_t r = window_y.first(phase.rows); r < window_y.last(phase.rows); ++r)
+void Run2d<T, ALGORITHM>::copy_window(const Phase &phase, const Region &region, In *to) const {
+    const WindowAxis &wy = window.y, &wx = window.x;
+    const int64_t top = region.y0 * shape.y.in_stride, left = region.x0 * shape.x.in_stride;
+    const int64_t rows = wy.used(region.y1 - region.y0, shape.y), cols = wx.used(region.x1 - region.x0, shape.x);
+    for (int64_t r = wy.first(phase.rows); r < wy.last(phase.rows); ++r)
         for (int64_t i = 0; i < rows; ++i) {
-            const int64_t source = pad_source(top + window_y.offset(r) + i * window_y.step, x.h, shape.pad_mode);
-            for (int64_t s = window_x.first(phase.cols); s < window_x.last(phase.cols); ++s) {
-                In *to = window + ((r * window_y.length + i) * window_x.size() + s * window_x.length) * channels;
-                if (source < 0) memset((void *)to, 0, sizeof(In) * cols * channels);
-                else copy_segment(pixel<T>(x, region.n, source, 0), left + window_x.offset(s), cols, to);
+            const int64_t source = pad_source(top + wy.offset(r) + i * wy.step, x.h, shape.pad_mode);
+            for (int64_t s = wx.first(phase.cols); s < wx.last(phase.cols); ++s) {
+                In *row = to + s * window.segment() + (r * wy.length + i) * window.row();
+                if (source < 0) memset((void *)row, 0, sizeof(In) * cols * window.pitch);
+                else copy_segment(pixel<T>(x, region.n, source, 0), left + wx.offset(s), cols, row);
             }
         }
 }
 
 /* `length` pixels of one segment of a row; the first one is at column `left`. Outside of the frame they are as the padding mode says. */
 template <class T, int ALGORITHM>
-void Run2d<T, ALGORITHM>::copy_segment(const T *row, int64_t left, int64_t length, In *window) const {
-    const int64_t channels = shape.in_channels, step = window_x.step;
-    const int64_t from = minimum(left < 0 ? ceil_div(-left, step) : 0, length);
-    const int64_t to = maximum(minimum(left < x.w ? ceil_div(x.w - left, step) : 0, length), from);
-    auto outside = [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
+void Run2d<T, ALGORITHM>::copy_segment(const T *row, int64_t left, int64_t length, In *to) const {
+    const int64_t channels = shape.in_channels, step = window.x.step;
+    const int64_t begin = minimum(left < 0 ? ceil_div(-left, step) : 0, length);
+    const int64_t end = maximum(minimum(left < x.w ? ceil_div(x.w - left, step) : 0, length), begin);
+    auto outside = [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) {
             const int64_t col = pad_source(left + i * step, x.w, shape.pad_mode);
-            if (col < 0) memset((void *)(window + i * channels), 0, sizeof(In) * channels);
-            else copy_elements(window + i * channels, row + col * x.stride_x, channels);
+            if (col < 0) memset((void *)(to + i * window.pitch), 0, sizeof(In) * channels);
+            else copy_elements(to + i * window.pitch, row + col * x.stride_x, channels);
         }
     };
-    outside(0, from);
-    if (step * x.stride_x == channels) {
-        copy_elements(window + from * channels, row + (left + from) * channels, (to - from) * channels);
+    outside(0, begin);
+    if (step * x.stride_x == channels && window.pitch == channels) {
+        copy_elements(to + begin * channels, row + (left + begin) * channels, (end - begin) * channels);
     } else {
-        for (int64_t i = from; i < to; ++i)
-            copy_elements(window + i * channels, row + (left + i * step) * x.stride_x, channels);
+        for (int64_t i = begin; i < end; ++i)
+            copy_elements(to + i * window.pitch, row + (left + i * step) * x.stride_x, channels);
     }
-    outside(to, length);
+    outside(end, length);
 }
 
 /* Base pointers of the chunk's pixels of one phase; returns how many. `windows`: they point into scratch. */
@@ -150,16 +161,15 @@ int64_t Run2d<T, ALGORITHM>::locate(const Phase &phase, int64_t chunk, const In 
         return r;
     };
     const int64_t border = shape.pad_mode == SB_PAD_CONSTANT ? x.border : 0; /* it holds zeros */
-    windows = sizeof(T) != sizeof(In);
+    windows = always || sizeof(T) != sizeof(In);
     for (int64_t i = begin; i < end && !windows; ++i) {
         const Region r = phase_region(i);
         windows = r.y0 < r.y1 && r.x0 < r.x1 &&
                   (r.y0 * ay.in_stride + phase.low_y < -border || (r.y1 - 1) * ay.in_stride + phase.high_y >= x.h + border ||
                    r.x0 * ax.in_stride + phase.low_x < -border || (r.x1 - 1) * ax.in_stride + phase.high_x >= x.w + border);
     }
-    const int64_t channels = shape.in_channels, window_row = window_x.size() * channels;
-    In *window = nullptr;
-    if (windows) window = (In *)scratch(SCRATCH_WINDOW, sizeof(In) * strips * window_y.size() * window_row);
+    In *copy = nullptr;
+    if (windows) copy = (In *)scratch(SCRATCH_WINDOW, sizeof(In) * strips * window.size());
 
     int64_t count = 0;
     for (int64_t i = begin; i < end; ++i) {
@@ -168,11 +178,11 @@ int64_t Run2d<T, ALGORITHM>::locate(const Phase &phase, int64_t chunk, const In 
         const In *base;
         int64_t step_y, step_x;
         if (windows) {
-            copy_window(phase, r, window);
-            base = window;
-            step_y = ay.in_stride / window_y.step * window_row;
-            step_x = ax.in_stride / window_x.step * channels;
-            window += window_y.size() * window_row;
+            copy_window(phase, r, copy);
+            base = copy;
+            step_y = ay.in_stride / window.y.step * window.row();
+            step_x = ax.in_stride / window.x.step * window.pitch;
+            copy += window.size();
         } else {
             base = pixel<In>(x, r.n, r.y0 * ay.in_stride, r.x0 * ax.in_stride);
             step_y = ay.in_stride * x.stride_y;
@@ -204,9 +214,11 @@ const AmxRows *Run2d<T, ALGORITHM>::arrange(const Phase &phase, int64_t group, b
     AmxRows *rows = (AmxRows *)scratch(SCRATCH_TILES, sizeof(AmxRows) * count);
     In *copies = (In *)scratch(SCRATCH_COPIES, sizeof(In) * count * AMX_ROWS * stride);
     const Run *runs = phase.runs[windows] + phase.panel_start[windows][0], *runs_end = phase.runs[windows] + phase.panel_start[windows][1];
+    bool whole_runs = true;
+    for (const Run *run = runs; run != runs_end; ++run) whole_runs &= (run->offset | run->length | run->weight) % AMX_STEPS == 0;
     for (int64_t i = 0; i < count; ++i)
         rows[i] = amx_rows(in + i * AMX_ROWS, group * shape.in_group, (int)minimum(AMX_ROWS, pixels - i * AMX_ROWS), runs, runs_end,
-                           phase.steps, copies + i * AMX_ROWS * stride);
+                           whole_runs, phase.steps, copies + i * AMX_ROWS * stride);
     return rows;
 }
 
@@ -222,7 +234,7 @@ auto Run2d<T, ALGORITHM>::tile_of(const Phase &phase, int64_t unit, const T *con
     tile.epilogue = &params;
     tile.channel = shape.depthwise ? first : group * shape.in_group;
     tile.vectors = (int)ceil_div(lanes, W);
-    tile.stream = stream && lanes % W == 0;
+    tile.stream = stream;
     tile.weight = weight + (phase.weight + phase.unit_steps * (group * shape.group_width + first)) / PER_FLOAT;
     tile.residual = residual ? res : nullptr;
     tile.residual_c = residual ? residual->stride_c : 0;
@@ -290,7 +302,11 @@ void Run2d<T, ALGORITHM>::item(int64_t chunk, int64_t next, int64_t first_unit, 
     const In **in = (const In **)scratch(SCRATCH_PIXELS, sizeof(void *) * 3 * most);
     const T **res = (const T **)(in + most);
     T **dst = (T **)(res + most);
-    Prefetch<T> prefetch(ahead, x, shape.y.prefetch(), shape.x.prefetch(), next * strips, (next + 1) * strips);
+    const int64_t first_strip = next * strips, last_strip = first_strip + strips;
+    Prefetch<T> written(ahead, out, SAME_PIXELS, SAME_PIXELS, first_strip, fetches_out() ? last_strip : first_strip);
+    Prefetch<T> added(ahead, residual ? *residual : out, SAME_PIXELS, SAME_PIXELS, first_strip, fetches_residual() ? last_strip : first_strip,
+                      &written);
+    Prefetch<T> prefetch(ahead, x, shape.y.prefetch(), shape.x.prefetch(), first_strip, fetches_input() ? last_strip : first_strip, &added);
     int64_t left = 0; /* pixels; most chunks have all of theirs in one band */
     for (int64_t i = chunk * strips; i < minimum((chunk + 1) * strips, regions.count); ++i) {
         const Region r = regions[i];
@@ -313,17 +329,36 @@ void Run2d<T, ALGORITHM>::item(int64_t chunk, int64_t next, int64_t first_unit, 
     if (stream) stream_end();
 }
 
+/* Whether the list is of all blocks, in order. */
+bool is_complete(const sb_blocks &blocks, const sb_plane &out) {
+    const int64_t rows = ceil_div(out.h, blocks.block_h), cols = ceil_div(out.w, blocks.block_w);
+    bool complete = *blocks.count == out.n * rows * cols;
+    for (int64_t i = 0; i < *blocks.count && complete; ++i) {
+        const int32_t *index = blocks.index + 3 * i;
+        complete = (index[0] * rows + index[1]) * cols + index[2] == i;
+    }
+    return complete;
+}
+
 template <class T, int ALGORITHM>
 void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual,
          const sb_blocks *blocks, const sb_plane &out, int threads) {
+    if (blocks && is_complete(*blocks, out)) blocks = nullptr; /* strips may be wider than a block then */
     const Shape shape(conv);
     const Axis &ay = shape.y, &ax = shape.x;
     const int64_t phases_count = ay.out_stride * ax.out_stride, taps = ay.kernel * ax.kernel;
 
     /* Pixels of a chunk so that its input, with a margin of one half for the halo, stays in the cache. */
-    const int64_t floats_per_pixel = maximum(ay.in_stride * ax.in_stride * shape.in_channels * 3 / 2, 1);
-    int64_t most = minimum(CHUNK_PIXELS, CHUNK_FLOATS / floats_per_pixel);
-    if (ALGORITHM == SB_AMX) most = minimum(most, COPY_BYTES / ((int64_t)sizeof(T) * amx_copy_stride(taps * shape.in_group)));
+    const int64_t elements_per_pixel = maximum(ay.in_stride * ax.in_stride * shape.in_channels * 3 / 2, 1);
+    const int64_t width = blocks ? minimum(blocks->block_w, out.w) : out.w, strip_w = ceil_div(width, ceil_div(width, STRIP_COLUMNS));
+    const bool narrow = ALGORITHM == SB_AMX && shape.whole_tiles() && !ax.transposed && strip_w % AMX_ROWS;
+    int64_t most = minimum(CHUNK_PIXELS, CHUNK_FLOATS / elements_per_pixel);
+    if (ALGORITHM == SB_AMX) {
+        const int64_t row = amx_copy_stride(taps * shape.in_group), windows = ax.kernel * amx_copy_stride(shape.in_channels) * 3 / 2;
+        const int64_t copied = narrow ? minimum(windows, row) : shape.whole_tiles() ? elements_per_pixel : row;
+        const bool near = (int64_t)sizeof(T) * shape.packed_size() <= AMX_NEAR_BYTES;
+        most = minimum(near ? CHUNK_PIXELS : FAR_CHUNK_PIXELS, COPY_BYTES / ((int64_t)sizeof(T) * copied));
+    }
     const int64_t chunk = maximum(most, 4 * TILE_P) * phases_count;
     const Regions regions(blocks, out, chunk, STRIP_COLUMNS);
     if (!regions.count) return;
@@ -343,19 +378,21 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     Run *runs = (Run *)(tap_x + ax.kernel);
     int32_t *starts = (int32_t *)(runs + 2 * most_runs);
 
-    const WindowAxis window_y(ay, rows, regions.strip_h), window_x(ax, cols, regions.strip_w);
+    const bool always = narrow && regions.strip_h * regions.strip_w % AMX_ROWS == 0;
+    const Window window{WindowAxis(ay, rows, regions.strip_h, always && ay.in_stride > 1), WindowAxis(ax, cols, regions.strip_w, always),
+                        ALGORITHM == SB_AMX && shape.whole_tiles() ? amx_copy_stride(shape.in_channels) : shape.in_channels};
     Regions ahead = regions;
     if (blocks) ahead.count += blocks->next * regions.rows * regions.cols;
-    Run2d<T, ALGORITHM> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, n_phases, window_y, window_x, 0, 0, false};
-    run.strips = maximum(chunk / (regions.strip_h * regions.strip_w), 1);
-    if ((int64_t)(sizeof(T) * x.h * x.stride_y * x.n) >= PREFETCH_BYTES)
-        run.prefetch_lines = run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
-    /* Past the caches only whole lines: parts of one would each go to memory. */
-    const bool aligned = sizeof(T) * UNIT % 64 == 0 && (uintptr_t)out.data % (sizeof(T) * W) == 0 &&
-                         (out.stride_n | out.stride_y | out.stride_x | shape.out_group) % W == 0;
+    Run2d<T, ALGORITHM> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, n_phases, window, always, 0, false, 0};
+    /* Chunks of about one size, as many for each thread. */
+    const int64_t fewest = ceil_div(regions.count, maximum(chunk / (regions.strip_h * regions.strip_w), 1));
+    run.strips = ceil_div(regions.count, fewest > 1 ? ceil_div(fewest, threads) * threads : 1);
     const int64_t written = blocks && blocks->whole ? (int64_t)blocks->whole * blocks->block_h * blocks->block_w
                                                     : regions.count * regions.strip_h * regions.strip_w;
-    run.stream = aligned && (int64_t)sizeof(T) * written * out.c >= STREAM_BYTES;
+    run.stream = is_streamed<T>(out, residual, shape.out_group, written);
+    if (run.fetches_input()) run.prefetch_lines += run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
+    if (run.fetches_residual()) run.prefetch_lines += run.strips * Prefetch<T>::lines(regions, *residual, SAME_PIXELS, SAME_PIXELS);
+    if (run.fetches_out()) run.prefetch_lines += run.strips * Prefetch<T>::lines(regions, out, SAME_PIXELS, SAME_PIXELS);
 
     int64_t weight = 0;
     for (int64_t i = 0; i < n_phases; ++i) {
@@ -381,9 +418,9 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
             phase.runs[layout] = runs;
             phase.panel_start[layout] = starts;
             for (int64_t r = 0; r < n_rows; ++r)
-                tap_y[r] = layout ? window_y.place(rows + r) * window_x.size() * shape.in_channels : rows[r].offset * x.stride_y;
+                tap_y[r] = layout ? window.place_y(rows + r) : rows[r].offset * x.stride_y;
             for (int64_t s = 0; s < n_cols; ++s)
-                tap_x[s] = layout ? window_x.place(cols + s) * shape.in_channels : cols[s].offset * x.stride_x;
+                tap_x[s] = layout ? window.place_x(cols + s) : cols[s].offset * x.stride_x;
             build_runs(phase, layout, tap_y, tap_x, n_cols, shape.in_group);
             runs += used_rows * used_cols + phase.panels;
             starts += phase.panels + 1;

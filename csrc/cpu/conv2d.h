@@ -20,7 +20,18 @@ constexpr int TILE_P = 6, TILE_V = 2;
 #endif
 constexpr int UNIT = TILE_V * W; /* output channels of one unit of packed weights; the last unit of a group may be narrower */
 
-constexpr int64_t STREAM_BYTES = 32 << 20;   /* outputs from here on are stored past the caches: nobody would find them there */
+constexpr int64_t STREAM_BYTES = 32 << 20; /* outputs from here on are stored past the caches: nobody would find them there */
+
+/* Whether outputs are stored past the caches: `pixels` of them, in groups of `channels`. Only whole lines, parts of one would each go to
+ * memory; and none over a residual, whose lines the caches hold. */
+template <class T>
+bool is_streamed(const sb_plane &out, const sb_plane *residual, int64_t channels, int64_t pixels) {
+    constexpr int64_t LINE = 64 / sizeof(T);
+    const bool whole_lines = UNIT % LINE == 0 && (uintptr_t)out.data % 64 == 0 &&
+                             (out.stride_n | out.stride_y | out.stride_x | channels) % LINE == 0;
+    const bool in_place = residual && residual->data == out.data;
+    return whole_lines && !in_place && (int64_t)sizeof(T) * pixels * out.c >= STREAM_BYTES;
+}
 
 /* `length` consecutive elements of every pixel's input, `offset` elements from the pixel's base pointer, and of the unit's
  * weights, from step `weight` on. */
@@ -46,7 +57,7 @@ struct Tile {
     int64_t channel, out_channel; /* first input and output channel */
     int pixels, vectors;
     bool first, last; /* panel: start from the bias, or from sums; finish and store to out, or to sums */
-    bool stream;      /* store past the caches; out is aligned and the unit whole */
+    bool stream;      /* store past the caches; see is_streamed */
 };
 
 template <class T>
@@ -60,6 +71,7 @@ void conv2d_pairs_tile(const Tile<bf16, bf16> &tile);
 
 /* On processors with AMX-BF16: 16 pixels x 16 output channels x 32 steps at a time. */
 constexpr int AMX_ROWS = 16, AMX_STEPS = 32;
+constexpr int64_t AMX_NEAR_BYTES = 1 << 20; /* weights up to here stay in the second-level cache while chunks of pixels go by */
 /* The inputs of up to AMX_ROWS pixels as the processor's tiles take them: rows `stride` bytes apart, AMX_STEPS elements of each in
  * one go. In the plane or a window, where runs are whole numbers of these, or copied, run after run. */
 struct AmxRows {
@@ -68,8 +80,9 @@ struct AmxRows {
     bool copied;
 };
 /* The rows of `count` pixels, in place where that can be; else they are copied to `copy`, of amx_copy_stride(steps) elements a
- * pixel, which reads `steps` elements in all. */
-AmxRows amx_rows(const bf16 *const *x, int64_t channel, int count, const Run *runs, const Run *runs_end, int64_t steps, bf16 *copy);
+ * pixel, which reads `steps` elements in all. `whole_runs`: all runs begin at, and are, multiples of AMX_STEPS. */
+AmxRows amx_rows(const bf16 *const *x, int64_t channel, int count, const Run *runs, const Run *runs_end, bool whole_runs, int64_t steps,
+                 bf16 *copy);
 /* An odd number of lines of the cache, so that the rows of a tile lie in different sets of it. */
 SB_INLINE int64_t amx_copy_stride(int64_t steps) { return (ceil_div(steps, AMX_STEPS) | 1) * AMX_STEPS; }
 /* Sets the tiles up for this thread, until amx_end. */
@@ -156,10 +169,18 @@ SB_INLINE void finish_sums(const Tile<T, In> &t, vec (&acc)[P][V]) {
     for (int p = 0; p < P; ++p) {
         T *out = t.out[p] + t.out_channel;
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-            if (t.stream) stream(out + v * W, acc[p][v]);
-            else if (v + 1 < V || whole) store(out + v * W, acc[p][v]);
-            else store(out + v * W, acc[p][v], tail);
+        for (int v = 0; v + 1 < V; v += 2) {
+            if (t.stream) stream(out + v * W, acc[p][v], acc[p][v + 1]);
+            else if (v + 2 < V || whole) store(out + v * W, acc[p][v], acc[p][v + 1]);
+            else {
+                store(out + v * W, acc[p][v]);
+                store(out + (v + 1) * W, acc[p][v + 1], tail);
+            }
+        }
+        if constexpr (V % 2) {
+            if (t.stream) stream(out + (V - 1) * W, acc[p][V - 1]);
+            else if (whole) store(out + (V - 1) * W, acc[p][V - 1]);
+            else store(out + (V - 1) * W, acc[p][V - 1], tail);
         }
     }
 }

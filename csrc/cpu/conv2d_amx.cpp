@@ -12,7 +12,6 @@ namespace {
 
 constexpr int TILE_PIXELS = 2 * AMX_ROWS;
 constexpr int64_t LINE = 64; /* bytes */
-constexpr int64_t NEAR_BYTES = 1 << 20; /* weights up to here stay in the second-level cache while all units go by */
 static_assert(W == AMX_ROWS, "a vector of channels is a tile wide");
 
 /* Eight tiles of 16 rows of 64 bytes. Static: for GCC 12 the instruction reads no more than a pointer, and stores before it may go. */
@@ -30,74 +29,103 @@ SB_INLINE vec widen(halves h, flushed) { return widen(h, bf16()); }
 SB_INLINE halves narrow(vec v, flushed) { return (halves)_mm512_cvtneps_pbh((__m512)v); }
 
 /* What is done between the steps of tiles, while these multiply: sums that have left the tiles before become outputs, a few
- * pixels at a time, and what will be read is fetched: lines of the input, weights of the next unit, and residual and outputs of
- * the sums in the tiles. */
+ * pixels at a time, and what will be read is fetched: lines of the planes, and weights of the next unit. In few instructions: steps
+ * of tiles leave room for little. */
 class Pending {
 public:
     const int64_t turns; /* steps of a tile */
 
     Pending(Prefetch<bf16> &prefetch, int64_t lines_of_tile, int64_t steps)
-        : turns(maximum(ceil_div(steps, AMX_STEPS), 1)), prefetch_(prefetch), lines_(ceil_div(lines_of_tile, turns)) {
-        const int64_t pixels = ceil_div(TILE_PIXELS, turns);
-        at_once_ = pixels > 2 ? 4 : pixels > 1 ? 2 : 1;
-    }
+        : turns(maximum(ceil_div(steps, AMX_STEPS), 1)), at_once_((int)ceil_div(TILE_PIXELS, turns)), prefetch_(prefetch),
+          lines_(ceil_div(lines_of_tile, turns)) {}
     void fetch_weights(const float *weight, int64_t lines_of_step) {
         weight_ = (const char *)weight;
         weight_bytes_ = lines_of_step * LINE;
     }
-    void fetch_for(const Tile<bf16, bf16> &tile) {
-        coming_ = &tile;
-        fetched_ = 0;
-    }
-    void finish_later(const Tile<bf16, bf16> &tile, const float *sums) {
-        tile_ = {nullptr, (const flushed *const *)tile.residual, tile.residual_c, (flushed *const *)tile.out, (float *)sums, nullptr, nullptr,
-                 nullptr, tile.epilogue, 0, tile.out_channel, 0, tile.vectors, false, true, tile.stream};
-        left_ = tile.pixels;
+    /* `pixels` of a unit's, from `first` on, whose sums are in `sums`. */
+    void finish_later(const Tile<bf16, bf16> &unit, int64_t first, int pixels, float *sums) {
+        unit_ = &unit;
+        first_ = first;
+        left_ = pixels;
+        sums_ = sums;
+        finish_ = unit.vectors > 1 ? way<2>(unit) : way<1>(unit);
     }
     void step() {
         prefetch_.advance(lines_);
         for (const char *end = weight_ + weight_bytes_; weight_ < end; weight_ += LINE) __builtin_prefetch(weight_, 0, 2);
-        for (const int end = fetched_ + at_once_; fetched_ < end && fetched_ < coming_->pixels; ++fetched_) {
-            if (coming_->residual) __builtin_prefetch(coming_->residual[fetched_] + coming_->out_channel * coming_->residual_c);
-            if (!coming_->stream) __builtin_prefetch(coming_->out[fetched_] + coming_->out_channel, 1);
-        }
-        if (left_) finish();
+        if (left_) finish(left_ < at_once_ ? left_ : at_once_);
     }
     void end() {
-        while (left_) finish();
+        if (left_) finish(left_);
     }
 
 private:
-    void finish() {
-        if (tile_.vectors > 1) finish<2>();
-        else finish<1>();
-    }
-    template <int V>
-    void finish() {
-        tile_.pixels = left_ < at_once_ ? 1 : at_once_;
-        if (tile_.pixels == 1) finish_pixels<1, V>();
-        else if (tile_.pixels == 2) finish_pixels<2, V>();
-        else finish_pixels<4, V>();
-        left_ -= tile_.pixels;
-        tile_.sums += tile_.pixels * UNIT;
-        tile_.out += tile_.pixels;
-        if (tile_.residual) tile_.residual += tile_.pixels;
-    }
-    template <int P, int V>
-    void finish_pixels() const {
-        vec acc[P][V];
-        start_sums(tile_, acc);
-        finish_sums(tile_, acc);
+    typedef void (*Finish)(const Tile<bf16, bf16> &unit, int64_t first, int pixels, float *sums);
+
+    void finish(int pixels) {
+        finish_(*unit_, first_, pixels, sums_);
+        first_ += pixels;
+        left_ -= pixels;
+        sums_ += pixels * UNIT;
     }
 
-    Tile<flushed, bf16> tile_;     /* to finish, and how many of its pixels are left */
-    int left_ = 0, at_once_;       /* pixels; at_once: after a step */
+    template <int V>
+    static Finish way(const Tile<bf16, bf16> &unit) {
+        const EpilogueParams<UNIT> &e = *unit.epilogue;
+        const bool adds = !unit.residual || (unit.residual_c && !e.multiply);
+        if (!adds || e.lanes < V * W || e.activation > SB_CLAMP) return finish_any<V>;
+        if (unit.residual) return e.affine ? finish_whole<V, true, true> : finish_whole<V, true, false>;
+        return e.affine ? finish_whole<V, false, true> : finish_whole<V, false, false>;
+    }
+
+    template <int V>
+    static void finish_any(const Tile<bf16, bf16> &unit, int64_t first, int pixels, float *sums) {
+        for (int p = 0; p < pixels; ++p, ++first, sums += UNIT) {
+            const flushed *const *residual = unit.residual ? (const flushed *const *)unit.residual + first : nullptr;
+            const Tile<flushed, bf16> tile = {nullptr, residual, unit.residual_c, (flushed *const *)unit.out + first, sums, nullptr, nullptr,
+                                              nullptr, unit.epilogue, 0, unit.out_channel, 1, V, false, true, unit.stream};
+            vec acc[1][V];
+            start_sums(tile, acc);
+            finish_sums(tile, acc);
+        }
+    }
+
+    /* The same for whole units, activations that are bounds, and residuals that have channels and are added. */
+    template <int V, bool RESIDUAL, bool AFFINE>
+    static void finish_whole(const Tile<bf16, bf16> &unit, int64_t first, int pixels, float *sums) {
+        const EpilogueParams<UNIT> &e = *unit.epilogue;
+        const vec low = splat(e.activation == SB_CLAMP ? e.low : e.activation == SB_RELU ? 0.0f : -__builtin_inff());
+        const vec high = splat(e.activation == SB_CLAMP ? e.high : __builtin_inff());
+        vec scale[V], shift[V];
+        for (int v = 0; v < V && AFFINE; ++v) {
+            scale[v] = load(e.scale + v * W);
+            shift[v] = load(e.shift + v * W);
+        }
+        for (int p = 0; p < pixels; ++p, sums += UNIT) {
+            vec sum[V];
+            for (int v = 0; v < V; ++v) {
+                sum[v] = load(sums + v * W);
+                if (RESIDUAL) sum[v] += load((const flushed *)unit.residual[first + p] + unit.out_channel + v * W);
+                if (AFFINE) sum[v] = fma(sum[v], scale[v], shift[v]);
+                sum[v] = min(high, max(low, sum[v]));
+            }
+            flushed *out = (flushed *)unit.out[first + p] + unit.out_channel;
+            if constexpr (V == 1) store(out, sum[0]);
+            else if (unit.stream) stream(out, sum[0], sum[1]);
+            else store(out, sum[0], sum[1]);
+        }
+    }
+
+    const Tile<bf16, bf16> *unit_; /* to finish: `left_` pixels from `first_` on */
+    Finish finish_;
+    int64_t first_;
+    float *sums_;
+    int left_ = 0;                 /* pixels */
+    const int at_once_;            /* pixels after a step */
     Prefetch<bf16> &prefetch_;
     const int64_t lines_;          /* after a step */
     int64_t weight_bytes_ = 0;
     const char *weight_ = nullptr;
-    const Tile<bf16, bf16> *coming_ = nullptr; /* in the tiles now, and how many of its pixels have been fetched for */
-    int fetched_ = 0;
 };
 
 /* M groups of pixels x V of output channels. Tiles 0 to 3 are sums, 4 and 5 pixels, 6 and 7 weights. */
@@ -117,16 +145,12 @@ void multiply(const Tile<bf16, bf16> &t, const AmxRows *rows, float *sums, Pendi
         for (int64_t i = 0; i < run->length; i += AMX_STEPS) {
             tile_load(6, weight, 64);
             tile_load(4, a, stride_a);
+            if constexpr (V > 1) tile_load(7, weight + W * AMX_ROWS, 64);
+            if constexpr (M > 1) tile_load(5, b, stride_b);
             tile_multiply(0, 4, 6);
-            if constexpr (V > 1) {
-                tile_load(7, weight + W * AMX_ROWS, 64);
-                tile_multiply(1, 4, 7);
-            }
-            if constexpr (M > 1) {
-                tile_load(5, b, stride_b);
-                tile_multiply(2, 5, 6);
-                if constexpr (V > 1) tile_multiply(3, 5, 7);
-            }
+            if constexpr (V > 1) tile_multiply(1, 4, 7);
+            if constexpr (M > 1) tile_multiply(2, 5, 6);
+            if constexpr (M > 1 && V > 1) tile_multiply(3, 5, 7);
             weight += V * W * AMX_ROWS;
             a += AMX_STEPS;
             b += AMX_STEPS;
@@ -147,12 +171,13 @@ void amx_begin() { tile_configure(CONFIG); }
 
 void amx_end() { tile_release(); }
 
-AmxRows amx_rows(const bf16 *const *x, int64_t channel, int count, const Run *runs, const Run *runs_end, int64_t steps, bf16 *copy) {
+AmxRows amx_rows(const bf16 *const *x, int64_t channel, int count, const Run *runs, const Run *runs_end, bool whole_runs, int64_t steps,
+                 bf16 *copy) {
     if (!steps) return {}; /* every tap is outside */
     const int64_t stride = (char *)x[1 % count] - (char *)x[0];
-    bool in_place = count == AMX_ROWS && ((uintptr_t)(x[0] + channel) | stride) % LINE == 0; /* a row that spans two takes twice as long */
+    /* A row that spans two lines takes twice as long. */
+    bool in_place = whole_runs && count == AMX_ROWS && ((uintptr_t)(x[0] + channel) | stride) % LINE == 0;
     for (int i = 1; i < count && in_place; ++i) in_place = (char *)x[i] - (char *)x[i - 1] == stride;
-    for (const Run *run = runs; run != runs_end && in_place; ++run) in_place = (run->offset | run->length | run->weight) % AMX_STEPS == 0;
     if (in_place) return {x[0] + channel, stride, false};
 
     const int64_t copy_stride = amx_copy_stride(steps), rest = steps % AMX_STEPS;
@@ -176,22 +201,26 @@ void conv2d_amx_tiles(const Tile<bf16, bf16> *units, int64_t count, const AmxRow
                       int64_t unit_bytes, Prefetch<bf16> &prefetch, int64_t lines) {
     alignas(64) float sums[2][TILE_PIXELS * UNIT];
     const int64_t tiles = ceil_div(pixels, TILE_PIXELS);
-    const bool near = unit_bytes * count <= NEAR_BYTES; /* all units of a tile then, while its pixels are in the first-level cache */
+    const bool near = unit_bytes * count <= AMX_NEAR_BYTES; /* all units of a tile then, while its pixels are in the first-level cache */
     Pending pending(prefetch, lines, steps);
-    for (int64_t n = 0; n < tiles * count; ++n) {
-        const int64_t i = near ? n / count : n % tiles, unit = near ? n % count : n / tiles;
-        if (!near && i == 0)
-            pending.fetch_weights(units[(unit + 1) % count].weight, ceil_div(unit_bytes, LINE * tiles * pending.turns));
-        Tile<bf16, bf16> tile = units[unit];
-        tile.pixels = (int)minimum(TILE_PIXELS, pixels - i * TILE_PIXELS);
-        tile.out += i * TILE_PIXELS;
-        if (tile.residual) tile.residual += i * TILE_PIXELS;
-        pending.fetch_for(tile);
-        const bool two = tile.pixels > AMX_ROWS, wide = tile.vectors > 1;
-        float *to = sums[n % 2];
-        if (two) (wide ? multiply<2, 2> : multiply<2, 1>)(tile, rows + 2 * i, to, pending);
-        else (wide ? multiply<1, 2> : multiply<1, 1>)(tile, rows + 2 * i, to, pending);
-        pending.finish_later(tile, to);
+    int64_t turn = 0;
+    auto tile = [&](int64_t i, const Tile<bf16, bf16> &unit) {
+        const int64_t first = i * TILE_PIXELS;
+        const int in_tile = (int)minimum(TILE_PIXELS, pixels - first);
+        const bool two = in_tile > AMX_ROWS, wide = unit.vectors > 1;
+        float *to = sums[turn++ % 2];
+        if (two) (wide ? multiply<2, 2> : multiply<2, 1>)(unit, rows + 2 * i, to, pending);
+        else (wide ? multiply<1, 2> : multiply<1, 1>)(unit, rows + 2 * i, to, pending);
+        pending.finish_later(unit, first, in_tile, to);
+    };
+    if (near) {
+        for (int64_t i = 0; i < tiles; ++i)
+            for (int64_t k = 0; k < count; ++k) tile(i, units[k]);
+    } else {
+        for (int64_t k = 0; k < count; ++k) {
+            pending.fetch_weights(units[(k + 1) % count].weight, ceil_div(unit_bytes, LINE * tiles * pending.turns));
+            for (int64_t i = 0; i < tiles; ++i) tile(i, units[k]);
+        }
     }
     pending.end();
 }

@@ -85,8 +85,9 @@ struct Shape {
         unit_padding = c.algorithm == SB_AMX ? AMX_STEPS : 1;
     }
     int64_t unit_steps(int64_t taps) const { return ceil_div(taps * in_group, unit_padding) * unit_padding; }
-    /* Where a tap's channels are no whole tiles, the steps of some taps are not either. */
-    bool is_banded(const Axis &axis) const { return pad_mode == SB_PAD_CONSTANT && in_group % unit_padding == 0 && axis.is_banded(); }
+    /* A tap's channels are whole tiles of steps. Where they are not, the steps of some taps are not either. */
+    bool whole_tiles() const { return in_group % unit_padding == 0; }
+    bool is_banded(const Axis &axis) const { return pad_mode == SB_PAD_CONSTANT && whole_tiles() && axis.is_banded(); }
     int64_t packed_size() const { return unit_steps(y.kernel * x.kernel) * groups * group_width; }
 };
 
@@ -128,20 +129,21 @@ inline void build_runs(Phase &phase, int layout, const int64_t *y, const int64_t
 }
 
 /* How the input pixels of a strip lie along one axis of its window: `segments` of `length` pixels, `step` apart in the plane.
- * One segment with everything between the first pixel and the last, or, where that is more, a segment per tap. */
+ * One segment with everything between the first pixel and the last, or a segment per tap: where that is less, or where outputs
+ * that follow one another are to read inputs that do (`per_tap`; not for transposed ones, whose phases have different taps). */
 struct WindowAxis {
     int64_t segments, length, step;
     const AxisTap *taps; /* of the segments; NULL: one segment, from the lowest offset on */
     int64_t lowest;
 
-    WindowAxis(const Axis &axis, const AxisTap *taps_, int64_t strip) {
+    WindowAxis(const Axis &axis, const AxisTap *taps_, int64_t strip, bool per_tap) {
         const int64_t pixels = ceil_div(strip, axis.out_stride);
         segments = 1;
         length = (pixels - 1) * axis.in_stride + axis.highest() - axis.lowest() + 1;
         step = 1;
         taps = nullptr;
         lowest = axis.lowest();
-        if (!axis.transposed && axis.kernel * pixels < length) {
+        if (!axis.transposed && (per_tap || axis.kernel * pixels < length)) {
             segments = axis.kernel;
             length = pixels;
             step = axis.in_stride;
@@ -158,6 +160,19 @@ struct WindowAxis {
     int64_t last(const Band &band) const { return taps ? band.last : 1; }
     int64_t offset(int64_t segment) const { return taps ? taps[segment].offset : lowest; } /* of its first pixel, in the plane */
     int64_t place(const AxisTap *tap) const { return taps ? (tap - taps) * length : tap->offset - lowest; } /* in the window */
+};
+
+/* A strip's window: for each segment along x the rows of all segments along y, of x.length pixels that are `pitch` elements apart. */
+struct Window {
+    WindowAxis y, x;
+    int64_t pitch;
+
+    int64_t row() const { return x.length * pitch; }
+    int64_t segment() const { return y.size() * row(); } /* of x */
+    int64_t size() const { return x.segments * segment(); }
+    /* Where a tap's input lies from that of a window's first tap, along each axis. */
+    int64_t place_y(const AxisTap *tap) const { return y.place(tap) * row(); }
+    int64_t place_x(const AxisTap *tap) const { return x.taps ? (tap - x.taps) * segment() : x.place(tap) * pitch; }
 };
 
 } // namespace sb::SB_ISA::geometry

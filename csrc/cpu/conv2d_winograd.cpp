@@ -343,7 +343,7 @@ void Winograd<M, T>::item(int64_t number, int64_t first_unit, int64_t last_unit)
         tile.epilogue = &params;
         tile.out_channel = unit * UNIT;
         tile.vectors = (int)ceil_div(shape.lanes(unit), W);
-        tile.stream = stream && params.lanes % W == 0;
+        tile.stream = stream;
         for (int64_t i = 0; i < count; ++i) {
             const Region &r = filled[i];
             Output<M, T> output;
@@ -379,8 +379,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     const Tiles tiles(blocks, out, conv, M);
     if (!tiles.count) return;
     Winograd<M, T> winograd{shape, conv, epilogue, x, residual, out, tiles, packed, chunk_tiles(shape, tiles.count, threads), false};
-    const bool aligned = (uintptr_t)out.data % (sizeof(T) * W) == 0 && (out.stride_n | out.stride_y | out.stride_x) % W == 0;
-    winograd.stream = aligned && (int64_t)sizeof(T) * tiles.count * M * M * out.c >= STREAM_BYTES;
+    winograd.stream = is_streamed<T>(out, residual, out.c, tiles.count * M * M);
 
     const int64_t chunks = ceil_div(tiles.count, winograd.chunk);
     const int64_t shares = chunks < threads ? minimum(ceil_div(threads, chunks), shape.units) : 1;

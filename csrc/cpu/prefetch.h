@@ -1,4 +1,5 @@
-/* Brings the input of a chunk of strips into the second-level cache, a few lines at a time, while another chunk computes.
+/* Brings what a chunk of strips reads of a plane, or will write to it, into the second-level cache, a few lines at a time, while
+ * another chunk computes.
  *
  * Only the pixels under the strips themselves, not their halo: neighbours mostly brought that already. Where the
  * window is smaller than the stride, only the pixels that are read. */
@@ -11,12 +12,15 @@ namespace sb::SB_ISA {
 struct PrefetchAxis {
     int64_t in_stride, out_stride, cell; /* cell: input pixels to bring per output pixel */
 };
+constexpr PrefetchAxis SAME_PIXELS = {1, 1, 1}; /* a plane that is read, or written, where the output is */
 
 template <class T>
 class Prefetch {
 public:
-    Prefetch(const Regions &regions, const sb_plane &x, PrefetchAxis y_axis, PrefetchAxis x_axis, int64_t first, int64_t last)
-        : regions_(regions), x_(x), y_axis_(y_axis), x_axis_(x_axis), strip_(first), last_(minimum(last, regions.count)) {}
+    /* `then`: what comes after these lines, or NULL. */
+    Prefetch(const Regions &regions, const sb_plane &x, PrefetchAxis y_axis, PrefetchAxis x_axis, int64_t first, int64_t last,
+             Prefetch *then = nullptr)
+        : regions_(regions), x_(x), y_axis_(y_axis), x_axis_(x_axis), strip_(first), last_(minimum(last, regions.count)), then_(then) {}
 
     /* About the number of lines of a whole strip. */
     static int64_t lines(const Regions &regions, const sb_plane &x, PrefetchAxis ay, PrefetchAxis ax) {
@@ -37,6 +41,7 @@ public:
             } else if (strip_ < last_) {
                 open_strip();
             } else {
+                if (then_) then_->advance(lines);
                 return;
             }
         }
@@ -75,6 +80,7 @@ private:
     int64_t strip_, last_;
     int64_t n_ = 0, y0_ = 0, x0_ = 0, cols_ = 0, row_segments_ = 1, segment_ = 0, segments_ = 0;
     const T *line_ = nullptr, *end_ = nullptr;
+    Prefetch *const then_;
 };
 
 } // namespace sb::SB_ISA

@@ -125,6 +125,10 @@ SB_INLINE void store_halves(void *p, halves h, int n) {
 }
 #endif
 
+#if SB_WIDTH == 16
+SB_INLINE __m512i join(halves a, halves b) { return _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)a), (__m256i)b, 1); }
+#endif
+
 template <class T>
 SB_INLINE vec load(const T *p) { return widen((halves)*(const unaligned_halves *)p, T()); }
 template <class T>
@@ -133,6 +137,20 @@ template <class T>
 SB_INLINE void store(T *p, vec v) { *(unaligned_halves *)p = narrow(v, T()); }
 template <class T>
 SB_INLINE void store(T *p, vec v, int n) { store_halves(p, narrow(v, T()), n); }
+
+/* Vectors one behind the other. Of halves a whole line of the cache at once: written in two parts it takes several times as long where it
+ * is in no cache. */
+template <class T>
+SB_INLINE void store(T *p, vec a, vec b) {
+#if SB_WIDTH == 16
+    if constexpr (sizeof(T) == 2) {
+        _mm512_storeu_si512(p, join(narrow(a, T()), narrow(b, T())));
+        return;
+    }
+#endif
+    store(p, a);
+    store(p + W, b);
+}
 
 /* The same lanes in double precision, for sums over many: two registers. (One vector twice as long as a register is kept in memory.) */
 typedef double doubles __attribute__((vector_size(4 * SB_WIDTH)));
@@ -207,22 +225,32 @@ SB_INLINE wide_vec first(wide_vec v, int n) {
     return {place < (int64_t)n ? v.low : doubles{}, place < (int64_t)(n - W / 2) ? v.high : doubles{}};
 }
 
-/* Stores past the caches, to an address that is a multiple of what is stored; stream_end orders them before what follows. */
+/* Stores past the caches, to an address that is a multiple of what is stored; stream_end orders them before what follows. Halves only
+ * by two vectors in AVX-512, which are a line: its parts would each go to memory. */
 #if SB_WIDTH == 16
 SB_INLINE void stream(float *p, vec v) { _mm512_stream_ps(p, (__m512)v); }
-template <class T>
-SB_INLINE void stream(T *p, vec v) { _mm256_stream_si256((__m256i *)p, (__m256i)narrow(v, T())); }
 SB_INLINE void stream_end() { _mm_sfence(); }
 #elif SB_WIDTH == 8
 SB_INLINE void stream(float *p, vec v) { _mm256_stream_ps(p, (__m256)v); }
-template <class T>
-SB_INLINE void stream(T *p, vec v) { _mm_stream_si128((__m128i *)p, (__m128i)narrow(v, T())); }
 SB_INLINE void stream_end() { _mm_sfence(); }
 #else
-template <class T>
-SB_INLINE void stream(T *p, vec v) { store(p, v); }
+SB_INLINE void stream(float *p, vec v) { store(p, v); }
 SB_INLINE void stream_end() {}
 #endif
+template <class T>
+SB_INLINE void stream(T *p, vec v) { store(p, v); }
+SB_INLINE void stream(float *p, vec a, vec b) {
+    stream(p, a);
+    stream(p + W, b);
+}
+template <class T>
+SB_INLINE void stream(T *p, vec a, vec b) {
+#if SB_WIDTH == 16
+    _mm512_stream_si512((__m512i *)p, join(narrow(a, T()), narrow(b, T())));
+#else
+    store(p, a, b);
+#endif
+}
 
 SB_INLINE int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
 SB_INLINE int64_t maximum(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -70,6 +70,10 @@ EDGES = {
     "stride 2": ((2, 48, 41, 37), (33, 48, 3, 3), 2, 1, (5, 6)),
     "rows of whole tiles": ((1, 64, 20, 96), (40, 64, 3, 3), 1, 1, (8, 32)),
     "dilated taps of whole tiles": ((1, 32, 24, 48), (16, 32, 3, 3), 1, 8, (8, 16)),
+    "narrow blocks": ((1, 64, 19, 22), (33, 64, 3, 3), 1, 1, (8, 8)),
+    "narrow blocks, stride 2": ((2, 32, 33, 30), (24, 32, 3, 3), 2, 1, (4, 4)),
+    "narrow blocks, dilated": ((1, 32, 25, 27), (16, 32, 5, 5), 1, 2, (4, 8)),
+    "weights larger than a cache": ((1, 512, 12, 14), (128, 512, 3, 3), 1, 1, (4, 4)),
 }
 
 
@@ -82,6 +86,15 @@ def test_edges_of_the_kernel(algorithm, edge):
     case = cases.conv2d(normal(*shape), normal(*weight), normal(weight[0]), **geometry, algorithm=algorithm)
     check_contract(blocks(case, *block))
     check_independence(blocks(case, *block))
+
+
+@every_algorithm
+@pytest.mark.parametrize("activation", [None, "relu", "relu6"])
+@pytest.mark.parametrize("channels", [16, 64])
+def test_whole_units_and_a_residual(algorithm, channels, activation):
+    maps = normal(1, 32, 19, 21), normal(channels, 32, 3, 3), normal(channels), normal(1, channels, 19, 21)
+    case = cases.conv2d(*maps, padding=(1, 1), activation=activation, algorithm=algorithm)
+    check_contract(blocks(case, 6, 7))
 
 
 @every_algorithm
@@ -204,15 +217,25 @@ def test_a_plan_in_bfloat16_measures_it_and_float32_does_not(algorithm):
             assert reasons[algorithm] == "its groups have 3 input channels"
 
 
+class _Summed(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)
+        nn.init.normal_(self.norm.weight)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.conv(x) + x))
+
+
 @every_algorithm
 def test_a_plan_is_the_networks_with_rounded_weights(algorithm):
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(8, 64, 3, 2, 1), nn.Conv2d(64, 64, 1), nn.ReLU(), nn.Conv2d(64, 6, 3, 1, 2, 2)
-    ).eval()
+    model = nn.Sequential(nn.Conv2d(8, 64, 3, 2, 1), _Summed(64), nn.Conv2d(64, 6, 3, 1, 2, 2)).eval()
     frames = torch.rand(2, 1, 8, 64, 64)
     plan = sparseblock.compile(model, frames[0], block_size=32, dtype=torch.bfloat16, algorithms=algorithm)
     assert {node.kernel for node in plan.report().nodes[1:]} == {f"cpu avx512 {algorithm}"}
+    assert [node.op for node in plan.report().nodes[1:]] == ["conv2d", "conv2d+add+affine+relu", "conv2d"]
     for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.bfloat16().float()

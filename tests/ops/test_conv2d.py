@@ -78,6 +78,34 @@ def test_edges_of_the_kernel(edge):
         check_independence(active)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("pitch", [64, 80, 96])
+@pytest.mark.parametrize(
+    ("algorithm", "dtype"),
+    [
+        ("direct", torch.float32),
+        ("direct", torch.bfloat16),
+        ("winograd_4x4", torch.float32),
+        ("winograd_4x4", torch.bfloat16),
+        pytest.param("bf16_amx", torch.bfloat16, marks=pytest.mark.algorithm("bf16_amx")),
+    ],
+)
+def test_a_map_larger_than_the_caches_has_the_bits_of_its_parts(algorithm, dtype, pitch, in_place):
+    """Outputs of 32 MiB are stored past the caches, where pixels of `pitch` channels are lines of these."""
+    rows, cols, half = 512, 64 // dtype.itemsize * 16, 256
+    x, weight = channels_last(normal(1, 4, rows, cols).to(dtype)), normal(64, 4, 3, 3)
+    outs = []
+    for masks in ([[True, True]], [[True, False], [False, True]]):
+        room = normal(1, rows, cols, pitch).to(dtype)
+        out = room.permute(0, 3, 1, 2)[:, :64]
+        for mask in masks:
+            blocks = BlockSet.from_mask(torch.tensor(mask).reshape(1, 2, 1), (half, cols))
+            residual = out if in_place else None
+            ops.conv2d(x, weight, None, blocks, out, padding=1, residual=residual, algorithm=algorithm)
+        outs.append(room)
+    assert_identical(*outs)
+
+
 @pytest.mark.parametrize("border", [0, 1, 2])
 def test_a_border_of_zeros_changes_no_bit(border):
     """A plane with a border is read past the frame; a tensor without one through a window of zeros."""
