@@ -6,6 +6,7 @@
  * Sums are in double precision, in one order, over the pixels of the cell alone: two passes over it (the mean first: a sum of
  * squares would cancel where the mean is large), while it is in the cache. Vectors along the channels. */
 #include "kernels.h"
+#include "parallel.h"
 #include "moments.h"
 
 namespace sb::SB_ISA {
@@ -54,17 +55,16 @@ template <class T>
 void run(const sb_moments &moments, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, 1, 1);
     threads = (int)minimum(threads, maximum(regions.count, 1));
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < regions.count; ++i) {
+    parallel_for(regions.count, threads, [&](int64_t i) {
         const Region r = regions[i];
-        if (r.y0 >= r.y1 || r.x0 >= r.x1) continue;
+        if (r.y0 >= r.y1 || r.x0 >= r.x1) return;
         const Cell<T> cell = {pixel<T>(x, r.n, r.y0 * moments.block_h, r.x0 * moments.block_w),
                               cell_side(r.y0, moments.block_h, x.h), cell_side(r.x0, moments.block_w, x.w), x.stride_y, x.stride_x};
         float *dst = pixel<float>(out, r.n, r.y0, r.x0);
         int64_t c = 0;
         for (; c + W <= x.c; c += W) moments_of(cell, c, W, moments.order, dst, x.c);
         if (c < x.c) moments_of(cell, c, (int)(x.c - c), moments.order, dst, x.c);
-    }
+    });
 }
 
 } // namespace

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "kernels.h"
+#include "parallel.h"
 #include "moments.h"
 
 namespace sb::SB_ISA {
@@ -51,16 +52,15 @@ template <int NORM, class T>
 void run(const sb_block_norm &norm, const sb_plane &x, const sb_plane *y, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, 1, 1);
     threads = (int)minimum(threads, maximum(regions.count, 1));
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < regions.count; ++i) {
+    parallel_for(regions.count, threads, [&](int64_t i) {
         const Region r = regions[i];
-        if (r.y0 >= r.y1 || r.x0 >= r.x1) continue;
+        if (r.y0 >= r.y1 || r.x0 >= r.x1) return;
         const int64_t top = r.y0 * norm.block_h, left = r.x0 * norm.block_w;
         const T *second = y ? pixel<T>(*y, r.n, top, left) : nullptr;
         *pixel<float>(out, r.n, r.y0, r.x0) =
             (float)norm_of<NORM>(pixel<T>(x, r.n, top, left), x, second, y, cell_side(r.y0, norm.block_h, x.h),
                                  cell_side(r.x0, norm.block_w, x.w));
-    }
+    });
 }
 
 } // namespace

@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "parallel.h"
 #include "pad.h"
 #include "prefetch.h"
 #include "regions.h"
@@ -442,12 +443,11 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     if (threads > 1) shares = minimum(ceil_div(wanted * threads, chunks), shape.units);
     const int64_t items = chunks * shares;
     threads = (int)minimum(threads, items);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < items; ++i) {
+    parallel_for(items, threads, [&](int64_t i) {
         const int64_t share = i / chunks;
-        const int64_t next = blocks && blocks->next ? i % chunks + chunks : (i + threads) % chunks;
+        const int64_t next = blocks && blocks->next ? i % chunks + chunks : (i + 1) % chunks;
         run.item(i % chunks, next, share * shape.units / shares, (share + 1) * shape.units / shares);
-    }
+    });
 }
 
 /* Calls f(width, place) for every step of every unit, in the order of packed weights: place(lane) is where the weight of the unit's

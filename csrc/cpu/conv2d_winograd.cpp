@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "parallel.h"
 #include "regions.h"
 #include "scratch.h"
 
@@ -385,11 +386,10 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     const int64_t shares = chunks < threads ? minimum(ceil_div(threads, chunks), shape.units) : 1;
     const int64_t items = chunks * shares;
     threads = (int)minimum(threads, items);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < items; ++i) {
+    parallel_for(items, threads, [&](int64_t i) {
         const int64_t share = i / chunks;
         winograd.item(i % chunks, share * shape.units / shares, (share + 1) * shape.units / shares);
-    }
+    });
 }
 
 } // namespace

@@ -1,5 +1,6 @@
 /* The mean of a map from the means of its cells: out[n, 0, 0, c] = sum over the cells of pixels * mean / (height * width). */
 #include "kernels.h"
+#include "parallel.h"
 #include "moments.h"
 
 namespace sb::SB_ISA {
@@ -10,16 +11,15 @@ void run(const sb_moments &moments, const sb_plane &x, const sb_blocks *blocks, 
     const Regions regions(blocks, out, 1, 1);
     const double count = (double)moments.height * moments.width;
     threads = (int)minimum(threads, maximum(regions.count, 1));
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < regions.count; ++i) {
+    parallel_for(regions.count, threads, [&](int64_t i) {
         const Region r = regions[i];
-        if (r.y0 >= r.y1 || r.x0 >= r.x1) continue;
+        if (r.y0 >= r.y1 || r.x0 >= r.x1) return;
         T *dst = pixel<T>(out, r.n, r.y0, r.x0);
         for (int64_t c = 0; c < out.c; c += W) {
             const int lanes = (int)minimum(W, out.c - c);
             store(dst + c, narrow(map_sum(moments, x, r.n, c, lanes) / count), lanes);
         }
-    }
+    });
 }
 
 } // namespace

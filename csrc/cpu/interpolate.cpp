@@ -10,6 +10,7 @@
 
 #include "interpolate.h"
 #include "kernels.h"
+#include "parallel.h"
 #include "regions.h"
 #include "vec.h"
 
@@ -59,8 +60,7 @@ template <class T>
 void run(const sb_interpolate &resize, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
     threads = (int)minimum(threads, maximum(regions.count, 1));
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < regions.count; ++i) resize_strip<T>(resize, x, regions[i], out);
+    parallel_for(regions.count, threads, [&](int64_t i) { resize_strip<T>(resize, x, regions[i], out); });
 }
 
 } // namespace

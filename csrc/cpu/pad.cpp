@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "parallel.h"
 #include "regions.h"
 
 namespace sb::SB_ISA {
@@ -47,8 +48,7 @@ template <class T>
 void run(const sb_pad &pad, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
     threads = (int)minimum(threads, maximum(regions.count, 1));
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < regions.count; ++i) strip<T>(pad, x, regions[i], out);
+    parallel_for(regions.count, threads, [&](int64_t i) { strip<T>(pad, x, regions[i], out); });
 }
 
 } // namespace

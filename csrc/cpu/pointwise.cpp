@@ -5,6 +5,7 @@
  * channel along the row. `residual` and x may be `out`. The frame only; borders are neither read nor written. */
 #include "epilogue.h"
 #include "kernels.h"
+#include "parallel.h"
 #include "regions.h"
 
 namespace sb::SB_ISA {
@@ -146,12 +147,11 @@ void run(const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residua
     const bool image = copy && x.stride_c != 1 && x.stride_x == 1 && out.c == 3 && out.stride_x == 3;
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
     threads = (int)minimum(threads, maximum(regions.count, 1));
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < regions.count; ++i) {
+    parallel_for(regions.count, threads, [&](int64_t i) {
         if (image) strip_image<X, T>(x, regions[i], out);
         else if (x.stride_c != 1) strip_strided<X, T>(epilogue, x, residual, regions[i], out);
         else strip_channels_last<X, T>(epilogue, x, residual, regions[i], out);
-    }
+    });
 }
 
 } // namespace

@@ -2,6 +2,7 @@
  * frame (the border is not read: for a maximum its zeros would count). Planes NHWC, vectors along the channels, rows of
  * the window outermost. Sums and maxima go through the window in one fixed order. */
 #include "kernels.h"
+#include "parallel.h"
 #include "pool2d.h"
 #include "regions.h"
 #include "vec.h"
@@ -78,11 +79,10 @@ void run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks *blocks, cons
     const int64_t pixels = maximum(minimum(STRIP_TAPS / (ay.longest() * ax.longest()), STRIP_PIXELS), 1);
     const Regions regions(blocks, out, pixels, minimum(pixels, STRIP_COLUMNS));
     threads = (int)minimum(threads, maximum(regions.count, 1));
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < regions.count; ++i) {
+    parallel_for(regions.count, threads, [&](int64_t i) {
         if (pool.kind == SB_POOL_MAX) pool_strip<SB_POOL_MAX, T>(pool, ay, ax, x, regions[i], out);
         else pool_strip<SB_POOL_AVG, T>(pool, ay, ax, x, regions[i], out);
-    }
+    });
 }
 
 } // namespace

@@ -6,6 +6,7 @@
 namespace sb {
 
 enum ScratchSlot {
+    SCRATCH_STRETCHES,
     SCRATCH_RUNS,
     SCRATCH_PIXELS,
     SCRATCH_SUMS,

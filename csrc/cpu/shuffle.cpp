@@ -1,6 +1,7 @@
 /* Pixels from channels, channels from pixels, and channels in another order: pixel_shuffle, pixel_unshuffle and channel_shuffle
  * of PyTorch. All move bits; within a pixel each is a few runs of channels with a step between them. */
 #include "kernels.h"
+#include "parallel.h"
 #include "regions.h"
 
 namespace sb::SB_ISA {
@@ -18,12 +19,11 @@ template <class T, class F>
 void for_pixels(const sb_blocks *blocks, const sb_plane &out, int threads, F f) {
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
     threads = (int)minimum(threads, maximum(regions.count, 1));
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < regions.count; ++i) {
+    parallel_for(regions.count, threads, [&](int64_t i) {
         const Region region = regions[i];
         for (int64_t y = region.y0; y < region.y1; ++y)
             for (int64_t x = region.x0; x < region.x1; ++x) f(pixel<T>(out, region.n, y, x), region.n, y, x);
-    }
+    });
 }
 
 template <class T>
