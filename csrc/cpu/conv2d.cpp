@@ -53,9 +53,11 @@ bool is_large(const sb_plane &plane) { return (int64_t)sizeof(T) * plane.h * pla
 template <class To, class T>
 void copy_elements(To *dst, const T *src, int64_t count) {
     if constexpr (sizeof(To) == sizeof(T)) {
-        const int64_t bytes = sizeof(T) * count, whole = bytes / sizeof(vec) * sizeof(vec);
-        for (int64_t i = 0; i < whole; i += sizeof(vec)) store((float *)((char *)dst + i), load((const float *)((const char *)src + i)));
-        if (whole < bytes) memcpy((char *)dst + whole, (const char *)src + whole, bytes - whole);
+        typedef vec elements __attribute__((aligned(2), may_alias)); /* only moved */
+        constexpr int64_t WHOLE = sizeof(vec) / sizeof(T);
+        int64_t i = 0;
+        for (; i + WHOLE <= count; i += WHOLE) *(elements *)(dst + i) = *(const elements *)(src + i);
+        if (i < count) memcpy((void *)(dst + i), (const void *)(src + i), sizeof(T) * (count - i));
     } else {
         int64_t i = 0;
         for (; i + W <= count; i += W) store(dst + i, load(src + i));
@@ -87,7 +89,7 @@ struct Run2d {
     Phase *phases;
     int64_t n_phases;
     Window window;
-    bool always; /* strips are copied to windows: in the plane fewer than AMX_ROWS of their pixels lie in a row, there all do */
+    bool always; /* strips are copied to windows: in the plane their rows are no whole AMX_ROWS pixels, there all pixels lie in a row */
     int64_t strips; /* per chunk */
     bool stream;
     int64_t prefetch_lines; /* per chunk */
@@ -140,7 +142,7 @@ void Run2d<T, ALGORITHM>::copy_segment(const T *row, int64_t left, int64_t lengt
     };
     outside(0, begin);
     if (step * x.stride_x == channels && window.pitch == channels) {
-        copy_elements(to + begin * channels, row + (left + begin) * channels, (end - begin) * channels);
+        copy_elements(to + begin * channels, row + left * x.stride_x + begin * channels, (end - begin) * channels);
     } else {
         for (int64_t i = begin; i < end; ++i)
             copy_elements(to + i * window.pitch, row + (left + i * step) * x.stride_x, channels);
@@ -215,8 +217,8 @@ const AmxRows *Run2d<T, ALGORITHM>::arrange(const Phase &phase, int64_t group, b
     AmxRows *rows = (AmxRows *)scratch(SCRATCH_TILES, sizeof(AmxRows) * count);
     In *copies = (In *)scratch(SCRATCH_COPIES, sizeof(In) * count * AMX_ROWS * stride);
     const Run *runs = phase.runs[windows] + phase.panel_start[windows][0], *runs_end = phase.runs[windows] + phase.panel_start[windows][1];
-    bool whole_runs = true;
-    for (const Run *run = runs; run != runs_end; ++run) whole_runs &= (run->offset | run->length | run->weight) % AMX_STEPS == 0;
+    bool whole_runs = shape.whole_tiles(); /* else the steps are those of copies, even where runs happen to be whole */
+    for (const Run *run = runs; run != runs_end; ++run) whole_runs &= run->offset % AMX_STEPS == 0;
     for (int64_t i = 0; i < count; ++i)
         rows[i] = amx_rows(in + i * AMX_ROWS, group * shape.in_group, (int)minimum(AMX_ROWS, pixels - i * AMX_ROWS), runs, runs_end,
                            whole_runs, phase.steps, copies + i * AMX_ROWS * stride);
@@ -287,7 +289,7 @@ void Run2d<T, ALGORITHM>::sum_amx(const Phase &phase, int64_t first_unit, int64_
             tiles[count].out = dst;
             tiles[count].runs = phase.runs[windows] + phase.panel_start[windows][0];
             tiles[count].runs_end = phase.runs[windows] + phase.panel_start[windows][1];
-            if (shape.in_group % AMX_STEPS) {
+            if (!shape.whole_tiles()) {
                 tiles[count].runs = &whole;
                 tiles[count].runs_end = &whole + 1;
             }

@@ -22,6 +22,7 @@ from sparseblock.testing import (
     check_independence,
     strategies,
 )
+from sparseblock.testing.poison import Guard
 
 ALGORITHMS = {"bf16_pairs": "AVX512-BF16", "bf16_amx": "AMX-BF16"}
 every_algorithm = pytest.mark.parametrize(
@@ -83,9 +84,22 @@ def test_edges_of_the_kernel(algorithm, edge):
     shape, weight, stride, dilation, block = EDGES[edge]
     pad = dilation * (weight[2] // 2)
     geometry = {"padding": (pad, pad), "stride": (stride, stride), "dilation": (dilation, dilation)}
-    case = cases.conv2d(normal(*shape), normal(*weight), normal(weight[0]), **geometry, algorithm=algorithm)
-    check_contract(blocks(case, *block))
-    check_independence(blocks(case, *block))
+    case = blocks(
+        cases.conv2d(normal(*shape), normal(*weight), normal(weight[0]), **geometry, algorithm=algorithm), *block
+    )
+    check_contract(case)
+    check_contract(case, Guard(0, 0))  # without gaps tiles are loaded in place
+    check_independence(case)
+
+
+@every_algorithm
+@pytest.mark.parametrize("density", [0.5, 1.0])
+@pytest.mark.parametrize(("channels", "side"), [(16, 2), (8, 4), (48, 2)])
+def test_taps_that_make_whole_tiles_together(algorithm, channels, side, density):
+    """Patches: a kernel row's taps follow each other, and pixels lie whole lines of the cache apart."""
+    x, weight = normal(1, channels, 16, 64), normal(32, channels, side, side)
+    case = cases.conv2d(x, weight, stride=(side, side), algorithm=algorithm)
+    check_contract(blocks(case, 4, 16, density=density), Guard(0, 0))
 
 
 @every_algorithm

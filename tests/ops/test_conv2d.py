@@ -106,6 +106,17 @@ def test_a_map_larger_than_the_caches_has_the_bits_of_its_parts(algorithm, dtype
     assert_identical(*outs)
 
 
+def test_pixels_may_share_channels_with_the_next():
+    """Of half as many channels: at stride 2 those that are read follow each other."""
+    memory, weight = normal(1, 8, 17, 8).bfloat16(), normal(24, 16, 1, 1)
+    x = memory.as_strided((1, 16, 8, 16), (0, 1, 17 * 8, 8))
+    outs = [channels_last(torch.zeros(1, 24, 4, 8, dtype=torch.bfloat16)) for _ in range(2)]
+    blocks = BlockSet.from_mask(torch.tensor([[[False, True], [True, True]]]), (2, 4))
+    for out, lying in zip(outs, (x, channels_last(x.clone())), strict=True):
+        ops.conv2d(lying, weight, None, blocks, out, stride=2)
+    assert_identical(*outs)
+
+
 @pytest.mark.parametrize("border", [0, 1, 2])
 def test_a_border_of_zeros_changes_no_bit(border):
     """A plane with a border is read past the frame; a tensor without one through a window of zeros."""
