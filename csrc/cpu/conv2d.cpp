@@ -40,7 +40,7 @@ namespace {
 
 constexpr int64_t PANEL_FLOATS = 64 << 10; /* weights of a panel: 256 KiB */
 constexpr int64_t CHUNK_FLOATS = 128 << 10; /* input of a chunk: 512 KiB, halo included */
-constexpr int64_t CHUNK_PIXELS = 256, FAR_CHUNK_PIXELS = 512; /* the latter where each chunk reads weights from beyond that cache */
+constexpr int64_t CHUNK_PIXELS = 256, AMX_CHUNK_PIXELS = 512;
 constexpr int64_t STRIP_COLUMNS = 64;
 constexpr int64_t ITEMS_PER_THREAD = 8, AMX_ITEMS_PER_THREAD = 1; /* at least; each of the latter copies its pixels */
 constexpr int64_t COPY_BYTES = 1 << 20;     /* of a chunk's pixels copied for AMX: half of the second-level cache */
@@ -359,8 +359,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     if (ALGORITHM == SB_AMX) {
         const int64_t row = amx_copy_stride(taps * shape.in_group), windows = ax.kernel * amx_copy_stride(shape.in_channels) * 3 / 2;
         const int64_t copied = narrow ? minimum(windows, row) : shape.whole_tiles() ? elements_per_pixel : row;
-        const bool near = (int64_t)sizeof(T) * shape.packed_size() <= AMX_NEAR_BYTES;
-        most = minimum(near ? CHUNK_PIXELS : FAR_CHUNK_PIXELS, COPY_BYTES / ((int64_t)sizeof(T) * copied));
+        most = minimum(AMX_CHUNK_PIXELS, COPY_BYTES / ((int64_t)sizeof(T) * copied));
     }
     const int64_t chunk = maximum(most, 4 * TILE_P) * phases_count;
     const Regions regions(blocks, out, chunk, STRIP_COLUMNS);

@@ -71,7 +71,6 @@ void conv2d_pairs_tile(const Tile<bf16, bf16> &tile);
 
 /* On processors with AMX-BF16: 16 pixels x 16 output channels x 32 steps at a time. */
 constexpr int AMX_ROWS = 16, AMX_STEPS = 32;
-constexpr int64_t AMX_NEAR_BYTES = 1 << 20; /* weights up to here stay in the second-level cache while chunks of pixels go by */
 /* The inputs of up to AMX_ROWS pixels as the processor's tiles take them: rows `stride` bytes apart, AMX_STEPS elements of each in
  * one go. In the plane or a window, where runs are whole numbers of these, or copied, run after run. */
 struct AmxRows {

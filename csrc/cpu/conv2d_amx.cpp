@@ -12,6 +12,7 @@ namespace {
 
 constexpr int TILE_PIXELS = 2 * AMX_ROWS;
 constexpr int64_t LINE = 64; /* bytes */
+constexpr int64_t NEAR_BYTES = 1 << 20; /* weights up to here stay in the second-level cache while all units go by */
 static_assert(W == AMX_ROWS, "a vector of channels is a tile wide");
 
 /* Eight tiles of 16 rows of 64 bytes. Static: for GCC 12 the instruction reads no more than a pointer, and stores before it may go. */
@@ -201,7 +202,7 @@ void conv2d_amx_tiles(const Tile<bf16, bf16> *units, int64_t count, const AmxRow
                       int64_t unit_bytes, Prefetch<bf16> &prefetch, int64_t lines) {
     alignas(64) float sums[2][TILE_PIXELS * UNIT];
     const int64_t tiles = ceil_div(pixels, TILE_PIXELS);
-    const bool near = unit_bytes * count <= AMX_NEAR_BYTES; /* all units of a tile then, while its pixels are in the first-level cache */
+    const bool near = unit_bytes * count <= NEAR_BYTES; /* all units of a tile then, while its pixels are in the first-level cache */
     Pending pending(prefetch, lines, steps);
     int64_t turn = 0;
     auto tile = [&](int64_t i, const Tile<bf16, bf16> &unit) {
