@@ -6,8 +6,8 @@
  * Sums are in double precision, in one order, over the pixels of the cell alone: two passes over it (the mean first: a sum of
  * squares would cancel where the mean is large), while it is in the cache. Vectors along the channels. */
 #include "kernels.h"
-#include "parallel.h"
 #include "moments.h"
+#include "parallel.h"
 
 namespace sb::SB_ISA {
 namespace {

@@ -7,8 +7,8 @@
 #include <math.h>
 
 #include "kernels.h"
-#include "parallel.h"
 #include "moments.h"
+#include "parallel.h"
 
 namespace sb::SB_ISA {
 namespace {

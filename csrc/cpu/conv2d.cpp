@@ -26,8 +26,8 @@
 #include <string.h>
 
 #include "kernels.h"
-#include "parallel.h"
 #include "pad.h"
+#include "parallel.h"
 #include "prefetch.h"
 #include "regions.h"
 #include "scratch.h"

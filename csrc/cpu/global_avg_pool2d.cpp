@@ -1,7 +1,7 @@
 /* The mean of a map from the means of its cells: out[n, 0, 0, c] = sum over the cells of pixels * mean / (height * width). */
 #include "kernels.h"
-#include "parallel.h"
 #include "moments.h"
+#include "parallel.h"
 
 namespace sb::SB_ISA {
 namespace {

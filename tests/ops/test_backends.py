@@ -170,3 +170,18 @@ def test_triton_has_one_algorithm(triton_device):
 def test_an_op_that_a_backend_lacks_is_one_clear_line():
     with raises("fold: the cpu backend does not have it; use another, as sparseblock.backend('reference')"):
         backends.implementation("cpu", "fold")
+
+
+def test_fewer_threads_than_asked_for_leave_nothing_out():
+    """The threads that there are take the strips of those that are missing."""
+    script = (
+        "import torch\n"
+        "from sparseblock.testing import cases, check_contract\n"
+        "torch.set_num_threads(4)\n"
+        "x = torch.randn(1, 20, 40, 70)\n"
+        "check_contract(cases.conv2d(x, torch.randn(70, 20, 3, 3), padding=(1, 1)))\n"
+        "check_contract(cases.max_pool2d(x, kernel_size=(2, 2), stride=(1, 1)))\n"
+    )
+    environment = {**os.environ, "OMP_THREAD_LIMIT": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
