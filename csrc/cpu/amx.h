@@ -12,6 +12,7 @@ namespace sb::SB_ISA {
 
 inline thread_local float plain_tiles[8][16][16];
 
+inline void tile_zero(int tile) { memset(plain_tiles[tile], 0, sizeof(plain_tiles[tile])); }
 inline void tile_load(int tile, const void *from, int64_t stride) {
     for (int row = 0; row < 16; ++row) memcpy(plain_tiles[tile][row], (const char *)from + row * stride, 64);
 }
@@ -44,6 +45,7 @@ inline void tile_release() {}
 #else
 #include <immintrin.h>
 
+#define tile_zero(tile) _tile_zero(tile)
 #define tile_load(tile, from, stride) _tile_loadd(tile, from, stride)
 #define tile_store(tile, to, stride) _tile_stored(tile, to, stride)
 #define tile_multiply(sums, a, b) _tile_dpbf16ps(sums, a, b)

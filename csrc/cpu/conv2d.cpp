@@ -219,9 +219,7 @@ const AmxRows *Run2d<T, ALGORITHM>::arrange(const Phase &phase, int64_t group, b
     const Run *runs = phase.runs[windows] + phase.panel_start[windows][0], *runs_end = phase.runs[windows] + phase.panel_start[windows][1];
     bool whole_runs = shape.whole_tiles(); /* else the steps are those of copies, even where runs happen to be whole */
     for (const Run *run = runs; run != runs_end; ++run) whole_runs &= run->offset % AMX_STEPS == 0;
-    for (int64_t i = 0; i < count; ++i)
-        rows[i] = amx_rows(in + i * AMX_ROWS, group * shape.in_group, (int)minimum(AMX_ROWS, pixels - i * AMX_ROWS), runs, runs_end,
-                           whole_runs, phase.steps, copies + i * AMX_ROWS * stride);
+    amx_rows(in, group * shape.in_group, pixels, runs, runs_end, whole_runs, phase.steps, copies, rows);
     return rows;
 }
 

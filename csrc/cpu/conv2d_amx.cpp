@@ -1,8 +1,8 @@
 /* The convolution microkernel on AMX's tiles of bfloat16: 2 x 2 products of 16 pixels and 16 output channels, 32 steps deep.
  *
- * Every output is one chain, 32 steps after 32 in the order of the packed weights, whatever lies in the tile's other rows. Within
- * these the sums of even and of odd steps are kept apart and added at the end; products are exact in float32, each sum is
- * rounded to nearest even, and subnormal operands and results count as zero. */
+ * Every output is one chain, 32 steps after 32 in the order of the packed weights, whatever lies in the tile's other rows, and the bias
+ * at its end. Within these the sums of even and of odd steps are kept apart and added at the end; products are exact in float32, each sum
+ * is rounded to nearest even, and subnormal operands and results count as zero. */
 #include "amx.h"
 #include "conv2d.h"
 #include "prefetch.h"
@@ -12,6 +12,7 @@ namespace {
 
 constexpr int TILE_PIXELS = 2 * AMX_ROWS;
 constexpr int64_t LINE = 64; /* bytes */
+constexpr int ROW_LINES = 8; /* of the next tile's pixels, fetched after a step */
 constexpr int64_t NEAR_BYTES = 1 << 20; /* weights up to here stay in the second-level cache while all units go by */
 static_assert(W == AMX_ROWS, "a vector of channels is a tile wide");
 
@@ -28,6 +29,7 @@ struct flushed {
 };
 SB_INLINE vec widen(halves h, flushed) { return widen(h, bf16()); }
 SB_INLINE halves narrow(vec v, flushed) { return (halves)_mm512_cvtneps_pbh((__m512)v); }
+SB_INLINE __m512i narrow(vec a, vec b, flushed) { return (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a); }
 
 /* What is done between the steps of tiles, while these multiply: sums that have left the tiles before become outputs, a few
  * pixels at a time, and what will be read is fetched: lines of the planes, and weights of the next unit. In few instructions: steps
@@ -43,6 +45,12 @@ public:
         weight_ = (const char *)weight;
         weight_bytes_ = lines_of_step * LINE;
     }
+    /* For the first-level cache: of the next tile what none before reads, its pixels under the kernel's last row. */
+    void fetch_row(const AmxRows &rows, const Tile<bf16, bf16> &unit) {
+        if (rows.copied || unit.runs == unit.runs_end) return;
+        row_ = (const char *)(rows.first + unit.runs_end[-1].offset);
+        row_end_ = row_ + TILE_PIXELS * rows.stride;
+    }
     /* `pixels` of a unit's, from `first` on, whose sums are in `sums`. */
     void finish_later(const Tile<bf16, bf16> &unit, int64_t first, int pixels, float *sums) {
         unit_ = &unit;
@@ -53,6 +61,7 @@ public:
     }
     void step() {
         prefetch_.advance(lines_);
+        for (int i = 0; i < ROW_LINES && row_ < row_end_; ++i, row_ += LINE) __builtin_prefetch(row_);
         for (const char *end = weight_ + weight_bytes_; weight_ < end; weight_ += LINE) __builtin_prefetch(weight_, 0, 2);
         if (left_) finish(left_ < at_once_ ? left_ : at_once_);
     }
@@ -83,10 +92,10 @@ private:
     static void finish_any(const Tile<bf16, bf16> &unit, int64_t first, int pixels, float *sums) {
         for (int p = 0; p < pixels; ++p, ++first, sums += UNIT) {
             const flushed *const *residual = unit.residual ? (const flushed *const *)unit.residual + first : nullptr;
-            const Tile<flushed, bf16> tile = {nullptr, residual, unit.residual_c, (flushed *const *)unit.out + first, sums, nullptr, nullptr,
-                                              nullptr, unit.epilogue, 0, unit.out_channel, 1, V, false, true, unit.stream};
+            const Tile<flushed, bf16> tile = {nullptr, residual, unit.residual_c, (flushed *const *)unit.out + first, nullptr, nullptr, nullptr,
+                                              nullptr, unit.epilogue, 0, unit.out_channel, 1, V, true, true, unit.stream};
             vec acc[1][V];
-            start_sums(tile, acc);
+            for (int v = 0; v < V; ++v) acc[0][v] = load(sums + v * W) + load(unit.epilogue->bias + v * W);
             finish_sums(tile, acc);
         }
     }
@@ -97,15 +106,16 @@ private:
         const EpilogueParams<UNIT> &e = *unit.epilogue;
         const vec low = splat(e.activation == SB_CLAMP ? e.low : e.activation == SB_RELU ? 0.0f : -__builtin_inff());
         const vec high = splat(e.activation == SB_CLAMP ? e.high : __builtin_inff());
-        vec scale[V], shift[V];
-        for (int v = 0; v < V && AFFINE; ++v) {
-            scale[v] = load(e.scale + v * W);
-            shift[v] = load(e.shift + v * W);
+        vec bias[V], scale[V], shift[V];
+        for (int v = 0; v < V; ++v) {
+            bias[v] = load(e.bias + v * W);
+            if (AFFINE) scale[v] = load(e.scale + v * W);
+            if (AFFINE) shift[v] = load(e.shift + v * W);
         }
         for (int p = 0; p < pixels; ++p, sums += UNIT) {
             vec sum[V];
             for (int v = 0; v < V; ++v) {
-                sum[v] = load(sums + v * W);
+                sum[v] = load(sums + v * W) + bias[v];
                 if (RESIDUAL) sum[v] += load((const flushed *)unit.residual[first + p] + unit.out_channel + v * W);
                 if (AFFINE) sum[v] = fma(sum[v], scale[v], shift[v]);
                 sum[v] = min(high, max(low, sum[v]));
@@ -127,16 +137,16 @@ private:
     const int64_t lines_;          /* after a step */
     int64_t weight_bytes_ = 0;
     const char *weight_ = nullptr;
+    const char *row_ = nullptr, *row_end_ = nullptr;
 };
 
 /* M groups of pixels x V of output channels. Tiles 0 to 3 are sums, 4 and 5 pixels, 6 and 7 weights. */
 template <int M, int V>
 void multiply(const Tile<bf16, bf16> &t, const AmxRows *rows, float *sums, Pending &pending) {
-    const float *bias = t.epilogue->bias;
-    tile_load(0, bias, 0); /* the same row 16 times */
-    if constexpr (V > 1) tile_load(1, bias + W, 0);
-    if constexpr (M > 1) tile_load(2, bias, 0);
-    if constexpr (M > 1 && V > 1) tile_load(3, bias + W, 0);
+    tile_zero(0);
+    if constexpr (V > 1) tile_zero(1);
+    if constexpr (M > 1) tile_zero(2);
+    if constexpr (M > 1 && V > 1) tile_zero(3);
     const bf16 *a = rows[0].first, *b = rows[M - 1].first;
     const int64_t stride_a = rows[0].stride, stride_b = rows[M - 1].stride;
     for (const Run *run = t.runs; run != t.runs_end; ++run) {
@@ -172,30 +182,36 @@ void amx_begin() { tile_configure(CONFIG); }
 
 void amx_end() { tile_release(); }
 
-AmxRows amx_rows(const bf16 *const *x, int64_t channel, int count, const Run *runs, const Run *runs_end, bool whole_runs, int64_t steps,
-                 bf16 *copy) {
-    if (!steps) return {}; /* every tap is outside */
-    const int64_t stride = (char *)x[1 % count] - (char *)x[0];
-    /* A row that spans two lines takes twice as long. */
-    bool in_place = whole_runs && count == AMX_ROWS && ((uintptr_t)(x[0] + channel) | stride) % LINE == 0;
-    for (int i = 1; i < count && in_place; ++i) in_place = (char *)x[i] - (char *)x[i - 1] == stride;
-    if (in_place) return {x[0] + channel, stride, false};
-
+void amx_rows(const bf16 *const *x, int64_t channel, int64_t pixels, const Run *runs, const Run *runs_end, bool whole_runs, int64_t steps,
+              bf16 *copies, AmxRows *rows) {
     const int64_t copy_stride = amx_copy_stride(steps), rest = steps % AMX_STEPS;
-    if (rest) /* zeros past the last step, where weights are zero too */
-        for (int i = 0; i < count; ++i) _mm512_storeu_si512(copy + i * copy_stride + steps - rest, _mm512_setzero_si512());
-    bf16 *to = copy;
-    for (const Run *run = runs; run != runs_end; to += run++->length) {
-        const int64_t whole = run->length / AMX_STEPS * AMX_STEPS;
-        const __mmask32 tail = (1u << run->length % AMX_STEPS) - 1;
-        for (int i = 0; i < count; ++i) {
-            const bf16 *from = x[i] + channel + run->offset;
-            bf16 *row = to + i * copy_stride;
-            for (int64_t k = 0; k < whole; k += AMX_STEPS) _mm512_storeu_si512(row + k, _mm512_loadu_si512(from + k));
-            if (tail) _mm512_mask_storeu_epi16(row + whole, tail, _mm512_maskz_loadu_epi16(tail, from + whole));
+    for (; pixels > 0; pixels -= AMX_ROWS, x += AMX_ROWS, copies += AMX_ROWS * copy_stride, ++rows) {
+        const int count = (int)minimum(AMX_ROWS, pixels);
+        const int64_t stride = (char *)x[1 % count] - (char *)x[0];
+        /* A row that spans two lines takes twice as long. */
+        if (whole_runs && count == AMX_ROWS && ((uintptr_t)(x[0] + channel) | stride) % LINE == 0) {
+            int64_t uneven = 0; /* not one after the other: in vectors */
+            for (int i = 1; i < AMX_ROWS; ++i) uneven |= ((char *)x[i] - (char *)x[i - 1]) ^ stride;
+            if (!uneven) {
+                *rows = {x[0] + channel, stride, false};
+                continue;
+            }
         }
+        if (rest) /* zeros past the last step, where weights are zero too */
+            for (int i = 0; i < count; ++i) _mm512_storeu_si512(copies + i * copy_stride + steps - rest, _mm512_setzero_si512());
+        bf16 *to = copies;
+        for (const Run *run = runs; run != runs_end; to += run++->length) {
+            const int64_t whole = run->length / AMX_STEPS * AMX_STEPS;
+            const __mmask32 tail = (1u << run->length % AMX_STEPS) - 1;
+            for (int i = 0; i < count; ++i) {
+                const bf16 *from = x[i] + channel + run->offset;
+                bf16 *row = to + i * copy_stride;
+                for (int64_t k = 0; k < whole; k += AMX_STEPS) _mm512_storeu_si512(row + k, _mm512_loadu_si512(from + k));
+                if (tail) _mm512_mask_storeu_epi16(row + whole, tail, _mm512_maskz_loadu_epi16(tail, from + whole));
+            }
+        }
+        *rows = {copies, copy_stride * (int64_t)sizeof(bf16), true};
     }
-    return {copy, copy_stride * (int64_t)sizeof(bf16), true};
 }
 
 void conv2d_amx_tiles(const Tile<bf16, bf16> *units, int64_t count, const AmxRows *rows, int64_t pixels, int64_t steps,
@@ -210,6 +226,7 @@ void conv2d_amx_tiles(const Tile<bf16, bf16> *units, int64_t count, const AmxRow
         const int in_tile = (int)minimum(TILE_PIXELS, pixels - first);
         const bool two = in_tile > AMX_ROWS, wide = unit.vectors > 1;
         float *to = sums[turn++ % 2];
+        if (&unit == units && i + 1 < tiles) pending.fetch_row(rows[2 * (i + 1)], unit);
         if (two) (wide ? multiply<2, 2> : multiply<2, 1>)(unit, rows + 2 * i, to, pending);
         else (wide ? multiply<1, 2> : multiply<1, 1>)(unit, rows + 2 * i, to, pending);
         pending.finish_later(unit, first, in_tile, to);

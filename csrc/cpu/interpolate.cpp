@@ -19,38 +19,54 @@ namespace {
 
 constexpr int64_t STRIP_PIXELS = 256, STRIP_COLUMNS = 256;
 
-SB_INLINE vec blend(vec near, vec far, vec far_weight) { return fma(far_weight, far - near, near); }
+/* A vector of channels of the four pixels of the input that an output lies between. */
+struct Corners {
+    vec top, top_step, bottom, bottom_step;
 
-template <class T>
-void bilinear_pixel(const T *const (&corner)[4], float weight_y, float weight_x, T *dst, int64_t channels) {
-    const vec wy = splat(weight_y), wx = splat(weight_x);
-    int64_t c = 0;
-    for (; c + W <= channels; c += W) {
-        const vec top = blend(load(corner[0] + c), load(corner[1] + c), wx);
-        const vec bottom = blend(load(corner[2] + c), load(corner[3] + c), wx);
-        store(dst + c, blend(top, bottom, wy));
+    Corners(vec top_near, vec top_far, vec bottom_near, vec bottom_far)
+        : top(top_near), top_step(top_far - top_near), bottom(bottom_near), bottom_step(bottom_far - bottom_near) {}
+    vec at(vec weight_y, float weight_x) const {
+        const vec above = fma(splat(weight_x), top_step, top), below = fma(splat(weight_x), bottom_step, bottom);
+        return fma(weight_y, below - above, above);
     }
-    if (c < channels) {
-        const int tail = (int)(channels - c);
-        const vec top = blend(load(corner[0] + c, tail), load(corner[1] + c, tail), wx);
-        const vec bottom = blend(load(corner[2] + c, tail), load(corner[3] + c, tail), wx);
-        store(dst + c, blend(top, bottom, wy), tail);
+};
+
+/* Outputs from s to `end`, one after the other in a row, which lie between the same four pixels; those are read once. */
+template <class T>
+void bilinear_pixels(const T *const (&corner)[4], float weight_y, const Source *s, const Source *end, T *dst, int64_t step, int64_t channels) {
+    const vec wy = splat(weight_y);
+    auto corners = [&](int64_t c) { return Corners(load(corner[0] + c), load(corner[1] + c), load(corner[2] + c), load(corner[3] + c)); };
+    int64_t c = 0;
+    for (; c + 2 * W <= channels; c += 2 * W) {
+        const Corners a = corners(c), b = corners(c + W);
+        T *to = dst + c;
+        for (const Source *p = s; p < end; ++p, to += step) store(to, a.at(wy, p->far_weight), b.at(wy, p->far_weight));
+    }
+    for (; c < channels; c += W) {
+        const int lanes = (int)minimum(W, channels - c);
+        const Corners a(load(corner[0] + c, lanes), load(corner[1] + c, lanes), load(corner[2] + c, lanes), load(corner[3] + c, lanes));
+        T *to = dst + c;
+        for (const Source *p = s; p < end; ++p, to += step) store(to, a.at(wy, p->far_weight), lanes);
     }
 }
 
 template <class T>
 void resize_strip(const sb_interpolate &resize, const sb_plane &x, const Region &region, const sb_plane &out) {
+    Source columns[STRIP_COLUMNS];
+    const Source *const end = columns + maximum(region.x1 - region.x0, 0);
+    for (int64_t ox = region.x0; ox < region.x1; ++ox) columns[ox - region.x0] = source(resize, resize.scale_w, ox, x.w);
     for (int64_t oy = region.y0; oy < region.y1; ++oy) {
         const Source y = source(resize, resize.scale_h, oy, x.h);
-        for (int64_t ox = region.x0; ox < region.x1; ++ox) {
-            const Source s = source(resize, resize.scale_w, ox, x.w);
-            T *dst = pixel<T>(out, region.n, oy, ox);
+        T *dst = pixel<T>(out, region.n, oy, region.x0);
+        for (const Source *s = columns, *next; s < end; dst += (next - s) * out.stride_x, s = next) {
+            next = s + 1;
             if (resize.mode == SB_NEAREST) {
-                memcpy(dst, pixel<T>(x, region.n, y.near, s.near), sizeof(T) * out.c);
+                memcpy(dst, pixel<T>(x, region.n, y.near, s->near), sizeof(T) * out.c);
             } else {
-                const T *const corner[4] = {pixel<T>(x, region.n, y.near, s.near), pixel<T>(x, region.n, y.near, s.far),
-                                            pixel<T>(x, region.n, y.far, s.near), pixel<T>(x, region.n, y.far, s.far)};
-                bilinear_pixel(corner, y.far_weight, s.far_weight, dst, out.c);
+                while (next < end && next->near == s->near) ++next;
+                const T *const corner[4] = {pixel<T>(x, region.n, y.near, s->near), pixel<T>(x, region.n, y.near, s->far),
+                                            pixel<T>(x, region.n, y.far, s->near), pixel<T>(x, region.n, y.far, s->far)};
+                bilinear_pixels(corner, y.far_weight, s, next, dst, out.stride_x, out.c);
             }
         }
     }

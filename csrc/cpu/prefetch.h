@@ -24,10 +24,9 @@ public:
 
     /* About the number of lines of a whole strip. */
     static int64_t lines(const Regions &regions, const sb_plane &x, PrefetchAxis ay, PrefetchAxis ax) {
-        const int64_t rows = ceil_div(regions.strip_h, ay.out_stride) * ay.cell;
-        const int64_t cols = ceil_div(regions.strip_w, ax.out_stride);
-        const int64_t segments = ax.cell < ax.in_stride ? cols : 1;
-        return rows * segments * (cols * ax.cell * x.stride_x / segments / LINE + 1);
+        const int64_t rows = ceil_div(regions.strip_h, ay.out_stride) * ay.cell, cols = ceil_div(regions.strip_w, ax.out_stride);
+        const int64_t pixels = segment_pixels(x, ax, cols);
+        return rows * (cols * ax.cell / pixels) * (((pixels - 1) * x.stride_x + x.c) / LINE + 1);
     }
 
     void advance(int64_t lines) {
@@ -57,28 +56,33 @@ private:
         x0_ = r.x0 / x_axis_.out_stride;
         const int64_t rows = r.y1 > r.y0 ? (ceil_div(r.y1, y_axis_.out_stride) - y0_) * y_axis_.cell : 0;
         cols_ = r.x1 > r.x0 ? ceil_div(r.x1, x_axis_.out_stride) - x0_ : 0;
-        row_segments_ = x_axis_.cell < x_axis_.in_stride ? maximum(cols_, 1) : 1;
+        pixels_ = segment_pixels(x_, x_axis_, maximum(cols_, 1));
+        row_segments_ = cols_ * x_axis_.cell / pixels_;
         segment_ = 0;
-        segments_ = cols_ ? rows * row_segments_ : 0;
+        segments_ = rows * row_segments_;
     }
 
-    /* A contiguous piece of a row: all of the strip's width, or the cell of one output pixel. */
+    /* Pixels of a contiguous piece of a row: all of the strip's width, or the cell of one output pixel; only one where its channels are some
+     * of a wider plane's. */
+    static int64_t segment_pixels(const sb_plane &x, PrefetchAxis axis, int64_t cols) {
+        if (x.stride_x - x.c >= LINE) return 1;
+        return axis.cell < axis.in_stride ? axis.cell : cols * axis.cell;
+    }
+
     void open_segment() {
-        const int64_t row = segment_ / row_segments_, column = x0_ + segment_ % row_segments_;
-        ++segment_;
+        const int64_t row = segment_ / row_segments_, column = segment_++ % row_segments_ * pixels_;
         const int64_t y = (y0_ + row / y_axis_.cell) * y_axis_.in_stride + row % y_axis_.cell;
-        const int64_t x = column * x_axis_.in_stride;
-        const int64_t pixels = row_segments_ > 1 ? x_axis_.cell : cols_ * x_axis_.in_stride;
+        const int64_t x = (x0_ + column / x_axis_.cell) * x_axis_.in_stride + column % x_axis_.cell;
         if (y >= x_.h || x >= x_.w) return;
         line_ = pixel<T>(x_, n_, y, x);
-        end_ = line_ + minimum(pixels, x_.w - x) * x_.stride_x;
+        end_ = line_ + (minimum(pixels_, x_.w - x) - 1) * x_.stride_x + x_.c;
     }
 
     const Regions &regions_;
     const sb_plane &x_;
     const PrefetchAxis y_axis_, x_axis_;
     int64_t strip_, last_;
-    int64_t n_ = 0, y0_ = 0, x0_ = 0, cols_ = 0, row_segments_ = 1, segment_ = 0, segments_ = 0;
+    int64_t n_ = 0, y0_ = 0, x0_ = 0, cols_ = 0, pixels_ = 1, row_segments_ = 1, segment_ = 0, segments_ = 0;
     const T *line_ = nullptr, *end_ = nullptr;
     Prefetch *const then_;
 };

@@ -126,7 +126,11 @@ SB_INLINE void store_halves(void *p, halves h, int n) {
 #endif
 
 #if SB_WIDTH == 16
-SB_INLINE __m512i join(halves a, halves b) { return _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)a), (__m256i)b, 1); }
+/* Two vectors, one behind the other. */
+template <class T>
+SB_INLINE __m512i narrow(vec a, vec b, T) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)narrow(a, T())), (__m256i)narrow(b, T()), 1);
+}
 #endif
 
 template <class T>
@@ -144,7 +148,7 @@ template <class T>
 SB_INLINE void store(T *p, vec a, vec b) {
 #if SB_WIDTH == 16
     if constexpr (sizeof(T) == 2) {
-        _mm512_storeu_si512(p, join(narrow(a, T()), narrow(b, T())));
+        _mm512_storeu_si512(p, narrow(a, b, T()));
         return;
     }
 #endif
@@ -246,7 +250,7 @@ SB_INLINE void stream(float *p, vec a, vec b) {
 template <class T>
 SB_INLINE void stream(T *p, vec a, vec b) {
 #if SB_WIDTH == 16
-    _mm512_stream_si512((__m512i *)p, join(narrow(a, T()), narrow(b, T())));
+    _mm512_stream_si512((__m512i *)p, narrow(a, b, T()));
 #else
     store(p, a, b);
 #endif
