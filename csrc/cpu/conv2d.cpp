@@ -352,7 +352,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     /* Pixels of a chunk so that its input, with a margin of one half for the halo, stays in the cache. */
     const int64_t elements_per_pixel = maximum(ay.in_stride * ax.in_stride * shape.in_channels * 3 / 2, 1);
     const int64_t width = blocks ? minimum(blocks->block_w, out.w) : out.w, strip_w = ceil_div(width, ceil_div(width, STRIP_COLUMNS));
-    const bool narrow = ALGORITHM == SB_AMX && shape.whole_tiles() && !ax.transposed && strip_w % AMX_ROWS;
+    const bool narrow = ALGORITHM == SB_AMX && shape.whole_tiles() && strip_w % AMX_ROWS;
     int64_t most = minimum(CHUNK_PIXELS, CHUNK_FLOATS / elements_per_pixel);
     if (ALGORITHM == SB_AMX) {
         const int64_t row = amx_copy_stride(taps * shape.in_group), windows = ax.kernel * amx_copy_stride(shape.in_channels) * 3 / 2;
