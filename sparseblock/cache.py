@@ -217,8 +217,21 @@ class FeatureCache:
         """Lets the external plane `name` lie at `tensor` [n, c, h, w], any strides, for the next run.
 
         The caller keeps `tensor` alive until the run is over.
+
+        Raises:
+            SparseBlockError: there is no such external plane, or it has another shape.
         """
-        self.planes[self._numbers[name]] = native.plane_of(tensor)
+        number = self._numbers.get(name)
+        if number is None or not self.specs[number].external:
+            external = ", ".join(repr(spec.name) for spec in self.specs if spec.external)
+            raise SparseBlockError(f"FeatureCache.bind: {name!r} is no external plane; there are {external or 'none'}")
+        spec = self.specs[number]
+        if tuple(tensor.shape) != (self.streams, spec.c, spec.h, spec.w):
+            raise SparseBlockError(
+                f"FeatureCache.bind: {name!r} is given {list(tensor.shape)}; it must be "
+                f"{[self.streams, spec.c, spec.h, spec.w]} [n, c, h, w]"
+            )
+        self.planes[number] = native.plane_of(tensor)
 
     def hand_out(self, names: Iterable[str]) -> None:
         """The caller gets views of these planes, until the next frame."""

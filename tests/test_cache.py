@@ -133,6 +133,18 @@ def test_a_reset_forgets_one_stream_or_all():
             "FeatureCache: there is no plane 'nope'; there are 'a', 'b', 'c', ...",
         ),
         (
+            lambda: FeatureCache(SPECS).bind("cat", torch.zeros(1, 8, 9, 7)),
+            "FeatureCache.bind: 'cat' is no external plane; there are 'frame'",
+        ),
+        (
+            lambda: FeatureCache(SPECS[1:]).bind("frame", torch.zeros(1, 3, 9, 7)),
+            "FeatureCache.bind: 'frame' is no external plane; there are none",
+        ),
+        (
+            lambda: FeatureCache(SPECS, streams=2).bind("frame", torch.zeros(1, 3, 9, 7)),
+            "FeatureCache.bind: 'frame' is given [1, 3, 9, 7]; it must be [2, 3, 9, 7] [n, c, h, w]",
+        ),
+        (
             lambda: FeatureCache(SPECS).reset(1),
             "FeatureCache.reset: stream is 1; it must be None or in 0..0",
         ),

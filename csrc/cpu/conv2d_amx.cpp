@@ -32,8 +32,8 @@ SB_INLINE halves narrow(vec v, flushed) { return (halves)_mm512_cvtneps_pbh((__m
 SB_INLINE __m512i narrow(vec a, vec b, flushed) { return (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a); }
 
 /* What is done between the steps of tiles, while these multiply: sums that have left the tiles before become outputs, a few
- * pixels at a time, and what will be read is fetched: lines of the planes, and weights of the next unit. In few instructions: steps
- * of tiles leave room for little. */
+ * pixels at a time, and what will be read is fetched: lines of the planes, weights of the next unit, pixels of the next tile. In few
+ * instructions: steps of tiles leave room for little. */
 class Pending {
 public:
     const int64_t turns; /* steps of a tile */
