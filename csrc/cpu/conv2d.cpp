@@ -444,7 +444,8 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     threads = (int)minimum(threads, items);
     parallel_for(items, threads, [&](int64_t i) {
         const int64_t share = i / chunks;
-        const int64_t next = blocks && blocks->next ? i % chunks + chunks : (i + 1) % chunks;
+        const int64_t after = next_item(i, items, threads);
+        const int64_t next = blocks && blocks->next ? i % chunks + chunks : after < items ? after % chunks : chunks;
         run.item(i % chunks, next, share * shape.units / shares, (share + 1) * shape.units / shares);
     });
 }
