@@ -3,7 +3,7 @@
  * one get back, in the map, those that it will see. So every pixel has one writer, whatever is active.
  *
  * The rows of a block, its first `below` and its last `above`, lie one after the other in the plane `rows`, in full width; its columns,
- * the first `right` and the last `left`, in `cols`. */
+ * the first `right` and the last `left`, in `cols`, as rows too: a block's column is in one piece. */
 #include "rims.h"
 
 #include <string.h>
@@ -14,7 +14,8 @@ namespace {
 
 int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Rims of one map, in whose rows pixels lie without gaps, as in those of what is kept. A part of its blocks is named by (dy, dx), where its neighbour that sees it lies: -1, 0 or 1 along each axis. */
+/* Rims of one map, in whose rows pixels lie without gaps, as in those of what is kept. A part of its blocks is named by (dy, dx), where its
+ * neighbour that sees it lies: -1, 0 or 1 along each axis. */
 struct Rims {
     const sb_rims &of;
     const sb_plane &map, *rows, *cols;
@@ -26,7 +27,12 @@ struct Rims {
     }
     void move(const sb_plane &kept, int64_t n, int64_t y, int64_t x, int64_t kept_y, int64_t kept_x, int64_t pixels, bool save) const {
         char *in_map = at(map, n, y, x), *in_kept = at(kept, n, kept_y, kept_x);
-        memcpy(save ? in_kept : in_map, save ? in_map : in_kept, pixels * bytes * map.c);
+        char *to = save ? in_kept : in_map;
+        const char *from = save ? in_map : in_kept;
+        int64_t left = pixels * bytes * map.c;
+        /* By lines: most pieces are a pixel, and a call takes longer than to copy it. */
+        for (; left >= 64; left -= 64, to += 64, from += 64) memcpy(to, from, 64);
+        memcpy(to, from, left);
     }
 
     /* What the neighbour at (dy, dx) sees of the block: from the map to where it is kept, or back. */
@@ -41,7 +47,8 @@ struct Rims {
             for (int64_t i = 0; i < count; ++i) move(*rows, n, first + i, left, to + i, left, right - left, save);
         } else if (wide) {
             const int64_t to = col * (of.left + of.right) + (dx < 0 ? 0 : of.right);
-            for (int64_t y = y0; y < y1; ++y) move(*cols, n, y, left, y, to, right - left, save);
+            for (int64_t x = left; x < right; ++x)
+                for (int64_t y = y0; y < y1; ++y) move(*cols, n, y, x, to + x - left, y, 1, save);
         }
     }
 

@@ -174,7 +174,7 @@ def _with_rims(
     if not any(seen) or max(seen) > block:
         return tree
     rims = Rims(f"{name}:rows", f"{name}:cols", seen)
-    shapes = {rims.rows: (rows * (above + below), w), rims.cols: (h, cols * (left + right))}
+    shapes = {rims.rows: (rows * (above + below), w), rims.cols: (cols * (left + right), h)}
     specs = tuple(PlaneSpec(kept, c, *shape, dtype=dtypes[name]) for kept, shape in shapes.items() if all(shape))
     if SMALL * sum(spec.size for spec in specs) > PlaneSpec(name, c, h, w, dtype=dtypes[name]).size:
         return tree
