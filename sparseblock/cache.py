@@ -219,18 +219,19 @@ class FeatureCache:
         The caller keeps `tensor` alive until the run is over.
 
         Raises:
-            SparseBlockError: there is no such external plane, or it has another shape.
+            SparseBlockError: there is no such external plane, or it has another shape, dtype or device.
         """
         number = self._numbers.get(name)
         if number is None or not self.specs[number].external:
             external = ", ".join(repr(spec.name) for spec in self.specs if spec.external)
             raise SparseBlockError(f"FeatureCache.bind: {name!r} is no external plane; there are {external or 'none'}")
         spec = self.specs[number]
-        if tuple(tensor.shape) != (self.streams, spec.c, spec.h, spec.w):
-            raise SparseBlockError(
-                f"FeatureCache.bind: {name!r} is given {list(tensor.shape)}; it must be "
-                f"{[self.streams, spec.c, spec.h, spec.w]} [n, c, h, w]"
-            )
+        wanted = f"{spec.dtype} {[self.streams, spec.c, spec.h, spec.w]} on {self.device}"
+        given = type(tensor).__name__
+        if isinstance(tensor, torch.Tensor):
+            given = f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+        if given != wanted:
+            raise SparseBlockError(f"FeatureCache.bind: {name!r} is given {given}; it must be {wanted}")
         self.planes[number] = native.plane_of(tensor)
 
     def hand_out(self, names: Iterable[str]) -> None:

@@ -142,7 +142,17 @@ def test_a_reset_forgets_one_stream_or_all():
         ),
         (
             lambda: FeatureCache(SPECS, streams=2).bind("frame", torch.zeros(1, 3, 9, 7)),
-            "FeatureCache.bind: 'frame' is given [1, 3, 9, 7]; it must be [2, 3, 9, 7] [n, c, h, w]",
+            "FeatureCache.bind: 'frame' is given torch.float32 [1, 3, 9, 7] on cpu; it must be torch.float32 "
+            "[2, 3, 9, 7] on cpu",
+        ),
+        (
+            lambda: FeatureCache(SPECS).bind("frame", torch.zeros(1, 3, 9, 7, dtype=torch.float64, device="meta")),
+            "FeatureCache.bind: 'frame' is given torch.float64 [1, 3, 9, 7] on meta; it must be torch.float32 "
+            "[1, 3, 9, 7] on cpu",
+        ),
+        (
+            lambda: FeatureCache(SPECS).bind("frame", [0.0]),
+            "FeatureCache.bind: 'frame' is given list; it must be torch.float32 [1, 3, 9, 7] on cpu",
         ),
         (
             lambda: FeatureCache(SPECS).reset(1),

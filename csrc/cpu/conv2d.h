@@ -79,7 +79,7 @@ struct AmxRows {
     bool copied;
 };
 /* The rows of all `pixels`, AMX_ROWS at a time, in place where that can be; else they are copied to `copies`, of amx_copy_stride(steps)
- * elements a pixel, which reads `steps` elements in all. `whole_runs`: all runs begin at, and are, multiples of AMX_STEPS. */
+ * elements a pixel. A pixel's runs are `steps` elements together. `whole_runs`: all runs begin at, and are, multiples of AMX_STEPS. */
 void amx_rows(const bf16 *const *x, int64_t channel, int64_t pixels, const Run *runs, const Run *runs_end, bool whole_runs, int64_t steps,
               bf16 *copies, AmxRows *rows);
 /* An odd number of lines of the cache, so that the rows of a tile lie in different sets of it. */

@@ -1,8 +1,8 @@
 /* The convolution microkernel on AMX's tiles of bfloat16: 2 x 2 products of 16 pixels and 16 output channels, 32 steps deep.
  *
- * Every output is one chain, 32 steps after 32 in the order of the packed weights, whatever lies in the tile's other rows, and the bias
- * at its end. Within these the sums of even and of odd steps are kept apart and added at the end; products are exact in float32, each sum
- * is rounded to nearest even, and subnormal operands and results count as zero. */
+ * Every output is one chain, 32 steps after 32 in the order of the packed weights, whatever lies in the tile's other rows. Within
+ * these the sums of even and of odd steps are kept apart and added at the end; products are exact in float32, each sum is
+ * rounded to nearest even, and subnormal operands and results count as zero. The bias is added after the last step, as floats are. */
 #include "amx.h"
 #include "conv2d.h"
 #include "prefetch.h"
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int TILE_PIXELS = 2 * AMX_ROWS;
 constexpr int64_t LINE = 64; /* bytes */
-constexpr int ROW_LINES = 8; /* of the next tile's pixels, fetched after a step */
+constexpr int PIXEL_LINES = 8; /* of the next tile's pixels, fetched after a step */
 constexpr int64_t NEAR_BYTES = 1 << 20; /* weights up to here stay in the second-level cache while all units go by */
 static_assert(W == AMX_ROWS, "a vector of channels is a tile wide");
 
@@ -45,11 +45,15 @@ public:
         weight_ = (const char *)weight;
         weight_bytes_ = lines_of_step * LINE;
     }
-    /* For the first-level cache: of the next tile what none before reads, its pixels under the kernel's last row. */
-    void fetch_row(const AmxRows &rows, const Tile<bf16, bf16> &unit) {
+    /* Into the first-level cache, of the next tile's pixels what the last run reads: under the kernel's last row, or its last tap, lies what no
+     * tile before has read. Not where most of what lies between the pixels are other channels. */
+    void fetch_pixels(const AmxRows &rows, const Tile<bf16, bf16> &unit) {
+        pixel_ = pixels_end_ = nullptr;
         if (rows.copied || unit.runs == unit.runs_end) return;
-        row_ = (const char *)(rows.first + unit.runs_end[-1].offset);
-        row_end_ = row_ + TILE_PIXELS * rows.stride;
+        const Run &run = unit.runs_end[-1];
+        if (rows.stride > 2 * (int64_t)sizeof(bf16) * run.length) return;
+        pixel_ = (const char *)(rows.first + run.offset);
+        pixels_end_ = pixel_ + TILE_PIXELS * rows.stride;
     }
     /* `pixels` of a unit's, from `first` on, whose sums are in `sums`. */
     void finish_later(const Tile<bf16, bf16> &unit, int64_t first, int pixels, float *sums) {
@@ -61,7 +65,7 @@ public:
     }
     void step() {
         prefetch_.advance(lines_);
-        for (int i = 0; i < ROW_LINES && row_ < row_end_; ++i, row_ += LINE) __builtin_prefetch(row_);
+        for (int i = 0; i < PIXEL_LINES && pixel_ < pixels_end_; ++i, pixel_ += LINE) __builtin_prefetch(pixel_);
         for (const char *end = weight_ + weight_bytes_; weight_ < end; weight_ += LINE) __builtin_prefetch(weight_, 0, 2);
         if (left_) finish(left_ < at_once_ ? left_ : at_once_);
     }
@@ -137,7 +141,7 @@ private:
     const int64_t lines_;          /* after a step */
     int64_t weight_bytes_ = 0;
     const char *weight_ = nullptr;
-    const char *row_ = nullptr, *row_end_ = nullptr;
+    const char *pixel_ = nullptr, *pixels_end_ = nullptr;
 };
 
 /* M groups of pixels x V of output channels. Tiles 0 to 3 are sums, 4 and 5 pixels, 6 and 7 weights. */
@@ -190,7 +194,7 @@ void amx_rows(const bf16 *const *x, int64_t channel, int64_t pixels, const Run *
         const int64_t stride = (char *)x[1 % count] - (char *)x[0];
         /* A row that spans two lines takes twice as long. */
         if (whole_runs && count == AMX_ROWS && ((uintptr_t)(x[0] + channel) | stride) % LINE == 0) {
-            int64_t uneven = 0; /* not one after the other: in vectors */
+            int64_t uneven = 0; /* without an early exit the loop is vectors */
             for (int i = 1; i < AMX_ROWS; ++i) uneven |= ((char *)x[i] - (char *)x[i - 1]) ^ stride;
             if (!uneven) {
                 *rows = {x[0] + channel, stride, false};
@@ -226,7 +230,8 @@ void conv2d_amx_tiles(const Tile<bf16, bf16> *units, int64_t count, const AmxRow
         const int in_tile = (int)minimum(TILE_PIXELS, pixels - first);
         const bool two = in_tile > AMX_ROWS, wide = unit.vectors > 1;
         float *to = sums[turn++ % 2];
-        if (&unit == units && i + 1 < tiles) pending.fetch_row(rows[2 * (i + 1)], unit);
+        const bool first_unit = &unit == units; /* the others find the pixels in the cache */
+        if (first_unit && i + 1 < tiles) pending.fetch_pixels(rows[2 * (i + 1)], unit);
         if (two) (wide ? multiply<2, 2> : multiply<2, 1>)(unit, rows + 2 * i, to, pending);
         else (wide ? multiply<1, 2> : multiply<1, 1>)(unit, rows + 2 * i, to, pending);
         pending.finish_later(unit, first, in_tile, to);

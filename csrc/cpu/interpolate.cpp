@@ -25,28 +25,32 @@ struct Corners {
 
     Corners(vec top_near, vec top_far, vec bottom_near, vec bottom_far)
         : top(top_near), top_step(top_far - top_near), bottom(bottom_near), bottom_step(bottom_far - bottom_near) {}
-    vec at(vec weight_y, float weight_x) const {
+    vec at(float weight_y, float weight_x) const {
         const vec above = fma(splat(weight_x), top_step, top), below = fma(splat(weight_x), bottom_step, bottom);
-        return fma(weight_y, below - above, above);
+        return fma(splat(weight_y), below - above, above);
     }
 };
 
-/* Outputs from s to `end`, one after the other in a row, which lie between the same four pixels; those are read once. */
+/* Outputs from s to `end`, `step` elements apart, which lie between the same four pixels; those are read once. */
 template <class T>
 void bilinear_pixels(const T *const (&corner)[4], float weight_y, const Source *s, const Source *end, T *dst, int64_t step, int64_t channels) {
-    const vec wy = splat(weight_y);
-    auto corners = [&](int64_t c) { return Corners(load(corner[0] + c), load(corner[1] + c), load(corner[2] + c), load(corner[3] + c)); };
     int64_t c = 0;
-    for (; c + 2 * W <= channels; c += 2 * W) {
+    for (; c + 2 * W <= channels; c += 2 * W) { /* of halves whole lines are stored */
+        auto corners = [&](int64_t c) { return Corners(load(corner[0] + c), load(corner[1] + c), load(corner[2] + c), load(corner[3] + c)); };
         const Corners a = corners(c), b = corners(c + W);
         T *to = dst + c;
-        for (const Source *p = s; p < end; ++p, to += step) store(to, a.at(wy, p->far_weight), b.at(wy, p->far_weight));
+        for (const Source *p = s; p < end; ++p, to += step) store(to, a.at(weight_y, p->far_weight), b.at(weight_y, p->far_weight));
     }
     for (; c < channels; c += W) {
         const int lanes = (int)minimum(W, channels - c);
-        const Corners a(load(corner[0] + c, lanes), load(corner[1] + c, lanes), load(corner[2] + c, lanes), load(corner[3] + c, lanes));
+        auto values = [&](const T *from) { return lanes == W ? load(from + c) : load(from + c, lanes); };
+        const Corners a(values(corner[0]), values(corner[1]), values(corner[2]), values(corner[3]));
         T *to = dst + c;
-        for (const Source *p = s; p < end; ++p, to += step) store(to, a.at(wy, p->far_weight), lanes);
+        for (const Source *p = s; p < end; ++p, to += step) {
+            const vec v = a.at(weight_y, p->far_weight);
+            if (lanes == W) store(to, v);
+            else store(to, v, lanes);
+        }
     }
 }
 

@@ -55,18 +55,18 @@ private:
         y0_ = r.y0 / y_axis_.out_stride;
         x0_ = r.x0 / x_axis_.out_stride;
         const int64_t rows = r.y1 > r.y0 ? (ceil_div(r.y1, y_axis_.out_stride) - y0_) * y_axis_.cell : 0;
-        cols_ = r.x1 > r.x0 ? ceil_div(r.x1, x_axis_.out_stride) - x0_ : 0;
-        pixels_ = segment_pixels(x_, x_axis_, maximum(cols_, 1));
-        row_segments_ = cols_ * x_axis_.cell / pixels_;
+        const int64_t cols = r.x1 > r.x0 ? ceil_div(r.x1, x_axis_.out_stride) - x0_ : 0;
+        pixels_ = segment_pixels(x_, x_axis_, cols);
+        row_segments_ = cols * x_axis_.cell / pixels_;
         segment_ = 0;
         segments_ = rows * row_segments_;
     }
 
     /* Pixels of a contiguous piece of a row: all of the strip's width, or the cell of one output pixel; only one where its channels are some
-     * of a wider plane's. */
+     * of a wider plane's, with lines between that are not wanted. */
     static int64_t segment_pixels(const sb_plane &x, PrefetchAxis axis, int64_t cols) {
         if (x.stride_x - x.c >= LINE) return 1;
-        return axis.cell < axis.in_stride ? axis.cell : cols * axis.cell;
+        return axis.cell < axis.in_stride ? axis.cell : maximum(cols, 1) * axis.cell;
     }
 
     void open_segment() {
@@ -76,13 +76,14 @@ private:
         if (y >= x_.h || x >= x_.w) return;
         line_ = pixel<T>(x_, n_, y, x);
         end_ = line_ + (minimum(pixels_, x_.w - x) - 1) * x_.stride_x + x_.c;
+        line_ -= (uintptr_t)line_ / sizeof(T) % LINE; /* to the line's begin: else the last one is missed */
     }
 
     const Regions &regions_;
     const sb_plane &x_;
     const PrefetchAxis y_axis_, x_axis_;
     int64_t strip_, last_;
-    int64_t n_ = 0, y0_ = 0, x0_ = 0, cols_ = 0, pixels_ = 1, row_segments_ = 1, segment_ = 0, segments_ = 0;
+    int64_t n_ = 0, y0_ = 0, x0_ = 0, pixels_ = 1, row_segments_ = 1, segment_ = 0, segments_ = 0;
     const T *line_ = nullptr, *end_ = nullptr;
     Prefetch *const then_;
 };
