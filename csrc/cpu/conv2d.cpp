@@ -97,7 +97,7 @@ struct Run2d {
     bool fetches_input() const { return is_large<T>(x); }
     bool fetches_residual() const { return residual && is_large<T>(*residual); }
     bool fetches_out() const { return !stream && is_large<T>(out) && !(residual && residual->data == out.data); }
-    /* `next`: the chunk that this thread will probably compute next. */
+    /* `next`: the chunk that this thread will probably compute next; past those of `ahead`: none. */
     void item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const;
     void copy_window(const Phase &phase, const Region &region, In *to) const;
     void copy_segment(const T *row, int64_t left, int64_t length, In *to) const;
