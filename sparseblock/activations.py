@@ -8,6 +8,7 @@ import torch
 
 EPS = torch.finfo(torch.float32).eps
 TINY = torch.finfo(torch.float32).tiny
+FLOOR = TINY / EPS  # where a subnormal factor or result counts as zero, the error is eps of a magnitude of this
 
 
 @dataclass(frozen=True)

@@ -443,6 +443,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     const int64_t items = chunks * shares;
     threads = (int)minimum(threads, items);
     parallel_for(items, threads, [&](int64_t i) {
+        const CountSubnormalsAsZero mode;
         const int64_t share = i / chunks;
         const int64_t after = next_item(i, items, threads);
         const int64_t next = blocks && blocks->next ? i % chunks + chunks : after < items ? after % chunks : chunks;

@@ -161,6 +161,7 @@ void conv2d_weight_grad_run(const sb_conv2d &conv, const sb_plane &x, const sb_p
     threads = (int)minimum(threads, tasks);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t share = 0; share < threads; ++share) {
+        const CountSubnormalsAsZero mode;
         const int64_t first = share * tasks / threads, last = (share + 1) * tasks / threads;
         for (int64_t i = first; i < last; ++i) run.clear(i);
         for (int64_t region = 0; region < run.regions.count; ++region) {

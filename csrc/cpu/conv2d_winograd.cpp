@@ -387,6 +387,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     const int64_t items = chunks * shares;
     threads = (int)minimum(threads, items);
     parallel_for(items, threads, [&](int64_t i) {
+        const CountSubnormalsAsZero mode;
         const int64_t share = i / chunks;
         winograd.item(i % chunks, share * shape.units / shares, (share + 1) * shape.units / shares);
     });
@@ -401,6 +402,7 @@ int64_t winograd_packed_size(const sb_conv2d &conv) {
 }
 
 void winograd_pack(const sb_conv2d &conv, const float *weight, float *packed) {
+    const CountSubnormalsAsZero mode;
     if (conv.algorithm == SB_WINOGRAD_4X4) Winograd<4, float>::pack(Shape(conv), weight, packed);
     else Winograd<2, float>::pack(Shape(conv), weight, packed);
 }

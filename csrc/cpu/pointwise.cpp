@@ -143,14 +143,20 @@ void strip_image(const sb_plane &x, const Region &region, const sb_plane &out) {
 template <class X, class T>
 void run(const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out,
          int threads) {
-    const bool copy = !epilogue.bias && !epilogue.scale && !epilogue.shift && !residual && epilogue.activation == SB_IDENTITY;
+    const bool computes = epilogue.bias || epilogue.scale || epilogue.shift || residual; /* and does not only move or select values */
+    const bool copy = !computes && epilogue.activation == SB_IDENTITY;
     const bool image = copy && x.stride_c != 1 && x.stride_x == 1 && out.c == 3 && out.stride_x == 3;
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
     threads = (int)minimum(threads, maximum(regions.count, 1));
-    parallel_for(regions.count, threads, [&](int64_t i) {
+    const auto strip = [&](int64_t i) {
         if (image) strip_image<X, T>(x, regions[i], out);
         else if (x.stride_c != 1) strip_strided<X, T>(epilogue, x, residual, regions[i], out);
         else strip_channels_last<X, T>(epilogue, x, residual, regions[i], out);
+    };
+    parallel_for(regions.count, threads, [&](int64_t i) {
+        if (!computes) return strip(i);
+        const CountSubnormalsAsZero mode;
+        strip(i);
     });
 }
 

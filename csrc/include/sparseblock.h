@@ -201,7 +201,8 @@ SB_API void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *pa
 
 /* The operators. `residual` may be NULL; it has the shape of `out` and may be `out` itself. One pixel that counts for the whole
  * frame is a plane whose stride_y and stride_x are 0, one channel that counts for all one whose stride_c is 0. `threads` >= 1.
- * `blocks` NULL: every pixel (not for gather and scatter). */
+ * `blocks` NULL: every pixel (not for gather and scatter). Convolutions, and sb_pointwise_run where it adds or multiplies, count
+ * subnormal numbers as zero, whatever the caller's floating-point mode, which they leave as it was. */
 SB_API void sb_conv2d_run(const sb_conv2d *conv, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual,
                           const sb_blocks *blocks, const sb_plane *out, int threads);
 SB_API void sb_pool2d_run(const sb_pool2d *pool, const sb_plane *x, const sb_blocks *blocks, const sb_plane *out, int threads);

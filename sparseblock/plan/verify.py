@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sparseblock.activations import EPS, TINY, bound
+from sparseblock.activations import EPS, FLOOR, TINY, bound
 from sparseblock.backends.reference.group_norm import statistics
 from sparseblock.errors import SparseBlockError
 from sparseblock.plan.exact import ExactPlan
@@ -217,7 +217,8 @@ def rounding(node: Node, reference: Reference, result: torch.Tensor) -> torch.Te
     """How far a float32 run of `node` on the values of `reference` may lie from the exact `result`.
 
     A sum of K products, in any order, lies within K eps of the sum of their magnitudes (Higham, Accuracy and Stability
-    of Numerical Algorithms, 3.1); each further operation rounds once.
+    of Numerical Algorithms, 3.1); each further operation rounds once. Subnormal factors, addends and results of a
+    convolution may count as zero: FLOOR.
     """
     op = node.op
     if isinstance(op, Torch):
@@ -238,19 +239,21 @@ def rounding(node: Node, reference: Reference, result: torch.Tensor) -> torch.Te
     terms = 1
     if isinstance(op, Conv2d):
         terms = op.weight[0].numel() * (op.weight.shape[0] if op.transposed else 1)
-        op = replace(op, weight=op.weight.abs(), bias=None if op.bias is None else op.bias.abs())
+        channels = op.weight.shape[1] * op.groups if op.transposed else op.weight.shape[0]
+        bias = op.weight.new_zeros(channels) if op.bias is None else op.bias.abs()
+        op = replace(op, weight=op.weight.abs().clamp(min=FLOOR), bias=bias + FLOOR)
     elif isinstance(op, Pool2d):
         terms = math.prod(reference.values[node.inputs[0]].shape[2:]) if op.adaptive else math.prod(op.kernel)
     epilogue = replace(
         node.epilogue,
         activation=None,
         **{
-            name: None if (vector := getattr(node.epilogue, name)) is None else vector.abs()
+            name: None if (vector := getattr(node.epilogue, name)) is None else vector.abs().clamp(min=FLOOR)
             for name in ("scale", "shift", "slope")
         },
     )
     magnitudes = Reference(reference.graph, None, reference.dtype)
-    magnitudes.values = {name: reference.values[name].abs() for name in node.inputs}
+    magnitudes.values = {name: reference.values[name].abs().clamp(min=FLOOR) for name in node.inputs}
     size = magnitudes._compute(replace(node, op=op, epilogue=epilogue))
     if isinstance(op, Interpolate):  # the source's place is off by eps of the side, and the weights by as much
         x = magnitudes.values[node.inputs[0]]

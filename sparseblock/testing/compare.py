@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sparseblock.activations import EPS, FLOOR
 from sparseblock.algorithm import ALGORITHMS
 from sparseblock.testing import winograd
 
@@ -14,13 +15,14 @@ def tolerance(terms: int, *factors: torch.Tensor, addends: tuple[torch.Tensor | 
     """How far a float32 sum of `terms` products of `factors`, plus `addends`, may lie from the exact one.
 
     2 eps (terms + 1) (max|f1| max|f2| ... + max|a1| + ...), eps of float32: each of the additions and products rounds
-    once, relative to a sum whose terms are random in sign. What an activation adds to it says `activations.Bound`.
+    once, relative to a sum whose terms are random in sign. Subnormal factors and results may count as zero, which a
+    magnitude of `activations.FLOOR` at least allows. What an activation adds says `activations.Bound`.
     """
-    product = 1.0
+    product, added = 1.0, FLOOR
     for factor in factors:
-        product *= float(factor.abs().max())
-    added = sum(float(addend.abs().max()) for addend in addends if addend is not None)
-    return 2 * torch.finfo(torch.float32).eps * (terms + 1) * (product + added)
+        product *= max(float(factor.abs().max()), FLOOR)
+    added += sum(float(addend.abs().max()) for addend in addends if addend is not None)
+    return 2 * EPS * (terms + 1) * (product + added)
 
 
 def winograd_tolerance(

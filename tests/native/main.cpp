@@ -12,7 +12,7 @@ int main(int count, char **arguments) {
         {"pointwise", check_pointwise}, {"statistics", check_statistics}, {"pad", check_pad},
         {"shuffle", check_shuffle},     {"channel_norm", check_channel_norm},
         {"gather", check_gather_scatter}, {"run", check_run},              {"halves", check_halves},
-        {"policy", check_policy},
+        {"policy", check_policy},         {"subnormals", check_subnormals},
     };
     int sets = 0;
     for (const char *isa : {"avx512", "avx2", "neon", "generic"}) {

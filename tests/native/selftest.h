@@ -15,3 +15,4 @@ void check_gather_scatter(Random &random, int number);
 void check_run(Random &random, int number);
 void check_halves(Random &random, int number);
 void check_policy(Random &random, int number);
+void check_subnormals(Random &random, int number);

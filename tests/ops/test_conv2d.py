@@ -69,6 +69,16 @@ EDGES = {
     ),
 }
 
+SUBNORMAL = normal(12, 8, 3, 3) * 3e-39
+EDGES |= {
+    "subnormal weights": (cases.conv2d(normal(1, 8, 12, 16) * 1e3, SUBNORMAL, padding=(1, 1)), (4, 4)),
+    "subnormal pixels": (cases.conv2d(SUBNORMAL[:1, :, :3, :3], normal(12, 8, 3, 3) * 1e3), (1, 1)),
+    "subnormal weights by Winograd": (
+        cases.conv2d(normal(1, 8, 12, 16) * 1e3, SUBNORMAL, padding=(1, 1), algorithm="winograd_4x4"),
+        (4, 4),
+    ),
+}
+
 
 @pytest.mark.parametrize("edge", EDGES)
 def test_edges_of_the_kernel(edge):

@@ -152,3 +152,14 @@ def test_nan_is_no_difference_where_the_dense_network_has_it_and_one_where_it_ha
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verification, "_value", poisoned)
         assert not sparseblock.verify(plan, [frame, frame])
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_subnormal_weights_that_count_as_zero_are_no_difference(transposed):
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    network = nn.Sequential(kind(3, 8, 3, padding=1, bias=False), nn.ReLU()).eval()
+    with torch.no_grad():
+        network[0].weight.mul_(1e-38)
+    frame = torch.rand(1, 3, 24, 40) * 1e4
+    report = sparseblock.verify(sparseblock.compile(network, frame, mode="exact", whole_from=1.0), [frame])
+    assert report, str(report)
