@@ -44,19 +44,23 @@ def grads_of(
     name: str,
     dtype: torch.dtype | None,
     device: torch.device = CPU,
+    of: set[str] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The gradient of every tensor and, as "out", of what `out` held, on backend `name`; all in `dtype`, or as is."""
+    """The gradient of every tensor and, as "out", of what `out` held, on backend `name`; all in `dtype`, or as is. Of
+    those in `of` alone, where it is given.
+    """
 
-    def leaf(value):
+    def copied(value):
         value = value.detach().clone().to(device) if dtype is None else value.to(device, dtype)
-        return (channels_last(value) if value.dim() == 4 else value).requires_grad_()
+        return channels_last(value) if value.dim() == 4 else value
 
-    leaves = {key: leaf(value) for key, value in {**tensors_of(case), "out": before.to(case.dtype)}.items()}
-    given = {**case.maps, **case.keywords, **leaves}
+    tensors = {key: copied(value) for key, value in {**tensors_of(case), "out": before.to(case.dtype)}.items()}
+    leaves = {key: value.requires_grad_() for key, value in tensors.items() if of is None or key in of}
+    given = {**case.maps, **case.keywords, **tensors}
     del given["out"]
     blocks = replace(case.blocks, index=case.blocks.index.to(device), count=case.blocks.count.to(device))
     with backend(name):
-        out = case.call(**given, blocks=blocks, out=leaves["out"].clone())
+        out = case.call(**given, blocks=blocks, out=tensors["out"].clone())
     # Out of force: autograd may go back in a thread that knows of no backend.
     grads = torch.autograd.grad(out, list(leaves.values()), grad.to(device, out.dtype))
     return {key: value.cpu() for key, value in zip(leaves, grads, strict=True)}

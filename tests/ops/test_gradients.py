@@ -92,6 +92,28 @@ def test_gradients_are_the_references(op, name, device, examples, monkeypatch):
     check()
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_what_needs_no_gradient_gets_none(op, monkeypatch):
+    """Each tensor alone: its gradient has the bits that it has among all others, and no other is computed."""
+    right = gradients.backward
+
+    def watched(name, call, grad, needs):
+        grads = right(name, call, grad, needs)
+        assert grads.keys() == needs
+        return grads
+
+    monkeypatch.setattr(gradients, "backward", watched)
+
+    @settings(max_examples=10)
+    @given(strategies.CASES[op](), strategies.generators())
+    def check(case, generator):
+        grad, before = torch.randn(case.out_shape, generator=generator), torch.zeros(case.out_shape)
+        for key, expected in grads_of(case, grad, before, "cpu", None).items():
+            assert_identical(grads_of(case, grad, before, "cpu", None, of={key})[key], expected)
+
+    check()
+
+
 def _rounding(case: Case) -> tuple[float, float]:
     """What is allowed where values are not whole, absolute and relative: sums over channels, a cell or the map.
 

@@ -2,11 +2,12 @@
 
 The backward pass of op X is X.py:
 
-    X_backward(call, grad, packed, needs) -> {name of an argument: its gradient}
+    X_backward(call, grad, packed, needs) -> {name of an argument in `needs`: its gradient}
 
 `grad` is the gradient before the activation, a plane [n, k, oh, ow] that is zero in inactive blocks; `packed` its
 active blocks, [capacity of the list, k, block height, block width], zero past the count; `call` has, by name, the op's
-arguments that are no tensors, its list of blocks, what `record` kept, and the `shapes` of all tensors.
+arguments that are no tensors, its list of blocks, what `record` kept, and the `shapes` of all tensors; `needs` has at
+least one argument that is the op's own.
 
 A backend has, besides its ops, `conv2d_weight_grad`, `pool2d_input_grad` and `interpolate_input_grad`. All is
 deterministic, and nothing waits for a device: packed blocks are as many as the list has room for, whatever its count.
@@ -114,7 +115,9 @@ def backward(name: str, call, grad: torch.Tensor, needs: set[str]) -> dict[str, 
     if "out" in needs:
         grads["out"] = unpack(call, torch.zeros_like(packed), grad.clone())
     if hasattr(call, "activated"):
-        packed, grads["slope"] = _through_activation(call, packed)
+        of_activation = _through_activation(call, packed, needs)
+        packed = of_activation.pop("value")
+        grads |= of_activation
     if hasattr(call, "factor"):
         if "residual" in needs:
             grads["residual"] = unpack(call, packed * call.factor, torch.zeros_like(grad))
@@ -124,7 +127,8 @@ def backward(name: str, call, grad: torch.Tensor, needs: set[str]) -> dict[str, 
         grads.setdefault("residual", plane)
     if "bias" in needs:
         grads["bias"] = packed.sum((0, 2, 3))
-    return grads | _backward_of(name)(call, plane, packed, needs)
+    rest = needs - grads.keys()
+    return grads | _backward_of(name)(call, plane, packed, rest) if rest else grads
 
 
 def _widened(value: object) -> object:
@@ -133,23 +137,28 @@ def _widened(value: object) -> object:
     return value.float() if halves else value
 
 
-def _through_activation(call, packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The gradients before the activation and of its slope, if it has one; both of active blocks."""
-    value = call.activated
+def _through_activation(call, packed: torch.Tensor, needs: set[str]) -> dict[str, torch.Tensor]:
+    """The gradients of the "value" before the activation and, where it is needed, of the "slope"; of active blocks."""
     if call.activation == "relu":
-        return packed * (value > 0), None
-    given = [value] if call.slope is None else [value, call.slope]
-    grads = differentiate(
-        lambda value, slope=None: _activate(value, call.activation, slope, call.bounds), given, packed
+        return {"value": packed * (call.activated > 0)}
+    return differentiate(
+        lambda value, slope: _activate(value, call.activation, slope, call.bounds),
+        {"value": call.activated, "slope": call.slope},
+        packed,
+        {"value"} | needs & {"slope"},
     )
-    return grads[0], None if call.slope is None else grads[1]
 
 
-def differentiate(function, inputs: list[torch.Tensor], grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The gradients of `inputs` where that of function(*inputs) is `grad`, by torch's autograd."""
+def differentiate(
+    function, inputs: dict[str, torch.Tensor | None], grad: torch.Tensor, needs: set[str]
+) -> dict[str, torch.Tensor]:
+    """The gradients of those of `inputs` that `needs` has, where that of function(**inputs) is `grad`, by torch's
+    autograd.
+    """
     with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in inputs]
-        return torch.autograd.grad(function(*leaves), leaves, grad)
+        leaves = {key: inputs[key].detach().requires_grad_() for key in inputs if key in needs}
+        grads = torch.autograd.grad(function(**{**inputs, **leaves}), list(leaves.values()), grad)
+    return dict(zip(leaves, grads, strict=True))
 
 
 def _activate(value, activation, slope, bounds) -> torch.Tensor:

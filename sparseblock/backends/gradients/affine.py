@@ -8,7 +8,9 @@ from sparseblock.backends.gradients import pack, unpack
 
 
 def affine_backward(call, grad, packed, needs):
-    grads = {"shift": packed.sum((0, 2, 3))}
+    grads = {}
+    if "shift" in needs:
+        grads["shift"] = packed.sum((0, 2, 3))
     if "x" in needs:
         grads["x"] = unpack(call, packed * call.scale[:, None, None], torch.zeros_like(grad))
     if "scale" in needs:

@@ -15,6 +15,11 @@ def block_norm_backward(call, grad, packed, needs):
     def norm(cells):
         return torch.linalg.vector_norm(cells.movedim(1, 3).flatten(3), ORDERS[call.norm], dim=3)[:, None]
 
-    (cells,) = differentiate(norm, [pack_cells(call, difference)], packed)
-    x = unpack_cells(call, cells, call.shapes["x"])
-    return {"x": x, "y": -x}
+    cells = differentiate(norm, {"cells": pack_cells(call, difference)}, packed, {"cells"})["cells"]
+    of_difference = unpack_cells(call, cells, call.shapes["x"])
+    grads = {}
+    if "x" in needs:
+        grads["x"] = of_difference
+    if "y" in needs:
+        grads["y"] = -of_difference
+    return grads

@@ -6,4 +6,4 @@ from __future__ import annotations
 def cat_backward(call, grad, packed, needs):
     names = [name for name in call.shapes if name != "out"]
     parts = grad.split([call.shapes[name][1] for name in names], dim=1)
-    return dict(zip(names, parts, strict=True))
+    return {name: part for name, part in zip(names, parts, strict=True) if name in needs}

@@ -15,7 +15,9 @@ def group_norm_backward(call, grad, packed, needs):
     centered = pack(call, call.x) - means
     weight = grad.new_ones(c) if call.weight is None else call.weight
     scaled = packed * weight[:, None, None]
-    grads = {"weight": (packed * centered * scales).sum((0, 2, 3))}
+    grads = {}
+    if "weight" in needs:
+        grads["weight"] = (packed * centered * scales).sum((0, 2, 3))
     if "x" in needs:
         grads["x"] = unpack(call, scaled * scales, torch.zeros_like(grad))
     if "moments" in needs:
@@ -26,10 +28,13 @@ def group_norm_backward(call, grad, packed, needs):
             return blocks.double().sum((2, 3), keepdim=True)
 
         of_both = (-scale * summed(scaled), -0.5 * scale**3 * summed(scaled * centered))
-        (moments,) = differentiate(
-            lambda moments: torch.cat(_statistics(call, moments), 1), [call.moments.double()], torch.cat(of_both, 1)
+        of_moments = differentiate(
+            lambda moments: torch.cat(_statistics(call, moments), 1),
+            {"moments": call.moments.double()},
+            torch.cat(of_both, 1),
+            {"moments"},
         )
-        grads["moments"] = moments.float()
+        grads["moments"] = of_moments["moments"].float()
     return grads
 
 

@@ -19,5 +19,7 @@ def layer_norm_backward(call, grad, packed, needs):
     x = pack(call, call.x)
     # Pixels that are none must not divide by eps = 0: their channels differ.
     x[:, :1] += 1 - pack(call, torch.ones_like(call.x[:, :1]))
-    x, weight = differentiate(norm, [x, weight], packed)
-    return {"x": unpack(call, x, torch.zeros_like(grad)), "weight": weight}
+    grads = differentiate(norm, {"x": x, "weight": weight}, packed, needs)
+    if "x" in needs:
+        grads["x"] = unpack(call, grads["x"], torch.zeros_like(grad))
+    return grads

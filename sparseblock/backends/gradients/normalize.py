@@ -9,5 +9,5 @@ from sparseblock.backends.gradients import differentiate, pack, unpack
 
 
 def normalize_backward(call, grad, packed, needs):
-    (x,) = differentiate(lambda x: F.normalize(x, dim=1, eps=call.eps), [pack(call, call.x)], packed)
-    return {"x": unpack(call, x, torch.zeros_like(grad))}
+    grads = differentiate(lambda x: F.normalize(x, dim=1, eps=call.eps), {"x": pack(call, call.x)}, packed, needs)
+    return {"x": unpack(call, grads["x"], torch.zeros_like(grad))}

@@ -8,5 +8,5 @@ from sparseblock.backends.gradients import differentiate, pack, unpack
 
 
 def softmax_backward(call, grad, packed, needs):
-    (x,) = differentiate(lambda x: torch.softmax(x, 1), [pack(call, call.x)], packed)
-    return {"x": unpack(call, x, torch.zeros_like(grad))}
+    grads = differentiate(lambda x: torch.softmax(x, 1), {"x": pack(call, call.x)}, packed, needs)
+    return {"x": unpack(call, grads["x"], torch.zeros_like(grad))}
