@@ -43,11 +43,11 @@ class BlockSet:
         """The blocks where `mask`, bool [n, rows, cols], is true, in ascending order of (n, y, x).
 
         Raises:
-            SparseBlockError: `mask` is not a bool tensor of three axes, or `block` is not positive.
+            SparseBlockError: `mask` is not a dense bool tensor of three axes, or `block` is not positive.
         """
-        if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool or mask.dim() != 3:
+        if not is_mask(mask) or mask.dim() != 3:
             raise SparseBlockError(
-                f"BlockSet.from_mask: mask is {_describe(mask)}; it must be a bool tensor [n, rows, cols]"
+                f"BlockSet.from_mask: mask is {describe(mask)}; it must be a dense bool tensor [n, rows, cols]"
             )
         index, count = _listed(mask)
         return BlockSet(index, count, tuple(mask.shape), _as_block(block))
@@ -64,10 +64,11 @@ class BlockSet:
         """
         if not isinstance(index, torch.Tensor) or index.dtype != torch.int32 or index.dim() != 2 or index.shape[1] != 3:
             raise SparseBlockError(
-                f"BlockSet.from_index: index is {_describe(index)}; it must be an int32 tensor [count, 3]"
+                f"BlockSet.from_index: index is {describe(index)}; it must be an int32 tensor [count, 3]"
             )
         if not isinstance(grid, Sequence) or len(grid) != 3 or not all(map(_is_size, grid)):
             raise SparseBlockError(f"BlockSet.from_index: grid is {grid!r}; it must be (n, rows, cols), in blocks")
+        check_values("BlockSet.from_index: index is", index)
         rows = index.cpu()
         check_rows("BlockSet.from_index", rows, grid)
         distinct, times = rows.unique(dim=0, return_counts=True)
@@ -126,6 +127,12 @@ def check_count(op: str, index: torch.Tensor, count: torch.Tensor) -> None:
         )
 
 
+def check_values(what: str, tensor: torch.Tensor) -> None:
+    """What is looked at has values."""
+    if tensor.device.type == "meta":
+        raise SparseBlockError(f"{what} on meta, where tensors have no values; use a device that computes")
+
+
 def check_rows(op: str, rows: torch.Tensor, grid: Sequence[int]) -> None:
     """Every row of a list, on the CPU, lies in `grid`: kernels write where it says."""
     outside = ((rows < 0) | (rows >= torch.tensor(grid))).any(dim=1)
@@ -170,7 +177,13 @@ def _is_size(axis: object) -> bool:
     return isinstance(axis, int) and not isinstance(axis, bool) and 0 <= axis < LIMIT
 
 
-def _describe(value: object) -> str:
+def is_mask(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype == torch.bool and value.layout == torch.strided
+
+
+def describe(value: object) -> str:
+    """What stands in place of a mask or a list of blocks."""
     if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {list(value.shape)}"
-    return f"{type(value).__name__}"
+        layout = "" if value.layout == torch.strided else f", {value.layout}"
+        return f"{value.dtype} {list(value.shape)} on {value.device}{layout}"
+    return f"a BlockSet of {list(value.grid)}" if isinstance(value, BlockSet) else f"a {type(value).__name__}"

@@ -88,15 +88,21 @@ def test_from_index_takes_any_order():
     [
         (
             lambda: BlockSet.from_mask(torch.ones(2, 2, dtype=torch.bool), 4),
-            "BlockSet.from_mask: mask is torch.bool [2, 2]; it must be a bool tensor [n, rows, cols]",
+            "BlockSet.from_mask: mask is torch.bool [2, 2] on cpu; it must be a dense bool tensor [n, rows, cols]",
         ),
         (
             lambda: BlockSet.from_mask(torch.ones(1, 2, 2), 4),
-            "BlockSet.from_mask: mask is torch.float32 [1, 2, 2]; it must be a bool tensor [n, rows, cols]",
+            "BlockSet.from_mask: mask is torch.float32 [1, 2, 2] on cpu; "
+            "it must be a dense bool tensor [n, rows, cols]",
         ),
         (
             lambda: BlockSet.from_mask([[[True]]], 4),
-            "BlockSet.from_mask: mask is list; it must be a bool tensor [n, rows, cols]",
+            "BlockSet.from_mask: mask is a list; it must be a dense bool tensor [n, rows, cols]",
+        ),
+        (
+            lambda: BlockSet.from_mask(torch.ones(1, 2, 2, dtype=torch.bool).to_sparse(), 4),
+            "BlockSet.from_mask: mask is torch.bool [1, 2, 2] on cpu, torch.sparse_coo; "
+            "it must be a dense bool tensor [n, rows, cols]",
         ),
         (
             lambda: BlockSet.all(1, 2, 2, 0),
@@ -132,11 +138,15 @@ def test_from_index_takes_any_order():
         ),
         (
             lambda: BlockSet.from_index(torch.zeros(2, 3), (1, 2, 2), 4),
-            "BlockSet.from_index: index is torch.float32 [2, 3]; it must be an int32 tensor [count, 3]",
+            "BlockSet.from_index: index is torch.float32 [2, 3] on cpu; it must be an int32 tensor [count, 3]",
         ),
         (
             lambda: BlockSet.from_index(torch.tensor([[0, 0, 0], [0, 2, 1]], dtype=torch.int32), (1, 2, 2), 4),
             "BlockSet.from_index: block [0, 2, 1] lies outside of the grid (n, y, x) = [1, 2, 2]",
+        ),
+        (
+            lambda: BlockSet.from_index(torch.zeros(1, 3, dtype=torch.int32, device="meta"), (1, 2, 2), 4),
+            "BlockSet.from_index: index is on meta, where tensors have no values; use a device that computes",
         ),
         (
             lambda: BlockSet.from_index(torch.tensor([[0, -1, 0]], dtype=torch.int32), (1, 2, 2), 4),

@@ -40,8 +40,8 @@ def conv2d(
 ) -> torch.Tensor:
     """out = activation(torch.conv2d(x, weight, bias) + residual) in the active blocks; the rest keeps its bits.
 
-    Or activation(torch.conv2d(x, weight, bias) * residual), where `combine` is "mul". On CPUs subnormal numbers count as
-    zero, as factors, addends and results.
+    Or activation(torch.conv2d(x, weight, bias) * residual), where `combine` is "mul". On CPUs subnormal numbers count
+    as zero, as factors, addends and results.
 
     Args:
         x: [n, c, h, w], channels-last.

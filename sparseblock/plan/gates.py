@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sparseblock.blocks import BlockSet
+from sparseblock.blocks import BlockSet, describe, is_mask
 from sparseblock.cache import FeatureCache
 from sparseblock.errors import SparseBlockError
 from sparseblock.plan.ir import Conv2d, Graph, Node
@@ -103,13 +103,10 @@ def open_tiles(
         decided = gate.to_mask() if gate.block == (tile, tile) else gate
     else:
         decided = gate(GatedLayer(name, x, out, mask, first, state.gates.setdefault(name, {})))
-    if not isinstance(decided, torch.Tensor) or decided.dtype != torch.bool or decided.shape != mask.shape:
-        given = (
-            f"{decided.dtype} {list(decided.shape)}" if isinstance(decided, torch.Tensor) else type(decided).__name__
-        )
+    if not is_mask(decided) or decided.shape != mask.shape or decided.device != mask.device:
         raise SparseBlockError(
-            f"plan: gate of {name!r} gives {given}; it must be bool {list(mask.shape)} [n, rows, cols], "
-            f"for tiles of {tile} px"
+            f"plan: gate of {name!r} gives {describe(decided)}; it must be bool {list(mask.shape)} [n, rows, cols] "
+            f"on {mask.device}, for tiles of {tile} px"
         )
     if any(first):
         decided = decided | torch.tensor(first, device=mask.device)[:, None, None]

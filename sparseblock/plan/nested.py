@@ -18,6 +18,7 @@ from sparseblock.cache import FeatureCache, check_state
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan import report_html
+from sparseblock.plan.active import check_blocks, check_first_frames
 from sparseblock.plan.capture import check_model
 from sparseblock.plan.carry import Carry
 from sparseblock.plan.parts import in_transform, stand_in
@@ -334,23 +335,12 @@ def block_mask(blocks: Any, grid: BlockGrid, frames: Sequence[int]) -> torch.Ten
     Raises:
         SparseBlockError: they do not fit the grid, or a stream's first frame is not whole.
     """
-    expected = (len(frames), grid.rows, grid.cols)
     if blocks is None:
-        return torch.ones(expected, dtype=torch.bool)
-    if isinstance(blocks, BlockSet) and blocks.grid == expected:
-        blocks = blocks.to_mask()
-    if not isinstance(blocks, torch.Tensor) or blocks.dtype != torch.bool or tuple(blocks.shape) != expected:
-        what = f"{blocks.dtype} {list(blocks.shape)}" if isinstance(blocks, torch.Tensor) else type(blocks).__name__
-        raise SparseBlockError(
-            f"plan: blocks is {what}; it must be None, a BlockSet or a bool mask of {list(expected)} [n, rows, cols]"
-        )
-    for stream, seen in enumerate(frames):
-        if not seen and not blocks[stream].all():
-            raise SparseBlockError(
-                f"plan: stream {stream} has {int(blocks[stream].sum())} of {blocks[stream].numel()} blocks active in "
-                "its first frame; there is nothing to keep yet: give it all blocks"
-            )
-    return blocks.cpu()
+        return torch.ones(len(frames), grid.rows, grid.cols, dtype=torch.bool)
+    check_blocks(blocks, grid, len(frames))
+    mask = (blocks.to_mask() if isinstance(blocks, BlockSet) else blocks).cpu()
+    check_first_frames(mask, frames)
+    return mask
 
 
 def frame_shape(frame: Any) -> tuple[int, tuple[int, int]]:

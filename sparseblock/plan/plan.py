@@ -20,6 +20,7 @@ from sparseblock.blocks import BlockSet, check_count, check_list, check_rows
 from sparseblock.cache import FeatureCache, PlaneSpec, check_device, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
+from sparseblock.plan.active import check_blocks, check_first_frames
 from sparseblock.plan.capture import MAP, Signature
 from sparseblock.plan.chains import Chain, find_chains
 from sparseblock.plan.choice import Choice, choose
@@ -435,38 +436,22 @@ class Plan:
             )
 
     def _active(self, blocks: Any, state: FeatureCache) -> BlockSet:
-        n, rows, cols = expected = (state.streams, self.grid.rows, self.grid.cols)
-        size = self.grid.block_size
+        n, grid = state.streams, self.grid
         if blocks is None:
             if n not in self._all_blocks:
-                self._all_blocks[n] = BlockSet.all(n, rows, cols, size, self.device)
+                self._all_blocks[n] = BlockSet.all(n, grid.rows, grid.cols, grid.block_size, self.device)
             return self._all_blocks[n]
-        if isinstance(blocks, torch.Tensor) and blocks.dtype == torch.bool and tuple(blocks.shape) == expected:
-            mask, active = blocks, BlockSet.from_mask(blocks.to(self.device, non_blocking=True), size)
-        elif isinstance(blocks, BlockSet) and blocks.grid == expected:
+        check_blocks(blocks, grid, n)
+        if isinstance(blocks, torch.Tensor):
+            mask, active = blocks, BlockSet.from_mask(blocks.to(self.device, non_blocking=True), grid.block_size)
+        else:
+            mask, active = None, blocks
             check_list("plan", blocks, "the frame", self.device)
             check_count("plan", blocks.index, blocks.count)
             if self.device.type == "cpu":
                 check_rows("plan", blocks.index[: int(blocks.count)], blocks.grid)
-            if blocks.block != (size, size):
-                raise SparseBlockError(
-                    f"plan: blocks are of {'x'.join(map(str, blocks.block))} px but this plan's are of {size}x{size}; "
-                    f"make them with block={size}, or compile a plan with their block_size"
-                )
-            mask, active = None, blocks
-        else:
-            raise SparseBlockError(
-                f"plan: blocks is {_describe(blocks)}; it must be None, a BlockSet or a bool mask of "
-                f"{list(expected)} [n, rows, cols]"
-            )
         if 0 in state.frames:
-            mask = active.to_mask() if mask is None else mask
-            for stream, seen in enumerate(state.frames):
-                if not seen and not mask[stream].all():
-                    raise SparseBlockError(
-                        f"plan: stream {stream} has {int(mask[stream].sum())} of {rows * cols} blocks active in its "
-                        "first frame; there is nothing to keep yet: give it all blocks"
-                    )
+            check_first_frames(active.to_mask() if mask is None else mask, state.frames)
         return active
 
 
@@ -499,11 +484,3 @@ def _remark(node: Node) -> str:
     if node.gated:
         return "takes a gate"
     return "written in place by its inputs' nodes" if node.label == "concat" else ""
-
-
-def _describe(blocks: Any) -> str:
-    if isinstance(blocks, torch.Tensor):
-        return f"{blocks.dtype} {list(blocks.shape)}"
-    if isinstance(blocks, BlockSet):
-        return f"a BlockSet of {list(blocks.grid)}"
-    return f"a {type(blocks).__name__}"

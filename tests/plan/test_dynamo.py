@@ -82,6 +82,9 @@ def test_blocks_and_state_are_the_contexts():
     state.reset()
     with pytest.raises(SparseBlockError, match="blocks active in its first frame"), sparseblock.active(mask, state):
         compiled(frames())
+    meta = mask.to("meta")
+    with pytest.raises(SparseBlockError, match="plan: blocks are on meta, where"), sparseblock.active(meta, state):
+        compiled(frames())
 
 
 @torch.no_grad()

@@ -253,6 +253,7 @@ def test_refuses_frames_that_do_not_fit():
     refused(torch.randn(1, 3, 36, 45), None, "frame is [1, 3, 36, 45]; this plan and state take [1, 3, 36, 44]")
     refused(torch.randn(2, 3, 36, 44), None, "frame is [2, 3, 36, 44]; this plan and state take [1, 3, 36, 44]")
     refused(torch.randn(1, 3, 36, 44).double(), None, "frame is torch.float64 on cpu; it must be float32 on cpu")
+    refused(torch.randn(1, 3, 36, 44, device="meta"), None, "frame is torch.float32 on meta; it must be float32 on cpu")
     refused("frame", None, "frame is str; it must be float32 on cpu")
     refused(
         torch.randn(1, 3, 36, 44).to_sparse(),
@@ -264,9 +265,18 @@ def test_refuses_frames_that_do_not_fit():
 def test_refuses_blocks_that_do_not_fit():
     frame = torch.randn(1, 3, 36, 44)
     refused(
-        frame, torch.ones(1, 3, 4, dtype=torch.bool), "blocks is torch.bool [1, 3, 4]; it must be None, a BlockSet or"
+        frame,
+        torch.ones(1, 3, 4, dtype=torch.bool),
+        "blocks is torch.bool [1, 3, 4] on cpu; it must be None, a BlockSet or",
     )
-    refused(frame, torch.ones(1, 3, 3), "blocks is torch.float32 [1, 3, 3]; it must be None, a BlockSet or")
+    refused(frame, torch.ones(1, 3, 3), "blocks is torch.float32 [1, 3, 3] on cpu; it must be None, a BlockSet or")
+    refused(
+        frame,
+        torch.ones(1, 3, 3, dtype=torch.bool).to_sparse(),
+        "blocks is torch.bool [1, 3, 3] on cpu, torch.sparse_coo; it must be None, a BlockSet or a dense bool mask of",
+    )
+    for without_values in (torch.ones(1, 3, 3, dtype=torch.bool, device="meta"), BlockSet.all(1, 3, 3, 16, "meta")):
+        refused(frame, without_values, "blocks are on meta, where tensors have no values; use a device that computes")
     outside = BlockSet(
         torch.tensor([[0, 3, 0]], dtype=torch.int32), torch.tensor([1], dtype=torch.int32), (1, 3, 3), (16, 16)
     )
@@ -291,7 +301,7 @@ def test_refuses_lists_of_blocks_that_kernels_cannot_read():
     refused(
         frame,
         replace(whole, index=whole.index.to("meta")),
-        "blocks are on meta but the frame is on cpu; they must be on one device",
+        "blocks are on meta, where tensors have no values; use a device that computes",
     )
     refused(
         frame,

@@ -217,7 +217,11 @@ def test_a_gate_sees_each_stream_from_its_first_frame_on():
         ({"first": torch.ones(1, 6, 8, dtype=torch.bool)}, "gate of 'first' is a Tensor; it must be a BlockSet"),
         (["first"], "plan: gates is a list; it must be a dict of gates by layer"),
         ({"first": BlockSet.from_mask(torch.ones(1, 5, 8, dtype=torch.bool), 4)}, "it must be bool [1, 6, 8]"),
-        ({"first": BlockSet.from_mask(torch.ones(1, 6, 8, dtype=torch.bool), (4, 8))}, "gives BlockSet"),
+        ({"first": BlockSet.from_mask(torch.ones(1, 6, 8, dtype=torch.bool), (4, 8))}, "gives a BlockSet"),
+        (
+            {"first": BlockSet.all(1, 6, 8, 4, "meta")},
+            "gives torch.bool [1, 6, 8] on meta; it must be bool [1, 6, 8] [n, rows, cols] on cpu",
+        ),
     ],
 )
 def test_gates_that_do_not_fit(gates, message):

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import sparseblock
-from sparseblock import SparseBlockError
+from sparseblock import BlockSet, SparseBlockError
 from sparseblock.plan.carry import carry
 from sparseblock.plan.nested import NestedPlan
 from sparseblock.testing import assert_identical, assert_matches, tolerance
@@ -324,8 +324,13 @@ def test_refused_calls():
         plan(torch.rand(1, 3, 50, 71), None, state)
     with pytest.raises(SparseBlockError, match="stream 0 has 0 of 20 blocks active in its first frame"):
         plan(FRAME, torch.zeros(1, 4, 5, dtype=torch.bool), state)
-    with pytest.raises(SparseBlockError, match="it must be None, a BlockSet or a bool mask"):
+    with pytest.raises(SparseBlockError, match="it must be None, a BlockSet or a dense bool mask"):
         plan(FRAME, torch.zeros(1, 4, 4, dtype=torch.bool), state)
+    with pytest.raises(SparseBlockError, match="blocks are of 8x8 px but this plan's are of 16x16"):
+        plan(FRAME, BlockSet.all(1, 4, 5, 8), state)
+    for without_values in (torch.ones(1, 4, 5, dtype=torch.bool, device="meta"), BlockSet.all(1, 4, 5, 16, "meta")):
+        with pytest.raises(SparseBlockError, match="plan: blocks are on meta, where tensors have no"):
+            plan(FRAME, without_values, state)
     with pytest.raises(SparseBlockError, match="state is not of this plan"):
         plan(FRAME, None, None)
     with pytest.raises(SparseBlockError, match="a list of images"):
