@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from sparseblock import backends
 from sparseblock.errors import SparseBlockError
@@ -16,7 +18,9 @@ from sparseblock.grid import LIMIT
 class BlockSet:
     """The active blocks of `n` images, as a list on the device.
 
-    Build it with `from_mask`, `from_index` or `all`; the constructor takes the fields as they are, unchecked.
+    Build it with `from_mask`, `from_index` or `all`. The constructor is for lists that were made by hand. On the CPU it
+    looks at them; on a device it looks at types and shapes alone, since the host would have to wait for the values, and
+    kernels write where the list says.
 
     Attributes:
         index: int32 [capacity, 3], contiguous: (n, y, x) of each active block, in blocks, each block once. Rows past
@@ -38,6 +42,28 @@ class BlockSet:
     grid: tuple[int, int, int]
     block: tuple[int, int]
 
+    def __post_init__(self) -> None:
+        """Raises SparseBlockError where a field is not what the attributes say; of values on the CPU alone."""
+        index, count = self.index, self.count
+        if not _is_int32(index, (-1, 3)) or not _is_int32(count, (1,)):
+            raise SparseBlockError(
+                f"BlockSet: index is {describe(index)} and count is {describe(count)}; they must be int32 tensors "
+                "[capacity, 3] and [1]: BlockSet.from_index makes them so"
+            )
+        if not index.is_contiguous():
+            raise SparseBlockError(
+                f"BlockSet: index has strides {index.stride()}; it must be without gaps: index.contiguous()"
+            )
+        if index.device != count.device:
+            raise SparseBlockError(
+                f"BlockSet: index is on {index.device} but count is on {count.device}; they must be on one device"
+            )
+        object.__setattr__(self, "grid", _as_grid("BlockSet", self.grid))
+        object.__setattr__(self, "block", _as_block(self.block))
+        if index.device.type == "cpu" and not is_traced(index):
+            check_count("BlockSet", index, count)
+            _check_rows("BlockSet", index[: int(count)], self.grid)
+
     @staticmethod
     def from_mask(mask: torch.Tensor, block: tuple[int, int] | int) -> BlockSet:
         """The blocks where `mask`, bool [n, rows, cols], is true, in ascending order of (n, y, x).
@@ -50,7 +76,7 @@ class BlockSet:
                 f"BlockSet.from_mask: mask is {describe(mask)}; it must be a dense bool tensor [n, rows, cols]"
             )
         index, count = _listed(mask)
-        return BlockSet(index, count, tuple(mask.shape), _as_block(block))
+        return trusted(index, count, tuple(mask.shape), _as_block(block))
 
     @staticmethod
     def from_index(index: torch.Tensor, grid: tuple[int, int, int], block: tuple[int, int] | int) -> BlockSet:
@@ -62,21 +88,15 @@ class BlockSet:
             SparseBlockError: `index` is no int32 tensor of three columns, a row lies outside of the grid or is there
                 twice, `grid` is no (n, rows, cols), or `block` is not positive.
         """
-        if not isinstance(index, torch.Tensor) or index.dtype != torch.int32 or index.dim() != 2 or index.shape[1] != 3:
+        if not _is_int32(index, (-1, 3)):
             raise SparseBlockError(
                 f"BlockSet.from_index: index is {describe(index)}; it must be an int32 tensor [count, 3]"
             )
-        if not isinstance(grid, Sequence) or len(grid) != 3 or not all(map(_is_size, grid)):
-            raise SparseBlockError(f"BlockSet.from_index: grid is {grid!r}; it must be (n, rows, cols), in blocks")
+        grid = _as_grid("BlockSet.from_index", grid)
         check_values("BlockSet.from_index: index is", index)
-        rows = index.cpu()
-        check_rows("BlockSet.from_index", rows, grid)
-        distinct, times = rows.unique(dim=0, return_counts=True)
-        if len(distinct) < len(rows):
-            first = distinct[times > 1][0].tolist()
-            raise SparseBlockError(f"BlockSet.from_index: block {first} is listed twice; list each block once")
+        _check_rows("BlockSet.from_index", index.cpu(), grid)
         count = torch.tensor([len(index)], dtype=torch.int32, device=index.device)
-        return BlockSet(index.contiguous(), count, tuple(grid), _as_block(block))
+        return trusted(index.contiguous(), count, grid, _as_block(block))
 
     @staticmethod
     def all(n: int, rows: int, cols: int, block: tuple[int, int] | int, device: torch.device | str = "cpu") -> BlockSet:
@@ -103,20 +123,23 @@ class BlockSet:
 
     def with_block(self, block: tuple[int, int] | int) -> BlockSet:
         """The same blocks on a feature map of another stride, where a block is `block` pixels."""
-        return replace(self, block=_as_block(block))
+        return trusted(self.index, self.count, self.grid, _as_block(block))
 
 
-def check_list(op: str, blocks: BlockSet, name: str, device: torch.device) -> None:
-    """The list of `blocks` is what kernels read where it is: int32 without gaps, on the device of tensor `name`."""
-    index, count = blocks.index, blocks.count
-    if index.dtype != torch.int32 or not index.is_contiguous() or count.dtype != torch.int32:
+def trusted(index: torch.Tensor, count: torch.Tensor, grid: tuple[int, int, int], block: tuple[int, int]) -> BlockSet:
+    """A BlockSet of fields that need no look."""
+    blocks = object.__new__(BlockSet)
+    for name, value in (("index", index), ("count", count), ("grid", grid), ("block", block)):
+        object.__setattr__(blocks, name, value)
+    return blocks
+
+
+def check_place(op: str, blocks: BlockSet, name: str, device: torch.device) -> None:
+    """`blocks` are on the device of tensor `name`: kernels read them where they are."""
+    if blocks.index.device != device:
         raise SparseBlockError(
-            f"{op}: blocks have index {index.dtype} with strides {index.stride()} and count "
-            f"{count.dtype}; both must be torch.int32 and contiguous: BlockSet.from_index makes them so"
+            f"{op}: blocks are on {blocks.index.device} but {name} is on {device}; they must be on one device"
         )
-    for where in (index.device, count.device):
-        if where != device:
-            raise SparseBlockError(f"{op}: blocks are on {where} but {name} is on {device}; they must be on one device")
 
 
 def check_count(op: str, index: torch.Tensor, count: torch.Tensor) -> None:
@@ -133,13 +156,26 @@ def check_values(what: str, tensor: torch.Tensor) -> None:
         raise SparseBlockError(f"{what} on meta, where tensors have no values; use a device that computes")
 
 
-def check_rows(op: str, rows: torch.Tensor, grid: Sequence[int]) -> None:
-    """Every row of a list, on the CPU, lies in `grid`: kernels write where it says."""
-    outside = ((rows < 0) | (rows >= torch.tensor(grid))).any(dim=1)
-    if outside.any():
+def is_traced(tensor: torch.Tensor) -> bool:
+    """Whether it has no values or memory yet, as where torch.compile looks at a function."""
+    return torch.compiler.is_compiling() or isinstance(tensor, FakeTensor)
+
+
+def _check_rows(op: str, rows: torch.Tensor, grid: tuple[int, int, int]) -> None:
+    """Every row of a list, on the CPU, lies in `grid`, as kernels write where it says, and is there once."""
+    if not len(rows):
+        return
+    least, most = rows.amin(0).tolist(), rows.amax(0).tolist()
+    if min(least) < 0 or any(last >= side for last, side in zip(most, grid, strict=True)):
+        outside = ((rows < 0) | (rows >= torch.tensor(grid))).any(dim=1)
         raise SparseBlockError(
             f"{op}: block {rows[outside][0].tolist()} lies outside of the grid (n, y, x) = {list(grid)}"
         )
+    image, y, x = rows.long().unbind(1)
+    _, place, times = ((image * grid[1] + y) * grid[2] + x).unique(return_inverse=True, return_counts=True)
+    if len(times) < len(rows):
+        twice = rows[times[place] > 1][0].tolist()
+        raise SparseBlockError(f"{op}: block {twice} is listed twice; list each block once")
 
 
 def _listed(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,6 +207,23 @@ def _as_block(block: tuple[int, int] | int) -> tuple[int, int]:
     if max(pair) >= LIMIT:
         raise SparseBlockError(f"BlockSet: block is {block!r}; both sides must be below 2**31 pixels")
     return pair
+
+
+def _as_grid(op: str, grid: Sequence[int]) -> tuple[int, int, int]:
+    if not isinstance(grid, Sequence) or len(grid) != 3 or not all(map(_is_size, grid)) or math.prod(grid) >= 2**63:
+        raise SparseBlockError(f"{op}: grid is {grid!r}; it must be (n, rows, cols), in blocks, fewer than 2**63")
+    return tuple(grid)
+
+
+def _is_int32(value: object, shape: tuple[int, ...]) -> bool:
+    """A dense tensor of this shape; -1: any length."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dtype == torch.int32
+        and value.layout == torch.strided
+        and value.dim() == len(shape)
+        and all(side in (-1, length) for side, length in zip(shape, value.shape, strict=True))
+    )
 
 
 def _is_size(axis: object) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from ctypes import c_int32
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseblock import BlockSet, SparseBlockError
+from sparseblock import BlockSet, SparseBlockError, ops
 from sparseblock.backends.cpu import native
 from sparseblock.backends.cuda.blocks_from_mask import blocks_from_mask
 from sparseblock.blocks import _listed_by_sorting
@@ -55,9 +56,34 @@ def test_list_without_a_wait_for_the_device(kernel, cuda_device):
     check()
 
 
+def made_by_hand(index, count=None, grid=(1, 2, 3), block=(4, 4)):
+    index = torch.tensor(index, dtype=torch.int32) if isinstance(index, list) else index
+    return BlockSet(index, torch.tensor([len(index) if count is None else count], dtype=torch.int32), grid, block)
+
+
+def test_a_list_made_by_hand_may_have_anything_past_its_count():
+    blocks = made_by_hand([[0, 1, 2], [0, 0, 0], [0, 0, 0], [7, -1, 2**31 - 1]], count=2, grid=[1, 2, 3], block=4)
+    assert blocks.to_mask().nonzero().tolist() == [[0, 0, 0], [0, 1, 2]]
+    assert blocks.grid == (1, 2, 3) and blocks.block == (4, 4)
+    assert made_by_hand(torch.empty(0, 3, dtype=torch.int32)).to_mask().sum() == 0
+
+
+def test_a_list_made_by_hand_is_traced():
+    """There are no values to look at."""
+    index, count = BlockSet.all(1, 2, 2, 4).index, torch.tensor([2], dtype=torch.int32)
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def relu(x, index, count):
+        return ops.activation(x, BlockSet(index, count, (1, 2, 2), 4), torch.zeros_like(x), activation="relu")
+
+    out = relu(torch.ones(1, 1, 8, 8), index, count)
+    assert out.sum() == 2 * 4 * 4
+
+
 def test_on_a_device_nothing_is_read_back():
     """A tensor on "meta" has no values: to read one raises."""
     blocks = BlockSet.all(2, 3, 4, 16, device="meta").with_block(8)
+    blocks = BlockSet(blocks.index, blocks.count, blocks.grid, blocks.block)
     assert blocks.index.shape == (24, 3) and blocks.count.shape == (1,) and blocks.block == (8, 8)
     assert {tensor.device.type for tensor in (blocks.index, blocks.count, blocks.to_mask())} == {"meta"}
 
@@ -126,7 +152,7 @@ def test_from_index_takes_any_order():
         ),
         (
             lambda: BlockSet.from_index(torch.zeros(1, 3, dtype=torch.int32), 5, 16),
-            "BlockSet.from_index: grid is 5; it must be (n, rows, cols), in blocks",
+            "BlockSet.from_index: grid is 5; it must be (n, rows, cols), in blocks, fewer than 2**63",
         ),
         (
             lambda: BlockSet.all(1, 2, 2, 4.0),
@@ -158,7 +184,62 @@ def test_from_index_takes_any_order():
         ),
         (
             lambda: BlockSet.from_index(torch.zeros(1, 3, dtype=torch.int32), (2, 2), 4),
-            "BlockSet.from_index: grid is (2, 2); it must be (n, rows, cols), in blocks",
+            "BlockSet.from_index: grid is (2, 2); it must be (n, rows, cols), in blocks, fewer than 2**63",
+        ),
+        (
+            lambda: made_by_hand(torch.zeros(1, 3, dtype=torch.int64)),
+            "BlockSet: index is torch.int64 [1, 3] on cpu and count is torch.int32 [1] on cpu; they must be int32 "
+            "tensors [capacity, 3] and [1]: BlockSet.from_index makes them so",
+        ),
+        (
+            lambda: BlockSet(torch.zeros(1, 3, dtype=torch.int32), 1, (1, 2, 3), (4, 4)),
+            "BlockSet: index is torch.int32 [1, 3] on cpu and count is a int; they must be int32 "
+            "tensors [capacity, 3] and [1]: BlockSet.from_index makes them so",
+        ),
+        (
+            lambda: made_by_hand(torch.zeros(3, 2, dtype=torch.int32).T),
+            "BlockSet: index has strides (1, 2); it must be without gaps: index.contiguous()",
+        ),
+        (
+            lambda: made_by_hand(torch.zeros(1, 3, dtype=torch.int32, device="meta")),
+            "BlockSet: index is on meta but count is on cpu; they must be on one device",
+        ),
+        (
+            lambda: made_by_hand([[0, 0, 0]], grid=(1, 2)),
+            "BlockSet: grid is (1, 2); it must be (n, rows, cols), in blocks, fewer than 2**63",
+        ),
+        (
+            lambda: made_by_hand([[0, 0, 0]], grid=(2**31 - 1,) * 3),
+            "BlockSet: grid is (2147483647, 2147483647, 2147483647); it must be (n, rows, cols), in blocks, "
+            "fewer than 2**63",
+        ),
+        (
+            lambda: made_by_hand([[0, 0, 0]], block=(4, 0)),
+            "BlockSet: block is (4, 0); it must be one or two positive integers (pixels)",
+        ),
+        (
+            lambda: made_by_hand([[0, 0, 0]], count=2),
+            "BlockSet: blocks have count 2 but 1 rows of index; count is how many of them are active",
+        ),
+        (
+            lambda: made_by_hand([[0, 0, 0]], count=-1),
+            "BlockSet: blocks have count -1 but 1 rows of index; count is how many of them are active",
+        ),
+        (
+            lambda: made_by_hand([[0, 0, 0], [0, 1, 3]]),
+            "BlockSet: block [0, 1, 3] lies outside of the grid (n, y, x) = [1, 2, 3]",
+        ),
+        (
+            lambda: made_by_hand([[0, 0, 0], [-1, 1, 2]]),
+            "BlockSet: block [-1, 1, 2] lies outside of the grid (n, y, x) = [1, 2, 3]",
+        ),
+        (
+            lambda: made_by_hand([[0, 0, 0], [0, 1, 2], [0, 1, 0], [0, 1, 2]]),
+            "BlockSet: block [0, 1, 2] is listed twice; list each block once",
+        ),
+        (
+            lambda: replace(BlockSet.all(1, 2, 3, 4), count=torch.tensor([7], dtype=torch.int32)),
+            "BlockSet: blocks have count 7 but 6 rows of index; count is how many of them are active",
         ),
     ],
 )

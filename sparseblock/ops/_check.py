@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
 from sparseblock import backends
 from sparseblock.algorithm import ALGORITHMS, NEEDS, obstacle
-from sparseblock.blocks import BlockSet, check_list
+from sparseblock.blocks import BlockSet, check_place, is_traced
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import LIMIT, cell_extent, pool_extent
 
@@ -181,7 +180,7 @@ def blocks(op: str, active: BlockSet, out: torch.Tensor, name: str = "out") -> N
         raise SparseBlockError(
             f"{op}: blocks is a {type(active).__name__}; it must be a BlockSet: BlockSet.from_mask(mask, block)"
         )
-    check_list(op, active, name, out.device)
+    check_place(op, active, name, out.device)
     n, _, h, w = out.shape
     block_h, block_w = active.block
     needed = (n, -(-h // block_h), -(-w // block_w))
@@ -197,7 +196,7 @@ def apart(op: str, out: torch.Tensor, place: torch.Tensor | None = None, **input
 
     Tensors that are traced have no memory yet, so nothing is known of them.
     """
-    if torch.compiler.is_compiling() or isinstance(out, FakeTensor):
+    if is_traced(out):
         return
     for name, tensor in inputs.items():
         if tensor is None or (place is not None and _same(tensor, place)) or not _overlap(tensor, out):

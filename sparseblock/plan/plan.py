@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from sparseblock import profiling
 from sparseblock.backends import selected
 from sparseblock.backends.cpu import native
-from sparseblock.blocks import BlockSet, check_count, check_list, check_rows
+from sparseblock.blocks import BlockSet, check_place
 from sparseblock.cache import FeatureCache, PlaneSpec, check_device, shared_bytes
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
@@ -446,10 +446,7 @@ class Plan:
             mask, active = blocks, BlockSet.from_mask(blocks.to(self.device, non_blocking=True), grid.block_size)
         else:
             mask, active = None, blocks
-            check_list("plan", blocks, "the frame", self.device)
-            check_count("plan", blocks.index, blocks.count)
-            if self.device.type == "cpu":
-                check_rows("plan", blocks.index[: int(blocks.count)], blocks.grid)
+            check_place("plan", blocks, "the frame", self.device)
         if 0 in state.frames:
             check_first_frames(active.to_mask() if mask is None else mask, state.frames)
         return active

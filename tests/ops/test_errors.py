@@ -257,14 +257,9 @@ ERRORS = {
         "conv2d: blocks are a grid of [1, 2, 2] blocks of 4x4 px, but out [n=2 c=6 h=8 w=8] takes [2, 2, 2]; "
         "[n, rows, cols] must cover out exactly",
     ),
-    "list of blocks": (
-        lambda: conv(blocks=BlockSet(BLOCKS.index.long(), BLOCKS.count, BLOCKS.grid, BLOCKS.block)),
-        "conv2d: blocks have index torch.int64 with strides (3, 1) and count torch.int32; both must be torch.int32 "
-        "and contiguous: BlockSet.from_index makes them so",
-    ),
-    "count of blocks": (
-        lambda: conv(blocks=BlockSet(BLOCKS.index, torch.tensor([99], dtype=torch.int32), BLOCKS.grid, BLOCKS.block)),
-        f"conv2d: blocks have count 99 but {len(BLOCKS.index)} rows of index; count is how many of them are active",
+    "count of blocks": (  # of an op that is called past the checks, as a compiled graph calls it
+        lambda: torch.ops.sparseblock.add(X, X, BLOCKS.index, torch.tensor([99]).int(), (4, 4), X, None, None, None),
+        f"add: blocks have count 99 but {len(BLOCKS.index)} rows of index; count is how many of them are active",
     ),
     "device of blocks": (
         lambda: conv(blocks=BlockSet.all(2, 2, 2, 4, device="meta")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -277,35 +276,11 @@ def test_refuses_blocks_that_do_not_fit():
     )
     for without_values in (torch.ones(1, 3, 3, dtype=torch.bool, device="meta"), BlockSet.all(1, 3, 3, 16, "meta")):
         refused(frame, without_values, "blocks are on meta, where tensors have no values; use a device that computes")
-    outside = BlockSet(
-        torch.tensor([[0, 3, 0]], dtype=torch.int32), torch.tensor([1], dtype=torch.int32), (1, 3, 3), (16, 16)
-    )
-    refused(frame, outside, "block [0, 3, 0] lies outside of the grid (n, y, x) = [1, 3, 3]")
     refused(frame, BlockSet.all(2, 3, 3, 16), "blocks is a BlockSet of [2, 3, 3]; it must be None, a BlockSet or")
     refused(frame, "all", "blocks is a str; it must be None, a BlockSet or")
-
-
-def test_refuses_lists_of_blocks_that_kernels_cannot_read():
-    frame, whole = torch.randn(1, 3, 36, 44), BlockSet.all(1, 3, 3, 16)
-    rule = "both must be torch.int32 and contiguous: BlockSet.from_index makes them so"
     refused(
         frame,
-        replace(whole, index=whole.index.long()),
-        f"blocks have index torch.int64 with strides (3, 1) and count torch.int32; {rule}",
-    )
-    refused(
-        frame,
-        replace(whole, index=whole.index.T.contiguous().T),
-        f"blocks have index torch.int32 with strides (1, 9) and count torch.int32; {rule}",
-    )
-    refused(
-        frame,
-        replace(whole, index=whole.index.to("meta")),
-        "blocks are on meta, where tensors have no values; use a device that computes",
-    )
-    refused(
-        frame,
-        whole.with_block((16, 8)),
+        BlockSet.all(1, 3, 3, (16, 8)),
         "blocks are of 16x8 px but this plan's are of 16x16; "
         "make them with block=16, or compile a plan with their block_size",
     )

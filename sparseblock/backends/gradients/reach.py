@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from sparseblock.backends.cpu import native
-from sparseblock.blocks import BlockSet
+from sparseblock.blocks import BlockSet, trusted
 
 # Of an axis: the first and last pixel of out to those of the input, int64 [blocks]; and how many pixels there come to
 # how many here.
@@ -60,7 +60,7 @@ def _of_resize(scale: float, size: int) -> Axis:
 
 def _reached(index, count, block, along: list[Axis], size, out_size) -> BlockSet:
     grid = (out_size[0], *(-(-side // length) for side, length in zip(out_size[2:], block, strict=True)))
-    mask = BlockSet(index, count, grid, tuple(block)).to_mask().float()
+    mask = trusted(index, count, grid, tuple(block)).to_mask().float()
     # Blocks of the input are what those of out come to there.
     sides = zip(block, along, size[2:], strict=True)
     sizes = [min(max(math.ceil(length * ratio), 1), max(side, 1)) for length, (_, ratio), side in sides]
