@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_planted_kernel_faults import FaultyLibrary, launching, passed, run_what_launches
+from planted import check_caught, passed
 
 import sparseblock
 from sparseblock import dense
@@ -112,11 +112,9 @@ def check_copies():
 
 @pytest.fixture(scope="module")
 def passing(emulated_library):
-    return list(passed(checks(), emulated_library, "sm_80"))
+    return list(passed(checks(), emulated_library))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught(fault, passing, emulated_library, tmp_path):
-    library = FaultyLibrary(emulated_library, tmp_path, *FAULTS[fault])
-    with launching(library, "sm_80"), pytest.raises(AssertionError):
-        run_what_launches(library.faulty.keys(), passing)
+    check_caught(FAULTS[fault], passing, emulated_library, tmp_path)
