@@ -50,9 +50,11 @@ def run(
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     compare_every: Annotated[
-        int, typer.Option(min=0, help="Run the dense network on every k-th frame; 0: never.")
+        int, typer.Option(min=0, help="Run the dense network on one frame of every k, drawn at random; 0: never.")
     ] = 10,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the policy.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the policy, and of the frames to compare.")
+    ] = 0,
     max_age: Annotated[
         int,
         typer.Option(min=0, max=LARGEST, help="Recompute a block at the latest after so many frames; 0: never."),

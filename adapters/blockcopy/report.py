@@ -61,7 +61,7 @@ class FrameRecord:
             training the policy, of the task network.
         prepare_ms: frame to network input, and network output to prediction.
         io_ms: reading and decoding, drawing, encoding.
-        dense: the comparison with the dense network, on every k-th frame, else None.
+        dense: the comparison with the dense network, on one frame of every k, drawn at random, else None.
     """
 
     frame: int

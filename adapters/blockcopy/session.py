@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import queue
+import random
 import signal
 import threading
 import time
@@ -107,6 +108,15 @@ class DenseNetwork:
             return output, 1e3 * (time.perf_counter() - begin)
 
 
+def is_compared(frame: int, every: int, seed: int) -> bool:
+    """Whether `frame`, counted from 0, is the one of its stretch of `every` frames that is compared.
+
+    It is drawn at random in each stretch: every k-th frame would be of one phase where what a policy runs has a period.
+    """
+    stretch, place = divmod(frame, every)
+    return random.Random(f"{seed} {stretch}").randrange(every) == place
+
+
 def compare(network: tasknets.TaskNetwork, prediction: Any, dense: Any, dense_ms: float) -> Comparison:
     """`prediction` against the dense network's prediction `dense`, both as `network.predict` returns them."""
     if network.task == "detection":
@@ -200,8 +210,7 @@ class _Worker:
         prediction = self.network.predict(output, size)
         prepare += time.perf_counter() - begin
         comparison = None
-        every = self.settings.compare_every
-        if self.dense is not None and frame.index % every == every - 1:
+        if self.dense is not None and is_compared(frame.index, self.settings.compare_every, self.settings.seed):
             dense, dense_ms = self.dense(x)
             comparison = compare(self.network, prediction, self.network.predict(dense, size), dense_ms)
         self.reader.prefetch()

@@ -55,7 +55,7 @@ def test_video_and_report_and_table(blockcopy_command, clip, out):
     assert listed[0]["macs"] == totals["dense_macs"]
     assert all(0 <= f["active_fraction"] <= 1 for f in listed)
     assert all(f["network_ms"] > 0 and f["io_ms"] > 0 for f in listed)
-    assert [f["frame"] for f in listed if f["dense"]] == [3, 7, 11, 15, 19]
+    assert [f["frame"] // 4 for f in listed if f["dense"]] == [0, 1, 2, 3, 4]
     assert totals["compared_frames"] == 5
     assert 0 < totals["pixel_agreement"] <= 1
     assert 0 < totals["mean_iou"] <= 1
@@ -85,7 +85,7 @@ def test_detection_reports_boxes_and_draws_them(blockcopy_command, clip, out, po
     report = read_report(out / "r.json")
     totals = report["totals"]
     assert totals["pixel_agreement"] is None and totals["psnr_db"] is None
-    assert [f["frame"] for f in report["frames"] if f["dense"]] == [1, 3, 5]
+    assert [f["frame"] // 2 for f in report["frames"] if f["dense"]] == [0, 1, 2]
     assert 0 <= totals["box_agreement"] <= 1
     if policy == "all":  # of random weights: rounding decides where two scores tie, nothing else may differ
         assert totals["box_agreement"] > 0.95
@@ -106,6 +106,20 @@ def test_restoration_reports_decibels_and_draws_the_restored_frame(blockcopy_com
     assert totals["psnr_db"] > 0
     assert totals["pixel_agreement"] is None
     assert len(decode(out / "v.mkv")[0]) == 4
+
+
+@pytest.mark.parametrize("every", [1, 2, 10])
+def test_one_frame_of_every_stretch_is_compared_any_of_them(every):
+    def compared(seed):
+        return [frame for frame in range(100 * every) if session.is_compared(frame, every, seed)]
+
+    frames = compared(3)
+    assert [frame // every for frame in frames] == list(range(100))
+    counts = [sum(frame % every == place for frame in frames) for place in range(every)]
+    deviation = (100 / every * (1 - 1 / every)) ** 0.5
+    assert all(abs(count - 100 / every) <= 4 * deviation for count in counts)
+    assert compared(3) == frames
+    assert every == 1 or compared(4) != frames
 
 
 def test_the_same_seed_chooses_the_same_blocks(blockcopy_command, clip, out):
