@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -155,6 +155,7 @@ class FeatureCache:
             self._views[spec.name] = view
             self.planes[number] = native.plane_of(view, borders[spec.name])
         self._handed: dict[str, int] = {}  # planes that the last frame gave to the caller: torch's counts of writes
+        self._called: Mapping[str, str] = {}  # what errors call them
         self.frames = [0] * streams  # after the planes, which say how much memory is short
 
     def _zeros(self, size: int, needed: int) -> torch.Tensor:
@@ -234,9 +235,10 @@ class FeatureCache:
             raise SparseBlockError(f"FeatureCache.bind: {name!r} is given {given}; it must be {wanted}")
         self.planes[number] = native.plane_of(tensor)
 
-    def hand_out(self, names: Iterable[str]) -> None:
-        """The caller gets views of these planes, until the next frame."""
+    def hand_out(self, names: Mapping[str, str]) -> None:
+        """The caller gets views of these planes, which errors call so, until the next frame."""
         self._handed = {name: self._views[name]._version for name in names}
+        self._called = names
 
     def overwritten(self) -> list[str]:
         """Those of the planes handed out that something has written to since."""
@@ -246,8 +248,8 @@ class FeatureCache:
         """Raises SparseBlockError where a plane handed out was written to: it is no frame's result any more."""
         for name in self.overwritten():
             raise SparseBlockError(
-                f"{what}: output {name} was changed in place after the last frame and would be kept; change a clone of "
-                "what a plan returns, and begin anew with state.reset()"
+                f"{what}: the output of {self._called[name]} was changed in place after the last frame and would be "
+                "kept; change a clone of what a plan returns, and begin anew with state.reset()"
             )
 
     @property

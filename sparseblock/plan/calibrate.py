@@ -166,7 +166,7 @@ class _Deviations:
         self._layers = {frame: FRAME}
         for node in plan.graph.nodes:
             if not node.is_view and plan.graph.values[node.output].is_map:
-                self._layers[node.output] = node.origin or node.output
+                self._layers[node.output] = node.name
         self._sums: dict[str, list[float]] = {}
 
     def add(self, state: Any) -> None:

@@ -174,12 +174,12 @@ class ExactPlan(Plan):
             node, tiles = self._nodes[name], len(state.indices[name])
             if state.ran_whole:
                 macs = self._node_macs[name] * state.streams
-                nodes.append(NodeStats(node.origin or name, tiles, tiles, tiles, macs, 0.0))
+                nodes.append(NodeStats(node.name, tiles, tiles, tiles, macs, 0.0))
                 continue
             count = int(state.counts[number])
             nodes.append(
                 NodeStats(
-                    name=node.origin or name,
+                    name=node.name,
                     computed=count,
                     passed=int(state.passed[number]) if count else 0,
                     tiles=tiles,
@@ -289,7 +289,7 @@ def _by_value(graph: Graph, tolerance: Tolerance) -> dict[str, float]:
     known = {FRAME: frame} | {node.output: node.output for node in graph.nodes}
     origins: dict[str, list[str]] = {}
     for node in graph.nodes:
-        origins.setdefault(node.origin or node.output, []).append(node.output)
+        origins.setdefault(node.name, []).append(node.output)
     names = [frame, *(node.output for node in graph.nodes if not node.is_view)]
     tolerances = dict.fromkeys(names, -1.0 if tolerance is None or given else _checked("every layer", tolerance))
     for name, value in given.items():

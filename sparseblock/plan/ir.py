@@ -260,9 +260,14 @@ class Node:
         return isinstance(self.op, (Concat, Slice))
 
     @property
+    def name(self) -> str:
+        """Its module, or where it comes from none, its value: what reports, errors and options call it."""
+        return self.origin or self.output
+
+    @property
     def title(self) -> str:
-        """Its module and what it computes."""
-        return f"{self.origin or self.output}: {self.label}"
+        """Its name and what it computes."""
+        return f"{self.name}: {self.label}"
 
     @property
     def label(self) -> str:

@@ -127,12 +127,13 @@ class Plan:
 
     def _check_streams(self, streams: int) -> None:
         if streams != 1:
+            made_by = self.graph.producers()
             for name in self.graph.output_names() - self._with_plane:
                 value = self.graph.values[name]
                 if value.shape is None or value.shape[:1] != (1,):
                     raise SparseBlockError(
-                        f"new_state: output {name} is {list(value.shape or ())} for one frame, without an axis for "
-                        f"{streams} streams; use one state per stream"
+                        f"new_state: the output of {made_by[name].name} is {list(value.shape or ())} for one frame, "
+                        f"without an axis for {streams} streams; use one state per stream"
                     )
 
     def to(self, device: torch.device | str) -> Plan:
@@ -193,9 +194,10 @@ class Plan:
         return [state[name] for name in self._handed]
 
     @functools.cached_property
-    def _handed(self) -> list[str]:
-        """The planes that outputs are views of."""
-        return sorted(self.graph.output_names() & self._with_plane)
+    def _handed(self) -> dict[str, str]:
+        """The planes that outputs are views of, and the names of the nodes that make them."""
+        made_by = self.graph.producers()
+        return {name: made_by[name].name for name in sorted(self.graph.output_names() & self._with_plane)}
 
     @torch.no_grad()
     def __call__(
@@ -266,7 +268,7 @@ class Plan:
             value, placement = self.graph.values[node.output], self._placements[node.output]
             nodes.append(
                 NodeReport(
-                    name=node.origin or node.output,
+                    name=node.name,
                     op=node.label,
                     placement=placement.kind,
                     reason=placement.reason or _remark(node),

@@ -204,13 +204,13 @@ class _Check:
         found, right = float(value[first]), float(expected[first])
         nearest = expected[first].float().abs()
         spacing = float(torch.nextafter(nearest, torch.tensor(torch.inf)) - nearest)
-        name = self.node.origin or self.node.output
+        name = self.node.name
         place = (stream, *first[1:])
         self._difference = Difference(name, frame, place, found, right, abs(found - right) / spacing, what)
 
     def report(self) -> LayerReport:
         node = self.node
-        return LayerReport(node.origin or node.output, node.label, self._error, self._own, self._difference)
+        return LayerReport(node.name, node.label, self._error, self._own, self._difference)
 
 
 def rounding(node: Node, reference: Reference, result: torch.Tensor) -> torch.Tensor | float:

@@ -189,7 +189,7 @@ def test_each_image_of_a_batch_is_a_video_of_its_own():
         torch.testing.assert_close(out[stream : stream + 1], network(image).detach())
     network = model(lambda self, x: torch.cat([self.a(x), self.a(x)], 0))
     plan = sparseblock.compile(network, frame, block_size=16)
-    message = "new_state: output cat is [2, 4, 32, 48] for one frame, without an axis for 3 streams; use one state per "
+    message = "new_state: the output of cat is [2, 4, 32, 48] for one frame, without an axis for 3 streams; use one "
     with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}"):
         plan.new_state(3)
 

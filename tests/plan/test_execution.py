@@ -103,9 +103,10 @@ def test_what_the_caller_writes_to_an_output_is_not_kept(mode, inference):
     frames = torch.rand(2, 2, 3, 16, 16)
     plan = sparseblock.compile(network, frames[0], block_size=8, mode=mode)
     mask = None if mode == "exact" else torch.zeros(2, 2, 2, dtype=torch.bool)
-    message = "output conv2d_1 was changed in place after the last frame and would be kept; change a clone of what"
+    message = "the output of 1 was changed in place after the last frame and would be kept; change a clone of what"
     with torch.inference_mode(inference):
         state = plan.new_state(2)
+        assert plan.report().nodes[-1].name == "1"  # which errors call it too
         plan(frames[0], None, state).mul_(1)  # of a view; that the values are the same is not looked at
         state.reset(1)  # another's planes
         for _ in range(2):
@@ -305,7 +306,7 @@ def test_refuses_streams_of_an_output_without_batch_axis():
     plan = sparseblock.compile(Call("", lambda x: x.sum()).eval(), torch.randn(1, 3, 8, 8), 8)
     plan(torch.randn(1, 3, 8, 8), None, plan.new_state())
     with pytest.raises(
-        SparseBlockError, match=r"new_state: output sum_1 is \[\] for one frame.*use one state per stream"
+        SparseBlockError, match=r"new_state: the output of sum_1 is \[\] for one frame.*use one state per stream"
     ):
         plan.new_state(streams=2)
 
