@@ -54,7 +54,6 @@ SB_INLINE void moments_of(const Cell<T> &cell, int64_t channel, int lanes, int o
 template <class T>
 void run(const sb_moments &moments, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, 1, 1);
-    threads = (int)minimum(threads, maximum(regions.count, 1));
     parallel_for(regions.count, threads, [&](int64_t i) {
         const Region r = regions[i];
         if (r.y0 >= r.y1 || r.x0 >= r.x1) return;

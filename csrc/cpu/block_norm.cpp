@@ -51,7 +51,6 @@ double norm_of(const T *x, const sb_plane &xs, const T *y, const sb_plane *ys, i
 template <int NORM, class T>
 void run(const sb_block_norm &norm, const sb_plane &x, const sb_plane *y, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, 1, 1);
-    threads = (int)minimum(threads, maximum(regions.count, 1));
     parallel_for(regions.count, threads, [&](int64_t i) {
         const Region r = regions[i];
         if (r.y0 >= r.y1 || r.x0 >= r.x1) return;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "parallel.h"
 #include "scratch.h"
 #include "sparseblock.h"
 
@@ -111,9 +112,9 @@ struct Kept {
         });
     }
     void keep(int threads) const {
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-        for (int32_t i = 0; i < *value.count; ++i)
+        sb::parallel_for(*value.count, threads, [&](int64_t i) {
             each(i, [](char *run, char *copy, int64_t bytes) { memcpy(copy, run, bytes); });
+        });
     }
     void unmark(const int32_t *place) const {
         const int64_t top = (int64_t)place[1] * value.tile, left = (int64_t)place[2] * value.tile;
@@ -124,20 +125,28 @@ struct Kept {
     float put_back(float tolerance, const uint8_t *whole, int threads) const {
         float largest = 0.0f;
         int32_t held = 0;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1) reduction(max : largest) reduction(+ : held)
-        for (int32_t i = 0; i < *value.count; ++i) {
-            const int32_t *place = value.index + 3 * (int64_t)i;
-            bool as_before = !whole[place[0]];
-            float difference = 0.0f;
-            each(i, [&](char *run, char *copy, int64_t bytes) {
-                as_before = as_before && same(plane.dtype, run, copy, bytes, tolerance, difference);
-            });
-            if (!as_before) continue;
-            each(i, [](char *run, char *copy, int64_t bytes) { memcpy(run, copy, bytes); });
-            unmark(place);
-            largest = difference > largest ? difference : largest;
-            ++held;
-        }
+        sb::on_threads(threads, [&](int t) {
+            float most = 0.0f;
+            int32_t back = 0;
+            for (int64_t i = sb::stretch_end(*value.count, threads, t - 1); i < sb::stretch_end(*value.count, threads, t); ++i) {
+                const int32_t *place = value.index + 3 * i;
+                bool as_before = !whole[place[0]];
+                float difference = 0.0f;
+                each(i, [&](char *run, char *copy, int64_t bytes) {
+                    as_before = as_before && same(plane.dtype, run, copy, bytes, tolerance, difference);
+                });
+                if (!as_before) continue;
+                each(i, [](char *run, char *copy, int64_t bytes) { memcpy(run, copy, bytes); });
+                unmark(place);
+                most = difference > most ? difference : most;
+                ++back;
+            }
+#pragma omp critical
+            {
+                largest = most > largest ? most : largest;
+                held += back;
+            }
+        });
         *value.passed = *value.count - held;
         return largest;
     }
@@ -166,8 +175,7 @@ void sb_compare_run(const sb_plane *x, const sb_plane *last, float tolerance, co
     /* A row is one run of memory, or one per channel; a pixel a piece of it. */
     const bool planar = x->stride_x == 1;
     const int64_t runs = planar ? x->c : 1, piece = planar ? bytes : bytes * x->c, run = piece * x->w;
-#pragma omp parallel for schedule(dynamic, 16) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < (int64_t)x->n * x->h; ++i) {
+    sb::parallel_for((int64_t)x->n * x->h, threads, [&](int64_t i) {
         const int64_t n = i / x->h, y = i % x->h;
         uint8_t *pixels = found->pixels + i * x->w;
         memset(pixels, whole[n] ? 1 : 0, x->w);
@@ -184,28 +192,30 @@ void sb_compare_run(const sb_plane *x, const sb_plane *last, float tolerance, co
                 const char *now = row + bytes * c * x->stride_c + (hit - pixels) * piece;
                 memcpy((char *)now + offset, now, piece);
             }
-    }
+    });
     list(*found, x->n);
 }
 
 void sb_run_changes(const sb_step *steps, const sb_spread *spreads, int n_steps, const sb_plane *planes, const sb_changes *changes,
                     int streams, const uint8_t *whole, int threads, float *dropped, double *seconds) {
-    for (int i = 0; i < n_steps; ++i) {
-        sb_step step = steps[i];
-        const sb_changes &out = changes[spreads[i].value];
-        sb_spread_run(&spreads[i], changes, streams, whole);
-        dropped[i] = 0.0f;
-        if (seconds) seconds[i] = 0.0;
-        if (!*out.count) continue;
-        const sb_list tiles = {out.index, out.count};
-        step.list = 0;
-        if (spreads[i].tolerance < 0.0f) {
+    sb::with_team(threads, [&] {
+        for (int i = 0; i < n_steps; ++i) {
+            sb_step step = steps[i];
+            const sb_changes &out = changes[spreads[i].value];
+            sb_spread_run(&spreads[i], changes, streams, whole);
+            dropped[i] = 0.0f;
+            if (seconds) seconds[i] = 0.0;
+            if (!*out.count) continue;
+            const sb_list tiles = {out.index, out.count};
+            step.list = 0;
+            if (spreads[i].tolerance < 0.0f) {
+                sb_run(&step, 1, planes, &tiles, threads, seconds ? seconds + i : nullptr);
+                continue;
+            }
+            const Kept kept(planes[step.out], out, step);
+            kept.keep(threads);
             sb_run(&step, 1, planes, &tiles, threads, seconds ? seconds + i : nullptr);
-            continue;
+            dropped[i] = kept.put_back(spreads[i].tolerance, whole, threads);
         }
-        const Kept kept(planes[step.out], out, step);
-        kept.keep(threads);
-        sb_run(&step, 1, planes, &tiles, threads, seconds ? seconds + i : nullptr);
-        dropped[i] = kept.put_back(spreads[i].tolerance, whole, threads);
-    }
+    });
 }

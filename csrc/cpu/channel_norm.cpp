@@ -13,6 +13,7 @@
 #include "kernels.h"
 #include "math.h"
 #include "moments.h"
+#include "parallel.h"
 #include "scratch.h"
 
 namespace sb::SB_ISA {
@@ -105,14 +106,11 @@ template <int KIND, class T>
 void run(const sb_channel_norm &norm, const sb_epilogue &epilogue, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out,
          int threads) {
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
-    threads = (int)minimum(threads, maximum(regions.count, 1));
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
+    parallel_for(regions.count, threads, [&](int64_t i) {
         float *powers = nullptr;
         if (KIND == SB_SOFTMAX) powers = (float *)scratch(SCRATCH_POWERS, sizeof(float) * ceil_div(out.c, W) * W);
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < regions.count; ++i) strip<KIND, T>(norm, epilogue, x, regions[i], out, powers);
-    }
+        strip<KIND, T>(norm, epilogue, x, regions[i], out, powers);
+    });
 }
 
 } // namespace

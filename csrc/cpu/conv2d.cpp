@@ -43,11 +43,10 @@ constexpr int64_t CHUNK_FLOATS = 128 << 10; /* input of a chunk: 512 KiB, halo i
 constexpr int64_t CHUNK_PIXELS = 256, AMX_CHUNK_PIXELS = 512;
 constexpr int64_t STRIP_COLUMNS = 64;
 constexpr int64_t ITEMS_PER_THREAD = 8, AMX_ITEMS_PER_THREAD = 1; /* at least; each of the latter copies its pixels */
+constexpr int64_t SHARED_BYTES = 128 << 10; /* weights for AMX that all threads read rather than share */
+constexpr int64_t LEAST_STRIP = 128;        /* pixels, of strips that are made finer for that */
 constexpr int64_t COPY_BYTES = 1 << 20;     /* of a chunk's pixels copied for AMX: half of the second-level cache */
-constexpr int64_t PREFETCH_BYTES = 4 << 20; /* planes from here on are fetched ahead: smaller ones wait in the cache */
-
-template <class T>
-bool is_large(const sb_plane &plane) { return (int64_t)sizeof(T) * plane.h * plane.stride_y * plane.n >= PREFETCH_BYTES; }
+constexpr int64_t PREFETCH_BYTES = 16 << 20; /* of a plane's active part: from here on it is fetched ahead, less waits in the caches */
 
 /* `count` elements, widened where they are to be floats. */
 template <class To, class T>
@@ -90,13 +89,18 @@ struct Run2d {
     int64_t n_phases;
     Window window;
     bool always; /* strips are copied to windows: in the plane their rows are no whole AMX_ROWS pixels, there all pixels lie in a row */
-    int64_t strips; /* per chunk */
+    int64_t chunks, strips; /* strips: at most, of a chunk */
+    int64_t pixels; /* that this call writes, of a chain all its pieces */
     bool stream;
     int64_t prefetch_lines; /* per chunk */
 
-    bool fetches_input() const { return is_large<T>(x); }
-    bool fetches_residual() const { return residual && is_large<T>(*residual); }
-    bool fetches_out() const { return !stream && is_large<T>(out) && !(residual && residual->data == out.data); }
+    int64_t first_strip(int64_t chunk) const { return chunk * regions.count / chunks; }
+    bool fetches(const sb_plane &plane) const {
+        const double per_pixel = (double)sizeof(T) * plane.h * plane.w * plane.c / ((double)out.h * out.w);
+        return plane.n && pixels * per_pixel >= PREFETCH_BYTES;
+    }
+    bool fetches_residual() const { return residual && fetches(*residual); }
+    bool fetches_out() const { return !stream && fetches(out) && !(residual && residual->data == out.data); }
     /* `next`: the chunk that this thread will probably compute next; past those of `ahead`: none. */
     void item(int64_t chunk, int64_t next, int64_t first_unit, int64_t last_unit) const;
     void copy_window(const Phase &phase, const Region &region, In *to) const;
@@ -154,7 +158,7 @@ void Run2d<T, ALGORITHM>::copy_segment(const T *row, int64_t left, int64_t lengt
 template <class T, int ALGORITHM>
 int64_t Run2d<T, ALGORITHM>::locate(const Phase &phase, int64_t chunk, const In **in, const T **res, T **dst, bool &windows) const {
     const Axis &ay = shape.y, &ax = shape.x;
-    const int64_t begin = chunk * strips, end = minimum(begin + strips, regions.count);
+    const int64_t begin = first_strip(chunk), end = first_strip(chunk + 1);
     auto phase_region = [&](int64_t i) {
         Region r = regions[i];
         r.y0 = maximum(ceil_div(r.y0 - phase.y, ay.out_stride), phase.rows.begin);
@@ -303,13 +307,12 @@ void Run2d<T, ALGORITHM>::item(int64_t chunk, int64_t next, int64_t first_unit, 
     const In **in = (const In **)scratch(SCRATCH_PIXELS, sizeof(void *) * 3 * most);
     const T **res = (const T **)(in + most);
     T **dst = (T **)(res + most);
-    const int64_t first_strip = next * strips, last_strip = first_strip + strips;
-    Prefetch<T> written(ahead, out, SAME_PIXELS, SAME_PIXELS, first_strip, fetches_out() ? last_strip : first_strip);
-    Prefetch<T> added(ahead, residual ? *residual : out, SAME_PIXELS, SAME_PIXELS, first_strip, fetches_residual() ? last_strip : first_strip,
-                      &written);
-    Prefetch<T> prefetch(ahead, x, shape.y.prefetch(), shape.x.prefetch(), first_strip, fetches_input() ? last_strip : first_strip, &added);
+    const int64_t begin = first_strip(next), end = first_strip(next + 1);
+    Prefetch<T> written(ahead, out, SAME_PIXELS, SAME_PIXELS, begin, fetches_out() ? end : begin);
+    Prefetch<T> added(ahead, residual ? *residual : out, SAME_PIXELS, SAME_PIXELS, begin, fetches_residual() ? end : begin, &written);
+    Prefetch<T> prefetch(ahead, x, shape.y.prefetch(), shape.x.prefetch(), begin, fetches(x) ? end : begin, &added);
     int64_t left = 0; /* pixels; most chunks have all of theirs in one band */
-    for (int64_t i = chunk * strips; i < minimum((chunk + 1) * strips, regions.count); ++i) {
+    for (int64_t i = first_strip(chunk); i < first_strip(chunk + 1); ++i) {
         const Region r = regions[i];
         left += maximum(r.y1 - r.y0, 0) * maximum(r.x1 - r.x0, 0);
     }
@@ -360,7 +363,15 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
         most = minimum(AMX_CHUNK_PIXELS, COPY_BYTES / ((int64_t)sizeof(T) * copied));
     }
     const int64_t chunk = maximum(most, 4 * TILE_P) * phases_count;
-    const Regions regions(blocks, out, chunk, STRIP_COLUMNS);
+    /* Few weights all threads read, each for pixels of its own: in strips so fine that these are about as many for each. Else threads share the
+     * channels of a lone chunk: then all copy its pixels, and each finds half of them in another's cache. */
+    const bool share_pixels = ALGORITHM == SB_AMX && threads > 1 && (int64_t)sizeof(T) * taps * shape.in_group * conv.out_channels <= SHARED_BYTES;
+    int64_t strip = chunk; /* pixels */
+    for (; share_pixels && strip > LEAST_STRIP; strip /= 2) {
+        const int64_t count = Regions(blocks, out, strip, STRIP_COLUMNS).count;
+        if (count % threads == 0 || count >= 4 * threads) break;
+    }
+    const Regions regions(blocks, out, strip, STRIP_COLUMNS);
     if (!regions.count) return;
 
     Band bands_y[Axis::most_bands()], bands_x[Axis::most_bands()];
@@ -383,14 +394,15 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
                         ALGORITHM == SB_AMX && shape.whole_tiles() ? amx_copy_stride(shape.in_channels) : shape.in_channels};
     Regions ahead = regions;
     if (blocks) ahead.count += blocks->next * regions.rows * regions.cols;
-    Run2d<T, ALGORITHM> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, n_phases, window, always, 0, false, 0};
+    Run2d<T, ALGORITHM> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, n_phases, window, always, 1, 0, 0, false, 0};
     /* Chunks of about one size, as many for each thread. */
     const int64_t fewest = ceil_div(regions.count, maximum(chunk / (regions.strip_h * regions.strip_w), 1));
-    run.strips = ceil_div(regions.count, fewest > 1 ? ceil_div(fewest, threads) * threads : 1);
-    const int64_t written = blocks && blocks->whole ? (int64_t)blocks->whole * blocks->block_h * blocks->block_w
+    if (fewest > 1 || share_pixels) run.chunks = minimum(ceil_div(fewest, threads) * threads, regions.count);
+    run.strips = ceil_div(regions.count, run.chunks);
+    run.pixels = blocks && blocks->whole ? (int64_t)blocks->whole * blocks->block_h * blocks->block_w
                                                     : regions.count * regions.strip_h * regions.strip_w;
-    run.stream = is_streamed<T>(out, residual, shape.out_group, written);
-    if (run.fetches_input()) run.prefetch_lines += run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
+    run.stream = is_streamed<T>(out, residual, shape.out_group, run.pixels);
+    if (run.fetches(x)) run.prefetch_lines += run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
     if (run.fetches_residual()) run.prefetch_lines += run.strips * Prefetch<T>::lines(regions, *residual, SAME_PIXELS, SAME_PIXELS);
     if (run.fetches_out()) run.prefetch_lines += run.strips * Prefetch<T>::lines(regions, out, SAME_PIXELS, SAME_PIXELS);
 
@@ -436,7 +448,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     *phases = *largest;
     *largest = first;
 
-    const int64_t chunks = ceil_div(regions.count, run.strips);
+    const int64_t chunks = run.chunks;
     int64_t shares = 1;
     const int64_t wanted = ALGORITHM == SB_AMX ? AMX_ITEMS_PER_THREAD : ITEMS_PER_THREAD;
     if (threads > 1) shares = minimum(ceil_div(wanted * threads, chunks), shape.units);

@@ -32,8 +32,8 @@ SB_INLINE halves narrow(vec v, flushed) { return (halves)_mm512_cvtneps_pbh((__m
 SB_INLINE __m512i narrow(vec a, vec b, flushed) { return (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a); }
 
 /* What is done between the steps of tiles, while these multiply: sums that have left the tiles before become outputs, a few
- * pixels at a time, and what will be read is fetched: lines of the planes, weights of the next unit, pixels of the next tile. In few
- * instructions: steps of tiles leave room for little. */
+ * pixels at a time, and what will be read is fetched: lines of the planes, pixels of the next tile. (Weights lie one after the other: the
+ * processor fetches them by itself, and better.) In few instructions: steps of tiles leave room for little. */
 class Pending {
 public:
     const int64_t turns; /* steps of a tile */
@@ -41,10 +41,6 @@ public:
     Pending(Prefetch<bf16> &prefetch, int64_t lines_of_tile, int64_t steps)
         : turns(maximum(ceil_div(steps, AMX_STEPS), 1)), at_once_((int)ceil_div(TILE_PIXELS, turns)), prefetch_(prefetch),
           lines_(ceil_div(lines_of_tile, turns)) {}
-    void fetch_weights(const float *weight, int64_t lines_of_step) {
-        weight_ = (const char *)weight;
-        weight_bytes_ = lines_of_step * LINE;
-    }
     /* Into the first-level cache, of the next tile's pixels what the last run reads: under the kernel's last row, or its last tap, lies what no
      * tile before has read. Not where most of what lies between the pixels are other channels. */
     void fetch_pixels(const AmxRows &rows, const Tile<bf16, bf16> &unit) {
@@ -66,7 +62,6 @@ public:
     void step() {
         prefetch_.advance(lines_);
         for (int i = 0; i < PIXEL_LINES && pixel_ < pixels_end_; ++i, pixel_ += LINE) __builtin_prefetch(pixel_);
-        for (const char *end = weight_ + weight_bytes_; weight_ < end; weight_ += LINE) __builtin_prefetch(weight_, 0, 2);
         if (left_) finish(left_ < at_once_ ? left_ : at_once_);
     }
     void end() {
@@ -139,8 +134,6 @@ private:
     const int at_once_;            /* pixels after a step */
     Prefetch<bf16> &prefetch_;
     const int64_t lines_;          /* after a step */
-    int64_t weight_bytes_ = 0;
-    const char *weight_ = nullptr;
     const char *pixel_ = nullptr, *pixels_end_ = nullptr;
 };
 
@@ -240,10 +233,8 @@ void conv2d_amx_tiles(const Tile<bf16, bf16> *units, int64_t count, const AmxRow
         for (int64_t i = 0; i < tiles; ++i)
             for (int64_t k = 0; k < count; ++k) tile(i, units[k]);
     } else {
-        for (int64_t k = 0; k < count; ++k) {
-            pending.fetch_weights(units[(k + 1) % count].weight, ceil_div(unit_bytes, LINE * tiles * pending.turns));
+        for (int64_t k = 0; k < count; ++k)
             for (int64_t i = 0; i < tiles; ++i) tile(i, units[k]);
-        }
     }
     pending.end();
 }

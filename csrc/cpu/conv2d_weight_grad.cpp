@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "parallel.h"
 #include "regions.h"
 #include "vec.h"
 
@@ -159,8 +160,7 @@ void conv2d_weight_grad_run(const sb_conv2d &conv, const sb_plane &x, const sb_p
                          tile_k, ceil_div(depthwise ? conv.out_channels : out_group, tile_k)};
     const int64_t tasks = run.tasks();
     threads = (int)minimum(threads, tasks);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t share = 0; share < threads; ++share) {
+    on_threads(threads, [&](int64_t share) {
         const CountSubnormalsAsZero mode;
         const int64_t first = share * tasks / threads, last = (share + 1) * tasks / threads;
         for (int64_t i = first; i < last; ++i) run.clear(i);
@@ -168,7 +168,7 @@ void conv2d_weight_grad_run(const sb_conv2d &conv, const sb_plane &x, const sb_p
             const Region strip = run.regions[region];
             for (int64_t i = first; i < last; ++i) run.task(i, strip);
         }
-    }
+    });
 }
 
 } // namespace sb::SB_ISA

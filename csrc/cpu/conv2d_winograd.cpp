@@ -385,7 +385,6 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     const int64_t chunks = ceil_div(tiles.count, winograd.chunk);
     const int64_t shares = chunks < threads ? minimum(ceil_div(threads, chunks), shape.units) : 1;
     const int64_t items = chunks * shares;
-    threads = (int)minimum(threads, items);
     parallel_for(items, threads, [&](int64_t i) {
         const CountSubnormalsAsZero mode;
         const int64_t share = i / chunks;

@@ -2,6 +2,7 @@
  * scatter: the inverse for halo 0; writes are clipped to the frame. Rows are copied whole where pixels are contiguous. */
 #include <string.h>
 
+#include "parallel.h"
 #include "sparseblock.h"
 
 namespace {
@@ -33,8 +34,7 @@ void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, void *p
     const int64_t rows = blocks->block_h + 2 * (int64_t)halo, cols = blocks->block_w + 2 * (int64_t)halo;
     const int64_t bytes = element_bytes(*x), c = x->c * bytes;
     const int64_t count = *blocks->count;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && count > 1)
-    for (int64_t i = 0; i < count; ++i) {
+    sb::parallel_for(count, threads, [&](int64_t i) {
         const int32_t *index = blocks->index + 3 * i;
         const int64_t top = (int64_t)index[1] * blocks->block_h - halo, left = (int64_t)index[2] * blocks->block_w - halo;
         const Span y(top, rows, x->h), s(left, cols, x->w);
@@ -50,15 +50,14 @@ void sb_gather_run(const sb_plane *x, const sb_blocks *blocks, int halo, void *p
             copy_pixels(row + s.first * c, c, src, bytes * x->stride_x, s.last - s.first, c);
             memset(row + s.last * c, 0, (cols - s.last) * c);
         }
-    }
+    });
 }
 
 void sb_scatter_run(const void *packed, const sb_blocks *blocks, const sb_plane *out, int threads) {
     const int64_t rows = blocks->block_h, cols = blocks->block_w;
     const int64_t bytes = element_bytes(*out), c = out->c * bytes;
     const int64_t count = *blocks->count;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && count > 1)
-    for (int64_t i = 0; i < count; ++i) {
+    sb::parallel_for(count, threads, [&](int64_t i) {
         const int32_t *index = blocks->index + 3 * i;
         const int64_t top = index[1] * rows, left = index[2] * cols;
         const Span y(top, rows, out->h), s(left, cols, out->w);
@@ -66,5 +65,5 @@ void sb_scatter_run(const void *packed, const sb_blocks *blocks, const sb_plane 
             char *dst = (char *)out->data + bytes * (index[0] * out->stride_n + (top + r) * out->stride_y + left * out->stride_x);
             copy_pixels(dst, bytes * out->stride_x, (const char *)packed + (i * rows + r) * cols * c, c, s.last, c);
         }
-    }
+    });
 }

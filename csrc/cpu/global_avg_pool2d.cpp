@@ -10,7 +10,6 @@ template <class T>
 void run(const sb_moments &moments, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, 1, 1);
     const double count = (double)moments.height * moments.width;
-    threads = (int)minimum(threads, maximum(regions.count, 1));
     parallel_for(regions.count, threads, [&](int64_t i) {
         const Region r = regions[i];
         if (r.y0 >= r.y1 || r.x0 >= r.x1) return;

@@ -12,6 +12,7 @@
 #include "epilogue.h"
 #include "kernels.h"
 #include "moments.h"
+#include "parallel.h"
 #include "scratch.h"
 
 namespace sb::SB_ISA {
@@ -103,17 +104,13 @@ void run(const sb_group_norm &norm, const sb_epilogue &epilogue, const sb_plane 
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
     if (!regions.count) return;
     void *memory = scratch(SCRATCH_MOMENTS, out.n * Statistics::bytes(out.c));
-    threads = (int)minimum(threads, regions.count);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-#pragma omp for schedule(static)
-        for (int64_t n = 0; n < out.n; ++n) scale_and_shift(norm, epilogue, moments, n, Statistics(memory, n, out.c));
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < regions.count; ++i) {
-            const Region region = regions[i];
-            strip<T>(epilogue, Statistics(memory, region.n, out.c), x, region, out);
-        }
-    }
+    parallel_for(out.n, threads, [&](int64_t n) {
+        scale_and_shift(norm, epilogue, moments, n, Statistics(memory, n, out.c));
+    });
+    parallel_for(regions.count, threads, [&](int64_t i) {
+        const Region region = regions[i];
+        strip<T>(epilogue, Statistics(memory, region.n, out.c), x, region, out);
+    });
 }
 
 } // namespace

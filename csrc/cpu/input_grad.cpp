@@ -3,6 +3,7 @@
  * in the order of the list of blocks. grad_x is added to, and holds zeros at first. */
 #include "interpolate.h"
 #include "kernels.h"
+#include "parallel.h"
 #include "pool2d.h"
 #include "regions.h"
 #include "vec.h"
@@ -18,11 +19,10 @@ void for_each_share(const sb_plane &grad_out, const sb_blocks *blocks, int threa
     const Regions regions(blocks, grad_out, STRIP_PIXELS, STRIP_COLUMNS);
     const int64_t vectors = ceil_div(grad_out.c, W);
     threads = (int)minimum(threads, vectors);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t share = 0; share < threads; ++share) {
+    on_threads(threads, [&](int64_t share) {
         const int64_t first = share * vectors / threads * W, last = minimum((share + 1) * vectors / threads * W, grad_out.c);
         for (int64_t i = 0; i < regions.count; ++i) f(regions[i], first, last);
-    }
+    });
 }
 
 SB_INLINE void add(float *to, const float *grad, float weight, int64_t first, int64_t last) {

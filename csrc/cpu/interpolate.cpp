@@ -79,7 +79,6 @@ void resize_strip(const sb_interpolate &resize, const sb_plane &x, const Region 
 template <class T>
 void run(const sb_interpolate &resize, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
-    threads = (int)minimum(threads, maximum(regions.count, 1));
     parallel_for(regions.count, threads, [&](int64_t i) { resize_strip<T>(resize, x, regions[i], out); });
 }
 

@@ -47,7 +47,6 @@ void strip(const sb_pad &pad, const sb_plane &x, const Region &region, const sb_
 template <class T>
 void run(const sb_pad &pad, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out, int threads) {
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
-    threads = (int)minimum(threads, maximum(regions.count, 1));
     parallel_for(regions.count, threads, [&](int64_t i) { strip<T>(pad, x, regions[i], out); });
 }
 

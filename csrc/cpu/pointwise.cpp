@@ -147,7 +147,6 @@ void run(const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residua
     const bool copy = !computes && epilogue.activation == SB_IDENTITY;
     const bool image = copy && x.stride_c != 1 && x.stride_x == 1 && out.c == 3 && out.stride_x == 3;
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
-    threads = (int)minimum(threads, maximum(regions.count, 1));
     const auto strip = [&](int64_t i) {
         if (image) strip_image<X, T>(x, regions[i], out);
         else if (x.stride_c != 1) strip_strided<X, T>(epilogue, x, residual, regions[i], out);

@@ -78,7 +78,6 @@ void run(const sb_pool2d &pool, const sb_plane &x, const sb_blocks *blocks, cons
     /* Few outputs with large windows are shared among the threads too. */
     const int64_t pixels = maximum(minimum(STRIP_TAPS / (ay.longest() * ax.longest()), STRIP_PIXELS), 1);
     const Regions regions(blocks, out, pixels, minimum(pixels, STRIP_COLUMNS));
-    threads = (int)minimum(threads, maximum(regions.count, 1));
     parallel_for(regions.count, threads, [&](int64_t i) {
         if (pool.kind == SB_POOL_MAX) pool_strip<SB_POOL_MAX, T>(pool, ay, ax, x, regions[i], out);
         else pool_strip<SB_POOL_AVG, T>(pool, ay, ax, x, regions[i], out);

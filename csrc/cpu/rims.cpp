@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#include "scratch.h"
+#include "parallel.h"
 
 namespace {
 
@@ -97,6 +97,5 @@ void sb::rims_run(const sb_rims &rims, const sb_plane *planes, const sb_blocks &
     const sb_plane *rows = rims.above + rims.below ? &planes[rims.rows] : nullptr;
     const sb_plane *cols = rims.left + rims.right ? &planes[rims.cols] : nullptr;
     const Rims of = {rims, map, rows, cols, blocks.block_h, blocks.block_w, n_rows, n_cols, map.dtype == SB_F32 ? 4 : 2};
-#pragma omp parallel for schedule(static, 1) num_threads(threads) if (threads > 1 && *blocks.count > 1)
-    for (int64_t i = 0; i < count; ++i) of.block(active, i / (n_rows * n_cols), i / n_cols % n_rows, i % n_cols);
+    sb::parallel_for(count, threads, [&](int64_t i) { of.block(active, i / (n_rows * n_cols), i / n_cols % n_rows, i % n_cols); });
 }

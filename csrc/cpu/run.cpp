@@ -3,6 +3,7 @@
 
 #include <chrono>
 
+#include "parallel.h"
 #include "rims.h"
 #include "scratch.h"
 #include "sparseblock.h"
@@ -118,29 +119,25 @@ void run_chain(const sb_step *steps, const sb_plane *planes, const sb_list &list
         if (seconds) seconds[k] = 0;
     }
     const auto start = Clock::now();
-    if (threads > pieces) threads = pieces > 1 ? (int)pieces : 1;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
+    threads = (int)(threads < pieces ? threads : pieces);
+    sb::parallel_for(pieces, threads, [&](int64_t i) {
         char *memory = (char *)sb::scratch(sb::SCRATCH_CHAIN, (size_t)bytes);
+        const int64_t next = sb::next_item(i, pieces, threads), numbers[2] = {i, next < pieces ? next : i};
+        int32_t index[2][3]; /* this piece, and the one that this thread will probably take next */
+        for (int ahead = 0; ahead < 2; ++ahead) {
+            const int64_t number = numbers[ahead];
+            const int32_t *block = list.index + 3 * (number / per_block);
+            const int32_t place = (int32_t)(number % per_block);
+            index[ahead][0] = block[0];
+            index[ahead][1] = block[1] * rows + place / cols;
+            index[ahead][2] = block[2] * cols + place % cols;
+        }
         double spent[SB_LONGEST_CHAIN] = {};
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < pieces; ++i) {
-            int32_t index[2][3]; /* this piece, and the one that this thread will probably take next */
-            for (int ahead = 0; ahead < 2; ++ahead) {
-                const int64_t number = i + ahead * threads < pieces ? i + ahead * threads : i;
-                const int32_t *block = list.index + 3 * (number / per_block);
-                const int32_t place = (int32_t)(number % per_block);
-                index[ahead][0] = block[0];
-                index[ahead][1] = block[1] * rows + place / cols;
-                index[ahead][2] = block[2] * cols + place % cols;
-            }
-            run_piece(steps, planes, index[0], (int32_t)pieces, memory, seconds ? spent : nullptr);
-        }
-        if (seconds) {
+        run_piece(steps, planes, index[0], (int32_t)pieces, memory, seconds ? spent : nullptr);
+        if (!seconds) return;
 #pragma omp critical
-            for (int k = 0; k < steps->chain; ++k) seconds[k] += spent[k];
-        }
-    }
+        for (int k = 0; k < steps->chain; ++k) seconds[k] += spent[k];
+    });
     if (!seconds) return;
     double total = 0;
     for (int k = 0; k < steps->chain; ++k) total += seconds[k];
@@ -150,9 +147,7 @@ void run_chain(const sb_step *steps, const sb_plane *planes, const sb_list &list
 
 bool has_rims(const sb_step &step) { return step.rims.above | step.rims.below | step.rims.left | step.rims.right; }
 
-} // namespace
-
-void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_list *lists, int threads, double *seconds) {
+void run_steps(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_list *lists, int threads, double *seconds) {
     for (int i = 0; i < n_steps; ++i) {
         const sb_step &step = steps[i];
         const sb_list &list = lists[step.list];
@@ -175,4 +170,10 @@ void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_
         }
         i += together - 1;
     }
+}
+
+} // namespace
+
+void sb_run(const sb_step *steps, int n_steps, const sb_plane *planes, const sb_list *lists, int threads, double *seconds) {
+    sb::with_team(n_steps > 1 ? threads : 1, [&] { run_steps(steps, n_steps, planes, lists, threads, seconds); });
 }

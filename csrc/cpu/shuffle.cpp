@@ -18,7 +18,6 @@ SB_INLINE void copy(T *dst, int64_t dst_step, const T *src, int64_t src_step, in
 template <class T, class F>
 void for_pixels(const sb_blocks *blocks, const sb_plane &out, int threads, F f) {
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);
-    threads = (int)minimum(threads, maximum(regions.count, 1));
     parallel_for(regions.count, threads, [&](int64_t i) {
         const Region region = regions[i];
         for (int64_t y = region.y0; y < region.y1; ++y)
