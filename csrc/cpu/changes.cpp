@@ -198,24 +198,22 @@ void sb_compare_run(const sb_plane *x, const sb_plane *last, float tolerance, co
 
 void sb_run_changes(const sb_step *steps, const sb_spread *spreads, int n_steps, const sb_plane *planes, const sb_changes *changes,
                     int streams, const uint8_t *whole, int threads, float *dropped, double *seconds) {
-    sb::with_team(threads, [&] {
-        for (int i = 0; i < n_steps; ++i) {
-            sb_step step = steps[i];
-            const sb_changes &out = changes[spreads[i].value];
-            sb_spread_run(&spreads[i], changes, streams, whole);
-            dropped[i] = 0.0f;
-            if (seconds) seconds[i] = 0.0;
-            if (!*out.count) continue;
-            const sb_list tiles = {out.index, out.count};
-            step.list = 0;
-            if (spreads[i].tolerance < 0.0f) {
-                sb_run(&step, 1, planes, &tiles, threads, seconds ? seconds + i : nullptr);
-                continue;
-            }
-            const Kept kept(planes[step.out], out, step);
-            kept.keep(threads);
+    for (int i = 0; i < n_steps; ++i) {
+        sb_step step = steps[i];
+        const sb_changes &out = changes[spreads[i].value];
+        sb_spread_run(&spreads[i], changes, streams, whole);
+        dropped[i] = 0.0f;
+        if (seconds) seconds[i] = 0.0;
+        if (!*out.count) continue;
+        const sb_list tiles = {out.index, out.count};
+        step.list = 0;
+        if (spreads[i].tolerance < 0.0f) {
             sb_run(&step, 1, planes, &tiles, threads, seconds ? seconds + i : nullptr);
-            dropped[i] = kept.put_back(spreads[i].tolerance, whole, threads);
+            continue;
         }
-    });
+        const Kept kept(planes[step.out], out, step);
+        kept.keep(threads);
+        sb_run(&step, 1, planes, &tiles, threads, seconds ? seconds + i : nullptr);
+        dropped[i] = kept.put_back(spreads[i].tolerance, whole, threads);
+    }
 }

@@ -89,10 +89,10 @@ struct Run2d {
     int64_t n_phases;
     Window window;
     bool always; /* strips are copied to windows: in the plane their rows are no whole AMX_ROWS pixels, there all pixels lie in a row */
-    int64_t chunks, strips; /* strips: at most, of a chunk */
-    int64_t pixels; /* that this call writes, of a chain all its pieces */
-    bool stream;
-    int64_t prefetch_lines; /* per chunk */
+    int64_t chunks = 1, strips = 0; /* strips: at most, of a chunk */
+    int64_t pixels = 0;             /* that this call writes, of a chain all its pieces */
+    bool stream = false;
+    int64_t prefetch_lines = 0; /* per chunk */
 
     int64_t first_strip(int64_t chunk) const { return chunk * regions.count / chunks; }
     bool fetches(const sb_plane &plane) const {
@@ -367,7 +367,7 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
      * channels of a lone chunk: then all copy its pixels, and each finds half of them in another's cache. */
     const bool share_pixels = ALGORITHM == SB_AMX && threads > 1 && (int64_t)sizeof(T) * taps * shape.in_group * conv.out_channels <= SHARED_BYTES;
     int64_t strip = chunk; /* pixels */
-    for (; share_pixels && strip > LEAST_STRIP; strip /= 2) {
+    for (; share_pixels && strip > LEAST_STRIP * phases_count; strip /= 2) {
         const int64_t count = Regions(blocks, out, strip, STRIP_COLUMNS).count;
         if (count % threads == 0 || count >= 4 * threads) break;
     }
@@ -394,14 +394,14 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
                         ALGORITHM == SB_AMX && shape.whole_tiles() ? amx_copy_stride(shape.in_channels) : shape.in_channels};
     Regions ahead = regions;
     if (blocks) ahead.count += blocks->next * regions.rows * regions.cols;
-    Run2d<T, ALGORITHM> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, n_phases, window, always, 1, 0, 0, false, 0};
+    Run2d<T, ALGORITHM> run{shape, epilogue, x, residual, out, regions, ahead, packed, phases, n_phases, window, always};
     /* Chunks of about one size, as many for each thread. */
     const int64_t fewest = ceil_div(regions.count, maximum(chunk / (regions.strip_h * regions.strip_w), 1));
     if (fewest > 1 || share_pixels) run.chunks = minimum(ceil_div(fewest, threads) * threads, regions.count);
     run.strips = ceil_div(regions.count, run.chunks);
     run.pixels = blocks && blocks->whole ? (int64_t)blocks->whole * blocks->block_h * blocks->block_w
-                                                    : regions.count * regions.strip_h * regions.strip_w;
-    run.stream = is_streamed<T>(out, residual, shape.out_group, run.pixels);
+                                         : regions.count * regions.strip_h * regions.strip_w;
+    run.stream = !(blocks && blocks->again) && is_streamed<T>(out, residual, shape.out_group, run.pixels);
     if (run.fetches(x)) run.prefetch_lines += run.strips * Prefetch<T>::lines(regions, x, ay.prefetch(), ax.prefetch());
     if (run.fetches_residual()) run.prefetch_lines += run.strips * Prefetch<T>::lines(regions, *residual, SAME_PIXELS, SAME_PIXELS);
     if (run.fetches_out()) run.prefetch_lines += run.strips * Prefetch<T>::lines(regions, out, SAME_PIXELS, SAME_PIXELS);
@@ -453,7 +453,6 @@ void run(const sb_conv2d &conv, const float *packed, const sb_epilogue &epilogue
     const int64_t wanted = ALGORITHM == SB_AMX ? AMX_ITEMS_PER_THREAD : ITEMS_PER_THREAD;
     if (threads > 1) shares = minimum(ceil_div(wanted * threads, chunks), shape.units);
     const int64_t items = chunks * shares;
-    threads = (int)minimum(threads, items);
     parallel_for(items, threads, [&](int64_t i) {
         const CountSubnormalsAsZero mode;
         const int64_t share = i / chunks;

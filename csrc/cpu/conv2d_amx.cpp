@@ -36,11 +36,9 @@ SB_INLINE __m512i narrow(vec a, vec b, flushed) { return (__m512i)_mm512_cvtne2p
  * processor fetches them by itself, and better.) In few instructions: steps of tiles leave room for little. */
 class Pending {
 public:
-    const int64_t turns; /* steps of a tile */
-
-    Pending(Prefetch<bf16> &prefetch, int64_t lines_of_tile, int64_t steps)
-        : turns(maximum(ceil_div(steps, AMX_STEPS), 1)), at_once_((int)ceil_div(TILE_PIXELS, turns)), prefetch_(prefetch),
-          lines_(ceil_div(lines_of_tile, turns)) {}
+    /* `turns`: steps of a tile. */
+    Pending(Prefetch<bf16> &prefetch, int64_t lines_of_tile, int64_t turns)
+        : at_once_((int)ceil_div(TILE_PIXELS, turns)), prefetch_(prefetch), lines_(ceil_div(lines_of_tile, turns)) {}
     /* Into the first-level cache, of the next tile's pixels what the last run reads: under the kernel's last row, or its last tap, lies what no
      * tile before has read. Not where most of what lies between the pixels are other channels. */
     void fetch_pixels(const AmxRows &rows, const Tile<bf16, bf16> &unit) {
@@ -216,7 +214,7 @@ void conv2d_amx_tiles(const Tile<bf16, bf16> *units, int64_t count, const AmxRow
     alignas(64) float sums[2][TILE_PIXELS * UNIT];
     const int64_t tiles = ceil_div(pixels, TILE_PIXELS);
     const bool near = unit_bytes * count <= NEAR_BYTES; /* all units of a tile then, while its pixels are in the first-level cache */
-    Pending pending(prefetch, lines, steps);
+    Pending pending(prefetch, lines, maximum(ceil_div(steps, AMX_STEPS), 1));
     int64_t turn = 0;
     auto tile = [&](int64_t i, const Tile<bf16, bf16> &unit) {
         const int64_t first = i * TILE_PIXELS;

@@ -160,9 +160,9 @@ void conv2d_weight_grad_run(const sb_conv2d &conv, const sb_plane &x, const sb_p
                          tile_k, ceil_div(depthwise ? conv.out_channels : out_group, tile_k)};
     const int64_t tasks = run.tasks();
     threads = (int)minimum(threads, tasks);
-    on_threads(threads, [&](int64_t share) {
+    on_threads(threads, [&](int share) {
         const CountSubnormalsAsZero mode;
-        const int64_t first = share * tasks / threads, last = (share + 1) * tasks / threads;
+        const int64_t first = stretch_end(tasks, threads, share - 1), last = stretch_end(tasks, threads, share);
         for (int64_t i = first; i < last; ++i) run.clear(i);
         for (int64_t region = 0; region < run.regions.count; ++region) {
             const Region strip = run.regions[region];

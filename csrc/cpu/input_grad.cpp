@@ -19,8 +19,9 @@ void for_each_share(const sb_plane &grad_out, const sb_blocks *blocks, int threa
     const Regions regions(blocks, grad_out, STRIP_PIXELS, STRIP_COLUMNS);
     const int64_t vectors = ceil_div(grad_out.c, W);
     threads = (int)minimum(threads, vectors);
-    on_threads(threads, [&](int64_t share) {
-        const int64_t first = share * vectors / threads * W, last = minimum((share + 1) * vectors / threads * W, grad_out.c);
+    on_threads(threads, [&](int share) {
+        const int64_t first = stretch_end(vectors, threads, share - 1) * W;
+        const int64_t last = minimum(stretch_end(vectors, threads, share) * W, grad_out.c);
         for (int64_t i = 0; i < regions.count; ++i) f(regions[i], first, last);
     });
 }

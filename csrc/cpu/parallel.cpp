@@ -4,23 +4,34 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 
 namespace sb {
 namespace {
 
-/* Some ms, then who else wants the processor may have it. Who gives it up sooner is away when the others go on: two processes on two
- * processors took 1.7 times as long so. */
-constexpr int SPINS = 100000;
+using Clock = std::chrono::steady_clock;
+
+/* How long a thread spins before others that want the processor may have it. Who gives it up sooner is away when the others go on: two
+ * processes on two processors took 1.7 times as long so. */
+constexpr auto PATIENCE = std::chrono::milliseconds(5);
+
+void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
 
 template <class Condition>
 void wait_until(Condition holds) {
-    for (int i = 0; !holds(); ++i) {
-        if (i >= SPINS) sched_yield();
-#if defined(__x86_64__)
-        else __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        else asm volatile("yield");
-#endif
+    Clock::time_point start;
+    for (uint64_t i = 1; !holds(); ++i) {
+        pause();
+        if (i % 1024) continue; /* a look at the clock takes as long as a step's whole hand-over */
+        const Clock::time_point now = Clock::now();
+        if (i == 1024) start = now;
+        else if (now - start > PATIENCE) sched_yield();
     }
 }
 
@@ -59,7 +70,7 @@ private:
     const void *closure_ = nullptr;
     int threads_ = 0;
     std::atomic<uint64_t> number_{0}; /* of calls of f_ so far */
-    alignas(64) std::atomic<int> working_{0};     /* members, but for the leader */
+    alignas(64) std::atomic<int> working_{0}; /* members, but for the leader */
 };
 
 thread_local Team *led = nullptr; /* by this thread */
@@ -67,7 +78,12 @@ thread_local Team *led = nullptr; /* by this thread */
 } // namespace
 
 void on_threads(int threads, void (*f)(const void *, int), const void *closure) {
-    if (led) return led->lead(threads, f, closure);
+    if (Team *const team = led) {
+        led = nullptr; /* whatever f does */
+        team->lead(threads, f, closure);
+        led = team;
+        return;
+    }
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
     for (int t = 0; t < threads; ++t) f(closure, t);
 }

@@ -1,7 +1,6 @@
 /* The threads that share a kernel's work. */
 #pragma once
 
-#include <stddef.h>
 #include <stdint.h>
 
 #include "scratch.h"
@@ -14,8 +13,8 @@ void on_threads(int threads, void (*f)(const void *closure, int t), const void *
 
 template <class F>
 void on_threads(int threads, const F &f) {
-    if (threads <= 1) f(0);
-    else on_threads(threads, [](const void *closure, int t) { (*(const F *)closure)(t); }, &f);
+    if (threads == 1) f(0);
+    else if (threads > 1) on_threads(threads, [](const void *closure, int t) { (*(const F *)closure)(t); }, &f);
 }
 
 /* Calls f(closure) on this thread, which leads a team of `threads` meanwhile: the others spin until on_threads has work for them. To
@@ -27,7 +26,7 @@ void with_team(int threads, const F &f) {
     with_team(threads, [](const void *closure) { (*(const F *)closure)(); }, &f);
 }
 
-/* Stretch t of `threads` ends before this item. */
+/* Stretch t of `threads` ends before this item. (Static, as what follows: files for different instruction sets must not share it.) */
 static inline int64_t stretch_end(int64_t items, int threads, int t) { return items * (t + 1) / threads; }
 
 /* The item that the thread of `item` takes next; `items`: there is none, or another thread's. */

@@ -143,7 +143,7 @@ void strip_image(const sb_plane &x, const Region &region, const sb_plane &out) {
 template <class X, class T>
 void run(const sb_epilogue &epilogue, const sb_plane &x, const sb_plane *residual, const sb_blocks *blocks, const sb_plane &out,
          int threads) {
-    const bool computes = epilogue.bias || epilogue.scale || epilogue.shift || residual; /* and does not only move or select values */
+    const bool computes = epilogue.bias || epilogue.scale || epilogue.shift || residual; /* a copy or an activation alone keeps subnormals */
     const bool copy = !computes && epilogue.activation == SB_IDENTITY;
     const bool image = copy && x.stride_c != 1 && x.stride_x == 1 && out.c == 3 && out.stride_x == 3;
     const Regions regions(blocks, out, STRIP_PIXELS, STRIP_COLUMNS);

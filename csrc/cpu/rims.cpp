@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "parallel.h"
+#include "scratch.h"
 
 namespace {
 

@@ -101,7 +101,7 @@ void run_piece(const sb_step *steps, const sb_plane *planes, const int32_t *inde
                 if (steps[j].local && steps[j].out == number) return (const sb_plane *)&local[j];
             return &planes[number];
         };
-        const sb_blocks piece = {index, &one, step.piece_h, step.piece_w, is_read(steps, k) ? 0 : pieces, 1};
+        const sb_blocks piece = {index, &one, step.piece_h, step.piece_w, pieces, 1, is_read(steps, k)};
         run_step(step, plane(step.x), step.residual >= 0 ? plane(step.residual) : nullptr, &piece, plane(step.out), 1);
         if (spent) spent[k] += since(start);
     }
@@ -119,13 +119,12 @@ void run_chain(const sb_step *steps, const sb_plane *planes, const sb_list &list
         if (seconds) seconds[k] = 0;
     }
     const auto start = Clock::now();
-    threads = (int)(threads < pieces ? threads : pieces);
     sb::parallel_for(pieces, threads, [&](int64_t i) {
         char *memory = (char *)sb::scratch(sb::SCRATCH_CHAIN, (size_t)bytes);
-        const int64_t next = sb::next_item(i, pieces, threads), numbers[2] = {i, next < pieces ? next : i};
+        const int64_t next = sb::next_item(i, pieces, threads);
         int32_t index[2][3]; /* this piece, and the one that this thread will probably take next */
         for (int ahead = 0; ahead < 2; ++ahead) {
-            const int64_t number = numbers[ahead];
+            const int64_t number = ahead && next < pieces ? next : i;
             const int32_t *block = list.index + 3 * (number / per_block);
             const int32_t place = (int32_t)(number % per_block);
             index[ahead][0] = block[0];
@@ -152,7 +151,7 @@ void run_steps(const sb_step *steps, int n_steps, const sb_plane *planes, const 
         const sb_step &step = steps[i];
         const sb_list &list = lists[step.list];
         const int together = step.chain > 1 ? step.chain : 1;
-        auto active = [&](const sb_step &s) { return sb_blocks{list.index, list.count, s.block_h, s.block_w, 0, 0}; };
+        auto active = [&](const sb_step &s) { return sb_blocks{list.index, list.count, s.block_h, s.block_w, 0, 0, 0}; };
         if (together > 1) {
             run_chain(&step, planes, list, threads, seconds ? seconds + i : nullptr);
         } else {

@@ -274,9 +274,9 @@ class CountSubnormalsAsZero {
   public:
     CountSubnormalsAsZero() {
         asm volatile("mrs %0, fpcr" : "=r"(control));
-        asm volatile("msr fpcr, %0" : : "r"(control | 1 << 24));
+        asm volatile("msr fpcr, %0" : : "r"(control | 1ull << 24) : "memory");
     }
-    ~CountSubnormalsAsZero() { asm volatile("msr fpcr, %0" : : "r"(control)); }
+    ~CountSubnormalsAsZero() { asm volatile("msr fpcr, %0" : : "r"(control) : "memory"); }
 #else
   public:
     CountSubnormalsAsZero() {}

@@ -61,6 +61,7 @@ typedef struct sb_blocks {
     int32_t block_h, block_w;
     int32_t whole; /* blocks of the longer list; 0: this is all of it */
     int32_t next;  /* that many more of index[*count...] are run next by this thread */
+    int32_t again; /* not 0: what is written is read again at once, so it is not stored past the caches */
 } sb_blocks;
 
 typedef enum sb_activation {
@@ -201,7 +202,7 @@ SB_API void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *pa
 
 /* The operators. `residual` may be NULL; it has the shape of `out` and may be `out` itself. One pixel that counts for the whole
  * frame is a plane whose stride_y and stride_x are 0, one channel that counts for all one whose stride_c is 0. `threads` >= 1.
- * `blocks` NULL: every pixel (not for gather and scatter). Convolutions, and sb_pointwise_run where it adds or multiplies, count
+ * `blocks` NULL: every pixel (not for gather and scatter). Convolutions, and sb_pointwise_run with a residual, bias, scale or shift, count
  * subnormal numbers as zero, whatever the caller's floating-point mode, which they leave as it was. */
 SB_API void sb_conv2d_run(const sb_conv2d *conv, const sb_epilogue *epilogue, const sb_plane *x, const sb_plane *residual,
                           const sb_blocks *blocks, const sb_plane *out, int threads);

@@ -8,7 +8,7 @@ void check_gather_scatter(Random &random, int number) {
     const int halo = random.between(0, 3);
     auto kernel = [&](const sb_plane &to, const sb_blocks *blocks, int threads) {
         const int32_t whole_index[6] = {0, 0, 0, 1, 0, 0};
-        const sb_blocks whole = {whole_index, &x.n, x.h, x.w, 0, 0};
+        const sb_blocks whole = {whole_index, &x.n, x.h, x.w, 0, 0, 0};
         const sb_blocks &list = blocks ? *blocks : whole;
         for (const int margin : {halo, 0}) {
             const int rows = list.block_h + 2 * margin, cols = list.block_w + 2 * margin;

@@ -90,6 +90,7 @@ class Blocks(Structure):
         ("block_w", c_int32),
         ("whole", c_int32),
         ("next", c_int32),
+        ("again", c_int32),
     ]
 
 
