@@ -17,13 +17,13 @@ from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
 from sparseblock.plan.changes import ChangeCache, Changes, tilings
 from sparseblock.plan.gates import Gate, check_gates
-from sparseblock.plan.ir import Conv2d, Graph
+from sparseblock.plan.ir import Conv2d, Graph, Ref
 from sparseblock.plan.macs import axis_macs
 from sparseblock.plan.placement import TILE
 from sparseblock.plan.plan import Plan, timed
 from sparseblock.plan.report import Report
 from sparseblock.plan.steps import Steps
-from sparseblock.plan.torch_call import TorchCall
+from sparseblock.plan.torch_call import Locals, TorchCall
 from sparseblock.plan.whole import WholeChoice, measure
 
 FRAME = "frame"  # the frame's key among tolerances
@@ -151,13 +151,17 @@ class ExactPlan(Plan):
         Raises:
             SparseBlockError: this plan has no weights, or a tolerance is negative or of no layer.
         """
-        if self._segments is None:
-            raise SparseBlockError("plan: it was unpickled and has no weights yet; first call plan.with_weights(model)")
+        self.check_weights()
         plan = object.__new__(ExactPlan)
         plan.__dict__.update(self.__dict__)
         plan.tolerances = _by_value(self.graph, tolerance)
         plan._follow()
         return plan
+
+    def check_weights(self) -> None:
+        """Raises SparseBlockError where this plan was unpickled and has no weights."""
+        if self._segments is None:
+            raise SparseBlockError("plan: it was unpickled and has no weights yet; first call plan.with_weights(model)")
 
     def new_state(self, streams: int = 1) -> ChangeCache:
         """As `Plan.new_state`; the state also remembers each stream's last frame."""
@@ -165,7 +169,13 @@ class ExactPlan(Plan):
         return ChangeCache(self._specs, streams, self._tilings, self._frame)
 
     def stats(self, state: ChangeCache) -> FrameStats:
-        """What the last frame of `state` took: tiles and MACs of every node."""
+        """What the last frame of `state` took: tiles and MACs of every node.
+
+        Raises:
+            SparseBlockError: the state is not of this plan.
+        """
+        if not isinstance(state, ChangeCache) or state.specs is not self._specs:
+            raise SparseBlockError("plan: state is not of this plan; make it with plan.new_state()")
         nodes = []
         for number, (name, tiling) in enumerate(state.tilings.items()):
             if name == self._frame:
@@ -234,6 +244,23 @@ class ExactPlan(Plan):
                 "plan: blocks are given, but an exact plan finds what to compute by itself; give it None, or compile a "
                 'plan with mode="grid"'
             )
+        try:
+            self._run_changes(frame, state, times)
+        except BaseException:
+            # The frame is taken up, and not by all layers: the next one would find it unchanged.
+            state.frames[:] = [0] * state.streams
+            raise
+        state.frames[:] = [seen + 1 for seen in state.frames]
+        leaves = [self._output(leaf, state, state.held) for leaf in self.graph.outputs]
+        return pytree.tree_unflatten(leaves, self._signature.result)
+
+    def _output(self, leaf: Any, state: ChangeCache, held: Locals) -> Any:
+        """As `Plan._output`; of what lies in no plane a copy, since it is kept while it does not change."""
+        out = super()._output(leaf, state, held)
+        kept = isinstance(leaf, Ref) and leaf.name not in self._with_plane and isinstance(out, torch.Tensor)
+        return out.clone() if kept else out
+
+    def _run_changes(self, frame: torch.Tensor, state: ChangeCache, times: list[tuple[str, float]] | None) -> None:
         threads = torch.get_num_threads()
         state.counts.zero_()  # a frame that did not change runs nothing
         changed = state.compare(frame, self.tolerances[self._frame], threads)
@@ -248,9 +275,6 @@ class ExactPlan(Plan):
                     timed(lambda s=segment, r=spreads: self._call(s, r, state, whole), segment.node, times)
                 else:
                     self._run_steps(segment, spreads, state, whole, threads, times)
-        state.frames[:] = [seen + 1 for seen in state.frames]
-        leaves = [self._output(leaf, state, state.held) for leaf in self.graph.outputs]
-        return pytree.tree_unflatten(leaves, self._signature.result)
 
     def _run_whole(self, state: ChangeCache, threads: int, times: list[tuple[str, float]] | None) -> None:
         streams = range(state.streams)
@@ -304,7 +328,7 @@ def _by_value(graph: Graph, tolerance: Tolerance) -> dict[str, float]:
 def _checked(name: str, tolerance: Any) -> float:
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < float("inf"):
         raise SparseBlockError(
-            f"compile: tolerance of {name} is {tolerance!r}; it must be a number of at least 0, "
-            "or None to compare nothing"
+            f"compile: tolerance of {name} is {tolerance!r}; it must be a number of at least 0; what is to be compared "
+            "with nothing has none: leave its name, or all of tolerance=, out"
         )
     return float(tolerance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch.utils import _pytree as pytree
 
 from sparseblock.cache import FeatureCache
@@ -18,6 +19,7 @@ class TorchCall:
 
     Operators such as `view` depend on how their input lies in memory. Capture saw contiguous maps where the plan has
     channels-last planes with a border, so the call gets contiguous copies, in float32 whatever planes are stored in.
+    Copies also of planes that are contiguous: the caller may get a view of what the call does, and nobody would know.
     """
 
     def __init__(self, node: Node, with_plane: set[str]) -> None:
@@ -42,5 +44,6 @@ class TorchCall:
         if not isinstance(leaf, Ref):
             return leaf
         if leaf.name in self._with_plane:
-            return state[leaf.name][stream : stream + 1].float().contiguous()
+            value = state[leaf.name][stream : stream + 1]
+            return value.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         return held[stream][leaf.name]

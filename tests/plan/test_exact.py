@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ import sparseblock
 from sparseblock import SparseBlockError
 from sparseblock.plan import placement, whole
 from sparseblock.plan.compile import trace
+from sparseblock.plan.torch_call import TorchCall
 from sparseblock.testing import assert_identical
 
 
@@ -257,12 +259,74 @@ def test_tolerances_by_layer():
         ({"mode": "exact", "tolerance": float("nan")}, "every layer is nan"),
         ({"mode": "exact", "tolerance": {"body.9": 0.1}}, "'body.9', which is no layer"),
         ({"mode": "exact", "tolerance": {"body.2": "much"}}, "'body.2' is 'much'"),
+        (
+            {"mode": "exact", "tolerance": {"body.2": None}},
+            "'body.2' is None; it must be a number of at least 0; what is to be compared with nothing has none: leave",
+        ),
     ],
 )
 def test_bad_arguments(arguments, message):
     case = miniature("vdsr")
     with pytest.raises(SparseBlockError, match=re.escape(message)):
         sparseblock.compile(case.network, case.frames(), **arguments)
+
+
+class Turned(nn.Module):
+    """A call to torch between two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1)
+
+    def forward(self, x):
+        return self.b(self.a(x).mT.contiguous())
+
+
+@pytest.mark.parametrize("whole_from", [0.0, 1.0])
+def test_after_a_frame_that_broke_off_streams_begin_anew(whole_from, monkeypatch):
+    """It is taken up already: compared with it, the next frame would not have changed, and old values would stay."""
+    torch.manual_seed(0)
+    frames = torch.rand(2, 2, 3, 16, 16)
+    plan = sparseblock.compile(Turned().eval(), frames[0], mode="exact", whole_from=whole_from)
+    state = plan.new_state(2)
+    plan(frames[0], None, state)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TorchCall, "run", Mock(side_effect=KeyboardInterrupt))
+        plan(frames[1], None, state)
+    assert state.frames == [0, 0]
+    assert_identical(plan(frames[1], None, state), plan(frames[1], None, plan.new_state(2)))
+
+
+class Scores(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 5)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.head(y.mean((2, 3))), y.argmax(1)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_what_the_caller_writes_to_an_output_that_lies_in_no_plane_is_not_kept(streams):
+    torch.manual_seed(0)
+    frame = torch.rand(streams, 3, 16, 16)
+    plan = sparseblock.compile(Scores().eval(), frame, mode="exact", whole_from=1.0)
+    state = plan.new_state(streams)
+    first = plan(frame, None, state)
+    expected = [out.clone() for out in first]
+    for out in first:
+        out.zero_()
+    for out, right in zip(plan(frame, None, state), expected, strict=True):
+        assert_identical(out, right)
+
+
+def test_stats_are_of_a_state_of_the_plan():
+    case = miniature("vdsr")
+    plan, other = exact(case), sparseblock.compile(case.network, case.frames(), 16)
+    for state in (other.new_state(), exact(case).new_state(), None):
+        with pytest.raises(SparseBlockError, match=r"^plan: state is not of this plan; make it with plan\.new_state"):
+            plan.stats(state)
 
 
 def test_an_exact_plan_takes_no_blocks():

@@ -96,6 +96,22 @@ def test_outputs_are_live_views_without_grad():
     assert first.data_ptr() == second.data_ptr()
 
 
+@pytest.mark.parametrize(
+    ("channels", "shape"), [(1, lambda x: x.flatten(1)), (1, lambda x: x.squeeze(1)), (3, lambda x: x.mean((2, 3)))]
+)
+def test_an_output_that_is_no_map_is_the_callers_own(channels, shape):
+    """Of one channel, or one pixel, a plane is contiguous as it lies: a view of it would change with the next frame."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), Call("shape", shape)).eval()
+    frames = torch.rand(2, 1, 3, 16, 16)
+    plan = sparseblock.compile(network, frames[0], block_size=8)
+    state = plan.new_state()
+    first = plan(frames[0], None, state)
+    before = first.clone()
+    plan(frames[1], None, state)
+    assert_identical(first, before)
+
+
 @pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("mode", ["grid", "exact"])
 def test_what_the_caller_writes_to_an_output_is_not_kept(mode, inference):
