@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import io
 import logging
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
@@ -24,6 +26,22 @@ from sparseblock.errors import SparseBlockError
 
 class Uncapturable(SparseBlockError):
     """The model runs, but not as one graph; parts of it may."""
+
+
+_CAPTURING = threading.RLock()
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def one_at_a_time(function: F) -> F:
+    """Threads take turns in it: torch.export changes what all of them see, such as the weights of the model."""
+
+    @functools.wraps(function)
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        with _CAPTURING:
+            return function(*args, **kwargs)
+
+    return locked
 
 
 MAP = ...  # stands for a map among the arguments of a call

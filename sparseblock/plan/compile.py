@@ -14,7 +14,7 @@ from sparseblock.backends import selected
 from sparseblock.backends.cpu import native
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
-from sparseblock.plan.capture import Uncapturable
+from sparseblock.plan.capture import Uncapturable, one_at_a_time
 from sparseblock.plan.device_plan import DevicePlan
 from sparseblock.plan.exact import ExactPlan, Tolerance
 from sparseblock.plan.find import compile_parts
@@ -28,6 +28,7 @@ from sparseblock.plan.trace import on_host, trace
 from sparseblock.plan.whole import checked_share
 
 
+@one_at_a_time
 def compile(
     model: nn.Module,
     example_frame: Any,
@@ -101,6 +102,9 @@ def compile(
             raise SparseBlockError(f"compile: {name} is {names!r}; it must be a list of names: {name}=[{names!r}]")
         if not isinstance(names, Iterable) and (name, names) != ("parts", None):
             raise SparseBlockError(f"compile: {name} is {names!r}; it must be a list of names")
+    gates, parts = tuple(gates), None if parts is None else tuple(parts)  # they are gone through more than once
+    if parts == ():
+        raise SparseBlockError("compile: parts is empty; name a submodule, or leave it out to have the parts found")
     if on_resize not in ("error", "reset"):
         raise SparseBlockError(f'compile: on_resize is {on_resize!r}; it must be "error" or "reset"')
     if on_resize == "reset":

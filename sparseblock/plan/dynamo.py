@@ -21,7 +21,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from sparseblock.blocks import BlockSet
-from sparseblock.cache import FeatureCache, check_streams
+from sparseblock.cache import FeatureCache, check_stream, check_streams
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Uncapturable
@@ -87,6 +87,7 @@ class CompiledState:
         Raises:
             SparseBlockError: there is no such stream.
         """
+        check_stream("CompiledState.reset", stream, self.streams)
         for kept in self._caches.values():
             kept.cache.reset(stream)
         chosen = slice(None) if stream is None else slice(stream, stream + 1)
@@ -183,11 +184,12 @@ class CompiledGraph:
             self._plans, self._stamp = {}, stamp
         fixed = tuple(arg for arg in args if not torch.is_tensor(arg))
         key = (fixed, tuple(tuple(x.shape[1:]) for x in maps), grid, tuple(strides))
-        if key not in self._plans:
+        plans = self._plans  # which another thread may replace meanwhile
+        if key not in plans:
             graph, signature = trace_call(_Bound(self._graph, args, self._static).eval(), maps, {})
             graph = run_passes(track_strides(graph, strides), grid)
-            self._plans[key] = Plan(graph, signature, grid)
-        return self._plans[key]
+            plans[key] = Plan(graph, signature, grid)
+        return plans[key]
 
 
 class _Frame:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparseblock.plan.capture import Signature, capture
+from sparseblock.plan.capture import Signature, capture, one_at_a_time
 from sparseblock.plan.ir import Graph
 from sparseblock.plan.lower import lower
 from sparseblock.plan.padding import fold_padding
@@ -29,6 +29,7 @@ def on_host(model: Any) -> Any:
     return copy.deepcopy(model).cpu()
 
 
+@one_at_a_time
 def trace_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Graph, Signature]:
     """`trace` of `model(*args, **kwargs)`."""
     module, signature = capture(model, args, kwargs)

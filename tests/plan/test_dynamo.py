@@ -199,6 +199,11 @@ def test_refused():
         pass
     with pytest.raises(SparseBlockError, match="CompiledState: streams is 0"):
         sparseblock.CompiledState(0)
+    for stream in (1, -1, "0", True):
+        with pytest.raises(
+            SparseBlockError, match=rf"^CompiledState\.reset: stream is {stream!r}; it must be None or in"
+        ):
+            sparseblock.CompiledState().reset(stream)
 
 
 def test_the_name_works_without_an_import():

@@ -230,6 +230,14 @@ def test_gates_that_do_not_fit(gates, message):
         plan(frame, None, plan.new_state(), gates)
 
 
+def test_names_of_gates_come_in_any_iterable():
+    case = miniature("vdsr")
+    plan = sparseblock.compile(case.network, case.frames(), 16, gates=(name for name in ["body.0"]))
+    state = plan.new_state()
+    plan(case.frames(), None, state, gates={"body.0": BlockSet.all(1, plan.grid.rows, plan.grid.cols, 16)})
+    assert state.open["body.0"].all()
+
+
 def test_compile_refuses_what_cannot_have_a_gate():
     case = miniature("vdsr")
     with pytest.raises(SparseBlockError, match=r"'body\.1', which is 0 convolutions"):

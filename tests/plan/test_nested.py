@@ -306,6 +306,7 @@ def test_named_parts():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
+        ([], "parts is empty; name a submodule, or leave it out to have the parts found"),
         (["neck"], "Detector has no submodule 'neck'; its children are backbone, head, second"),
         (["backbone", "backbone.stem"], "part 'backbone.stem' lies inside of another part; name one of them"),
         (["backbone.stem.1"], "part 'backbone.stem.1' holds no convolution or is not called when the model runs"),
