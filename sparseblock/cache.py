@@ -265,10 +265,7 @@ class FeatureCache:
         Raises:
             SparseBlockError: there is no such stream.
         """
-        if stream is not None and (not isinstance(stream, int) or not 0 <= stream < self.streams):
-            raise SparseBlockError(
-                f"FeatureCache.reset: stream is {stream!r}; it must be None or in 0..{self.streams - 1}"
-            )
+        check_stream("FeatureCache.reset", stream, self.streams)
         chosen = slice(None) if stream is None else slice(stream, stream + 1)
         whole = self._handed.keys() - self.overwritten() if stream is not None else ()
         for plane in self._storage.values():
@@ -367,10 +364,20 @@ def check_streams(what: str, streams: Any) -> None:
         raise SparseBlockError(f"{what}: streams is {streams!r}; it must be a positive integer below 2**31")
 
 
+def check_stream(what: str, stream: Any, streams: int) -> None:
+    """Raises SparseBlockError unless it is one of `streams` streams, or None for all."""
+    if stream is not None and (isinstance(stream, bool) or not isinstance(stream, int) or not 0 <= stream < streams):
+        raise SparseBlockError(f"{what}: stream is {stream!r}; it must be None or in 0..{streams - 1}")
+
+
 def check_tensor(what: str, tensor: Any, own: torch.Tensor) -> None:
-    """Raises SparseBlockError unless `tensor` is one of the shape and dtype of `own`."""
-    if not isinstance(tensor, torch.Tensor) or (tensor.shape, tensor.dtype) != (own.shape, own.dtype):
-        given = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+    """Raises SparseBlockError unless `tensor` is a dense one of the shape and dtype of `own`, with values if it has."""
+    is_tensor = isinstance(tensor, torch.Tensor)
+    is_dense = is_tensor and tensor.layout == torch.strided and tensor.is_meta <= own.is_meta
+    if not is_dense or (tensor.shape, tensor.dtype) != (own.shape, own.dtype):
+        given = f"{tensor.dtype} {list(tensor.shape)}" if is_tensor else type(tensor).__name__
+        if is_tensor and not is_dense:
+            given += f" on {tensor.device}, {tensor.layout}"
         raise SparseBlockError(
             f"{what} is {given} but {own.dtype} {list(own.shape)} here; load what a state of the same plan gave"
         )

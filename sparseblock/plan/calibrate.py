@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from sparseblock.errors import SparseBlockError
 from sparseblock.plan.exact import FRAME, ExactPlan
 from sparseblock.plan.resize import check_one_size
-from sparseblock.plan.verify import apart, peak
+from sparseblock.plan.verify import apart, check_frames, peak
 
 COARSEST, FINEST = 0, -20  # powers of two that are tried as a share, the largest first
 REFINED = 3  # bisections between the largest share that fits and the next one
@@ -96,8 +96,8 @@ def calibrate(
         error: of a result of the bounded plan, against the exact plan's on the same frame. It must not keep them.
 
     Raises:
-        SparseBlockError: the plan is not exact or has no weights, there are not two frames, one does not fit, or
-            max_error is no number of at least 0.
+        SparseBlockError: the plan is not exact or has no weights, there are not two frames, one does not fit, max_error
+            is no number of at least 0, or `error` gives none.
 
     Example:
         >>> found = sparseblock.calibrate(plan, frames, max_error=0.05)
@@ -111,6 +111,9 @@ def calibrate(
         )
     if isinstance(max_error, bool) or not isinstance(max_error, (int, float)) or not 0 <= max_error < math.inf:
         raise SparseBlockError(f"calibrate: max_error is {max_error!r}; it must be a number of at least 0")
+    if not callable(error):
+        raise SparseBlockError(f"calibrate: error is {error!r}; it must be a function of two results")
+    check_frames("calibrate", frames)
     frames = list(frames)
     if len(frames) < 2:
         raise SparseBlockError(f"calibrate: frames are {len(frames)}; it takes two at least, of which one can change")
@@ -130,7 +133,7 @@ def calibrate(
         """Whether the error is allowed."""
         bounded = plan.with_tolerance({name: share * deviation for name, deviation in layers.items()})
         right = iter(expected)
-        trials[share] = _run(bounded, frames, share, lambda out, state: float(error(out, next(right))))
+        trials[share] = _run(bounded, frames, share, lambda out, state: _as_number(error(out, next(right))))
         return trials[share].error <= max_error
 
     fits = next((2.0**power for power in range(COARSEST, FINEST - 1, -1) if trial(2.0**power)), 0.0)
@@ -144,6 +147,20 @@ def calibrate(
     tolerance = {name: fits * deviation for name, deviation in layers.items()}
     ordered = sorted(trials.values(), key=lambda one: -1.0 if one.share is None else one.share)
     return Calibration(plan.with_tolerance(tolerance), tolerance, trials[fits], tuple(ordered), max_error)
+
+
+def _as_number(error: Any) -> float:
+    """What the user's function gives; NaN, which is larger than nothing, would count as no error."""
+    try:
+        number = float(error)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if not number >= 0:
+        raise SparseBlockError(
+            f"calibrate: error= gives {error!r} for two results; it must give a number of at least 0, the larger the "
+            "further they are apart"
+        )
+    return number
 
 
 def _run(plan: ExactPlan, frames: list[torch.Tensor], share: float | None, error: Callable[[Any, Any], float]) -> Trial:

@@ -187,7 +187,7 @@ class ChangeCache(FeatureCache):
         check_state("FeatureCache", state, self.state_keys, self.streams)
         last, held = state["last"], state["held"]
         if last is not None or any(state["frames"]):
-            check_tensor("FeatureCache: last", last, torch.empty(self._size, device="meta"))
+            check_tensor("FeatureCache: last", last, torch.empty(()).expand(self._size))
         if not isinstance(held, list) or [type(of_stream) for of_stream in held] != [dict] * self.streams:
             raise SparseBlockError(
                 f"FeatureCache: held is no list of {self.streams} dicts; load what a state of the same plan gave"

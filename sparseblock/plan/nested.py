@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from sparseblock.blocks import BlockSet
-from sparseblock.cache import FeatureCache, check_state
+from sparseblock.cache import FeatureCache, check_state, check_tensor
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan import report_html
@@ -82,6 +82,8 @@ class NestedState:
                     f"NestedState: {key} are of {', '.join(state[key])}, but here of {', '.join(own)}; "
                     "load what a state of the same plan gave"
                 )
+        for name, mask in state["pending"].items():
+            check_tensor(f"NestedState: pending of {name!r}", mask, self.pending[name])
         forks = {name: cache.fork() for name, cache in self.caches.items()}
         for name, cache in forks.items():
             cache.load_state_dict(state["caches"][name])

@@ -72,7 +72,7 @@ class ResizablePlan:
         Raises:
             SparseBlockError: as the plan's call, and as `at`; the state is then what it was.
         """
-        if not isinstance(state, ResizableState):
+        if not isinstance(state, ResizableState) or state.plan not in self._plans.values():
             raise SparseBlockError("plan: state is not of this plan; make it with plan.new_state()")
         plan = self.at(frame)
         if plan is state.plan:

@@ -126,7 +126,7 @@ def verify(plan: ExactPlan, frames: Iterable[torch.Tensor]) -> Verification:
         frames: float32 [n, c, h, w] each, in order; n streams.
 
     Raises:
-        SparseBlockError: the plan is not exact, there are no frames, or one does not fit.
+        SparseBlockError: the plan is not exact or has no weights, there are no frames, or one does not fit.
     """
     check_one_size("verify", plan)
     if isinstance(plan, NestedPlan):
@@ -139,6 +139,8 @@ def verify(plan: ExactPlan, frames: Iterable[torch.Tensor]) -> Verification:
             f"verify: plan is a {type(plan).__name__}; only what an exact plan computes equals the dense network: "
             'compile it with mode="exact"'
         )
+    plan.check_weights()
+    check_frames("verify", frames)
     checks = [_Check(node, plan) for node in plan.network.nodes]
     state = fresh = None
     seen = macs = 0
@@ -290,6 +292,12 @@ def _channel_rounding(node: Node, reference: Reference) -> torch.Tensor:
     for vector, join in ((e.scale, torch.mul), (e.shift, torch.add)):
         size = size if vector is None else join(size, vector.abs().reshape(1, -1, 1, 1))
     return EPS * ROUNDINGS * size
+
+
+def check_frames(what: str, frames: Any) -> None:
+    """Raises SparseBlockError where there is nothing to go through."""
+    if not isinstance(frames, Iterable):
+        raise SparseBlockError(f"{what}: frames is a {type(frames).__name__}; it must be tensors [n, c, h, w] in order")
 
 
 def _value(state: Any, name: str, stream: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -108,6 +109,11 @@ def test_what_cannot_be_calibrated_is_refused():
             (counts, [torch.rand(1, 1, 8, 8)] * 2, 0.1),
             "the network returns no float tensor to measure an error on",
         ),
+        ((plan, None, 0.1), "frames is a NoneType; it must be tensors [n, c, h, w] in order"),
+        ((plan, frames, 0.1, None), "error is None; it must be a function of two results"),
+        ((plan, frames, 0.1, lambda out, right: math.nan), "error= gives nan for two results; it must give a number"),
+        ((plan, frames, 0.1, lambda out, right: -40.0), "error= gives -40.0 for two results; it must give a number"),
+        ((plan, frames, 0.1, lambda out, right: None), "error= gives None for two results; it must give a number"),
     ):
         with pytest.raises(SparseBlockError, match=f"^calibrate: {re.escape(message)}"):
             sparseblock.calibrate(*arguments)

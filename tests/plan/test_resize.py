@@ -79,6 +79,17 @@ def test_a_frame_that_does_not_fit_leaves_the_state_as_it_was(network):
     assert state.frames == [1] and torch.equal(plan(video[1], mask, state), plan(video[1], mask, fork))
 
 
+def test_a_state_of_another_plan_is_refused(network):
+    """It would begin anew at every call, as where the size changes."""
+    frame = frames(1, SIZES[0])[0]
+    plan, other = (sparseblock.compile(network, frame, block_size=16, on_resize="reset") for _ in range(2))
+    state = other.new_state()
+    with pytest.raises(SparseBlockError, match=r"^plan: state is not of this plan; make it with plan\.new_state"):
+        plan(frame, None, state)
+    other(frame, None, state)
+    assert state.frames == [1]
+
+
 def test_states_of_a_size_are_loaded_at_that_size(network):
     plan = sparseblock.compile(network, frames(1, SIZES[0])[0], block_size=16, on_resize="reset")
     state, video = plan.new_state(), frames(2, SIZES[1])

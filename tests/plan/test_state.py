@@ -90,6 +90,16 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         },
         f"plane {name!r} is torch.float64 {list(plane.shape)} but torch.float32 {list(plane.shape)} here; "
         "load what a state of the same plan gave": {**saved, "planes": {**saved["planes"], name: plane.double()}},
+        f"plane {name!r} is torch.float32 {list(plane.shape)} on meta, torch.strided but torch.float32 "
+        f"{list(plane.shape)} here; load what a state of the same plan gave": {
+            **saved,
+            "planes": {**saved["planes"], name: plane.to("meta")},
+        },
+        f"plane {name!r} is torch.float32 {list(plane.shape)} on cpu, torch.sparse_coo but torch.float32 "
+        f"{list(plane.shape)} here; load what a state of the same plan gave": {
+            **saved,
+            "planes": {**saved["planes"], name: plane.to_sparse()},
+        },
     }
     for message, given in wrong.items():
         with pytest.raises(SparseBlockError) as error:
@@ -121,6 +131,11 @@ def test_a_deep_copy_is_a_fork_and_a_pickle_is_refused(mode):
             "last",
             torch.rand(1, 3, 36, 50),
             "FeatureCache: last is torch.float32 [1, 3, 36, 50] but torch.float32 [1, 3, 37",
+        ),
+        (
+            "last",
+            torch.empty(1, 3, 37, 50, device="meta"),
+            "FeatureCache: last is torch.float32 [1, 3, 37, 50] on meta, torch.strided but torch.float32",
         ),
         ("last", torch.rand(1, 3, 37, 50).double(), "FeatureCache: last is torch.float64 [1, 3, 37, 50] but"),
         ("held", [], "FeatureCache: held is no list of 1 dicts; load what"),
@@ -154,6 +169,32 @@ def test_a_reset_of_all_streams_empties_the_gates():
     assert state.gates.keys() == {"stem"} and state.frames == [2, 0]
     state.reset()
     assert not state.gates and state.frames == [0, 0]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_plans_are_made_in_several_threads(shared):
+    """torch.export changes the weights of the model that it captures, and state of its own, while it does."""
+    frame, plans = torch.rand(1, 3, 16, 16), {}
+
+    def network() -> nn.Module:
+        convolutions = [nn.Conv2d(3, 3, 3, padding=1) for _ in range(6)]
+        return nn.Sequential(*convolutions).eval()
+
+    networks = [network()] * 4 if shared else [network() for _ in range(4)]
+
+    def make(number: int) -> None:
+        for _ in range(3):
+            plans[number] = sparseblock.compile(networks[number], frame, block_size=8, algorithms="direct")
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {type(plan) for plan in plans.values()} == {sparseblock.Plan} and len(plans) == 4
+    for number, plan in plans.items():
+        with torch.no_grad():
+            torch.testing.assert_close(plan(frame, None, plan.new_state()), networks[number](frame))
 
 
 def test_plans_and_states_live_where_they_were_made():
@@ -224,3 +265,10 @@ def test_the_state_of_parts_is_saved_and_forked():
     assert_identical(plan(frame, mask, loaded), expected)
     with pytest.raises(SparseBlockError, match="NestedState: state is of 2 streams, but this one has 1"):
         state.load_state_dict({**state.state_dict(), "frames": [1, 1]})
+    before = state.state_dict()
+    for pending in (None, torch.zeros(1, 2, 2), torch.zeros(1, 2, 3, dtype=torch.bool)):
+        with pytest.raises(SparseBlockError, match=r"^NestedState: pending of 'backbone' is "):
+            state.load_state_dict({**loaded.state_dict(), "frames": [7], "pending": {"backbone": pending}})
+        assert state.frames == before["frames"] and torch.equal(
+            state.pending["backbone"], before["pending"]["backbone"]
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 
 import pytest
@@ -116,6 +117,10 @@ def test_what_verify_refuses():
         sparseblock.verify(exact(case), [])
     with pytest.raises(SparseBlockError, match="must be a tensor"):
         sparseblock.verify(exact(case), [torch.zeros(3)])
+    with pytest.raises(SparseBlockError, match=r"^verify: frames is a NoneType; it must be tensors"):
+        sparseblock.verify(exact(case), None)
+    with pytest.raises(SparseBlockError, match=r"^plan: it was unpickled and has no weights yet; first call"):
+        sparseblock.verify(pickle.loads(pickle.dumps(exact(case))), [case.frames()])
 
 
 @pytest.mark.parametrize("activation", [nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.Tanh, nn.SiLU, nn.GELU, nn.Mish])
