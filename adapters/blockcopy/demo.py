@@ -18,9 +18,10 @@ from tasknets.scenes import SceneGenerator
 
 import sparseblock
 from blockcopy import BlockCopy, overlay
+from blockcopy.files import check_writable
 from blockcopy.report import FEWEST_TIMED, write_figure
 from blockcopy.session import DenseNetwork, StopSignal
-from blockcopy.video_io import VideoWriter, check_writable
+from blockcopy.video_io import VideoWriter
 from sparseblock import BlockGrid, SparseBlockError
 
 RATE = Fraction(25)

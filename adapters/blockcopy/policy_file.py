@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 from pathlib import Path
 
 import torch
 
+from blockcopy.files import replace_file
 from sparseblock import SparseBlockError
 
 
@@ -17,16 +18,9 @@ def write(state: dict, path: Path) -> None:
     Raises:
         SparseBlockError: the file cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise SparseBlockError(
-            f"BlockCopy: the policy cannot be written to {path}: {error.strerror}; choose another path"
-        ) from error
+    data = io.BytesIO()
+    torch.save(state, data)
+    replace_file(path, data.getvalue(), "BlockCopy: policy file")
 
 
 def read(path: Path) -> dict:

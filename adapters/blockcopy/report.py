@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import sparseblock
-from sparseblock import SparseBlockError
+from blockcopy.files import replace_file
 
 SCHEMA = "blockcopy-report/1"
 """Version of the JSON. Within a version keys are added, never renamed, removed or changed in meaning."""
@@ -211,18 +210,6 @@ class Report:
 def plot_path(report: Path) -> Path:
     """Where the plot of the report at `report` lies."""
     return report.with_suffix(".png")
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, which holds it whole or is as it was before."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as error:
-        raise SparseBlockError(f"output {path}: {error.strerror}; make room or give another path") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_figure(path: Path, figure: Figure) -> None:

@@ -20,8 +20,9 @@ import torch
 from tasknets import scores
 
 from blockcopy import BlockCopy, overlay
+from blockcopy.files import check_writable
 from blockcopy.report import PSNR_LIMIT, Comparison, FrameRecord, Report, plot_path
-from blockcopy.video_io import Frame, VideoReader, VideoWriter, check_writable, local_path
+from blockcopy.video_io import Frame, VideoReader, VideoWriter, local_path
 from sparseblock import SparseBlockError
 
 SMOOTHING = 0.9

@@ -17,6 +17,7 @@ from torch import nn
 import sparseblock
 from blockcopy import policies, policy_file
 from blockcopy.device import Beside, Notice, Recorded, Stopwatch
+from blockcopy.files import path_of
 from blockcopy.freshness import SceneCut, age_limits
 from blockcopy.information_gain import Objects, Seen, task_named
 from blockcopy.memory import DeviceMemory, Memory
@@ -264,9 +265,9 @@ class BlockCopy:
         """Writes `state_dict` to a file: it appears under its name only when it is whole.
 
         Raises:
-            SparseBlockError: the file cannot be written.
+            SparseBlockError: the file cannot be written, or `path` is that of a directory, a device or a pipe.
         """
-        policy_file.write(self.state_dict(), Path(path))
+        policy_file.write(self.state_dict(), path_of(path, "BlockCopy: path"))
 
     def load(self, path: str | Path) -> None:
         """Reads what `save` wrote.
@@ -274,7 +275,7 @@ class BlockCopy:
         Raises:
             SparseBlockError: the file is missing or holds no policy, or as `load_state_dict`.
         """
-        self._take(policy_file.read(Path(path)), str(path))
+        self._take(policy_file.read(path_of(path, "BlockCopy: path")), str(path))
 
     def _check(self, frame: torch.Tensor) -> None:
         if (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from av.video.reformatter import Colorspace
 
+from blockcopy.files import check_writable, part_of
 from sparseblock import SparseBlockError
 
 CONTAINERS = (".mp4", ".mov", ".mkv")
@@ -244,7 +244,7 @@ class VideoWriter:
     def __init__(self, path: str | Path, rate: Fraction, quality: int = 20):
         self.path, self.rate, self._quality = Path(path), Fraction(rate), quality
         check_writable(self.path, CONTAINERS)
-        self._part = _part_of(self.path)
+        self._part = part_of(self.path, self.path.suffix)
         try:
             self._container = av.open(str(self._part), "w", options={"movflags": "faststart"} if _is_mov(path) else {})
         except av.error.FFmpegError as error:
@@ -322,26 +322,6 @@ class VideoWriter:
         stream.codec_context.colorspace = stream.codec_context.color_primaries = stream.codec_context.color_trc = 1
         stream.codec_context.color_range = 1
         return stream
-
-
-def check_writable(path: Path, suffixes: tuple[str, ...] = ()) -> None:
-    """Raise SparseBlockError unless a file can be made at `path` with one of `suffixes`. Leaves nothing behind."""
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise SparseBlockError(f"output {path}: suffix {path.suffix!r} is not one of {', '.join(suffixes)}; change it")
-    if path.is_dir():
-        raise SparseBlockError(f"output {path}: it is a directory; give the path of a file")
-    if not path.parent.is_dir():
-        raise SparseBlockError(f"output {path}: directory {path.parent} does not exist; make it first")
-    try:
-        if path.exists():
-            path.open("ab").close()
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise SparseBlockError(f"output {path}: {error.strerror}; give a path that can be written") from None
-
-
-def _part_of(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
 
 
 def _is_mov(path: str | Path) -> bool:

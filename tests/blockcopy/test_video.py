@@ -401,15 +401,6 @@ def test_a_truncated_policy_file(tmp_path):
         video.load(path)
 
 
-def test_a_policy_that_cannot_be_written(tmp_path):
-    path = tmp_path / "nowhere" / "policy.pt"
-    with pytest.raises(SparseBlockError) as error:
-        BlockCopy(network()).save(path)
-    assert str(error.value) == (
-        f"BlockCopy: the policy cannot be written to {path}: No such file or directory; choose another path"
-    )
-
-
 def test_a_network_without_one_output_map_needs_another_policy():
     class Two(nn.Module):
         def forward(self, x):

@@ -143,6 +143,15 @@ def test_an_output_that_is_a_directory_is_said_before_the_work(refused, tmp_path
 
 
 @pytest.mark.parametrize("option", ["--output", "--report", "--save-policy"])
+def test_an_output_that_is_a_pipe_is_said_before_the_work(refused, tmp_path, option, monkeypatch):
+    forbid_work(monkeypatch)
+    path = tmp_path / ("p.mp4" if option == "--output" else "p.json")
+    os.mkfifo(path)
+    assert refused(option, path) == f"output {path}: it is no regular file; give the path of a file"
+    assert path.is_fifo()
+
+
+@pytest.mark.parametrize("option", ["--output", "--report", "--save-policy"])
 def test_an_output_that_cannot_be_written_is_said_before_the_work(refused, option, monkeypatch):
     forbid_work(monkeypatch)
     path = Path("/proc") / ("v.mp4" if option == "--output" else "r.json")

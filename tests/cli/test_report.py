@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 
 import av
 import pytest
-from blockcopy import report as report_module
 from blockcopy.report import Comparison, FrameRecord, Report
-
-from sparseblock import SparseBlockError
 
 RUN = {"video": "v.mp4", "network": "streets", "policy": "blockcopy", "block_size": 64, "target": 0.3}
 
@@ -107,18 +102,3 @@ def test_the_plot_is_a_picture(out, dense):
         image = next(picture.decode(video=0)).to_ndarray(format="rgb24")
     assert image.shape[0] > 400
     assert image.std() > 0
-
-
-def test_a_failed_write_leaves_what_was_there(out, monkeypatch):
-    path = out / "r.json"
-    path.write_text("before")
-
-    def fail(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(report_module.os, "replace", fail)
-    with pytest.raises(SparseBlockError) as told:
-        report_module.replace_file(path, b"after")
-    assert str(told.value) == f"output {path}: No space left on device; make room or give another path"
-    assert path.read_text() == "before"
-    assert [p.name for p in out.iterdir()] == ["r.json"]
