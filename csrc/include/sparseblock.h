@@ -200,6 +200,9 @@ SB_API int sb_conv2d_has(int algorithm); /* whether the instruction set in force
 SB_API int64_t sb_conv2d_packed_size(const sb_conv2d *conv);
 SB_API void sb_conv2d_pack(const sb_conv2d *conv, const float *weight, float *packed);
 
+/* Takes memory out of the processor's caches, for measurements: in a frame weights come from memory, whatever read them before. */
+SB_API void sb_evict(const void *data, int64_t bytes);
+
 /* The operators. `residual` may be NULL; it has the shape of `out` and may be `out` itself. One pixel that counts for the whole
  * frame is a plane whose stride_y and stride_x are 0, one channel that counts for all one whose stride_c is 0. `threads` >= 1.
  * `blocks` NULL: every pixel (not for gather and scatter). Convolutions, and sb_pointwise_run with a residual, bias, scale or shift, count

@@ -21,7 +21,10 @@ from sparseblock.plan.ir import Conv2d, Graph, Node
 from sparseblock.plan.placement import Placement
 
 LEAST_CHANNELS = 32  # with fewer, the transforms cost what the products save
-SHARE = 4  # a quarter of a map's blocks is measured, which is about what a frame of video has active,
+SHARES = (
+    16,
+    4,
+)  # a sixteenth and a quarter of a map's blocks are measured: frames of video with little and much motion,
 PIXELS = 2048  # but no more than this many pixels, unless one block has more
 ROUNDS = 5
 MARGIN = 1.1  # what another algorithm must gain over the direct sum, so that noise decides nothing
@@ -33,7 +36,8 @@ class Candidate:
 
     Attributes:
         algorithm: a key of `native.ALGORITHMS`.
-        seconds: for the blocks that were measured; None where it was not.
+        seconds: for the blocks that were measured, where those are of two counts the geometric mean; None where it was
+            not.
         reason: why it was chosen or rejected.
     """
 
@@ -49,7 +53,7 @@ class Choice:
     Attributes:
         algorithm: what runs.
         candidates: all algorithms, the direct one first.
-        measured: on what, e.g. "8 blocks of 16x16, 2 threads"; "" where nothing was.
+        measured: on what, e.g. "2 and 8 blocks of 16x16, 2 threads"; "" where nothing was.
     """
 
     algorithm: str
@@ -69,7 +73,7 @@ class _Shape:
     dilation: tuple[int, int]
     dtype: torch.dtype
     block: tuple[int, int]
-    blocks: int
+    counts: tuple[int, ...]  # of blocks
     isa: bytes
     threads: int
 
@@ -137,17 +141,17 @@ def _measured(node: Node, graph: Graph, placement: Placement, dtype: torch.dtype
     if able == ("direct",):
         return Choice("direct", (Candidate("direct", None, "the only one"), *rejected))
     total = math.ceil(height / block[0]) * math.ceil(width / block[1])
-    blocks = max(1, min(total // SHARE, PIXELS // (block[0] * block[1])))
+    counts = sorted({max(1, min(total // share, PIXELS // (block[0] * block[1]))) for share in SHARES})
     window = (conv.groups, conv.stride, conv.dilation)
     channels = conv.weight.shape[1] * conv.groups
-    where = (block, blocks, native.lib().sb_isa(), torch.get_num_threads())
+    where = (block, tuple(counts), native.lib().sb_isa(), torch.get_num_threads())
     shape = _Shape(able, channels, tuple(conv.weight.shape), *window, dtype, *where)
     seconds = _seconds(shape)
     best = min(able, key=lambda name: seconds[name])
     if seconds["direct"] < MARGIN * seconds[best]:
         best = "direct"
     candidates = [Candidate(name, seconds[name], _verdict(name, best, seconds)) for name in able]
-    measured = f"{blocks} blocks of {block[0]}x{block[1]}, {shape.threads} threads"
+    measured = f"{' and '.join(map(str, counts))} blocks of {block[0]}x{block[1]}, {shape.threads} threads"
     return Choice(best, (*candidates, *rejected), measured)
 
 
@@ -182,45 +186,53 @@ def _hopeless(algorithm: str, conv: Conv2d, block: tuple[int, int]) -> str | Non
 
 @functools.cache
 def _seconds(shape: _Shape) -> dict[str, float]:
-    """Seconds of each algorithm on the blocks of `shape`, side by side in the midst of a plane of their own.
+    """Seconds of each algorithm on blocks of `shape`, side by side in the midst of a plane of their own; the geometric
+    mean over its counts of blocks.
 
-    No window leaves the frame there, as those of most blocks do not. The least of a few interleaved rounds. Remembered
-    as long as the process: compiling again chooses the same.
+    No window leaves the frame there, as those of most blocks do not. Weights come from memory, as in a frame, which
+    reads all others before it reads them again. The least of a few interleaved rounds. Remembered as long as the
+    process: compiling again chooses the same.
     """
-    rows = max(1, math.isqrt(shape.blocks))
-    cols = math.ceil(shape.blocks / rows)
-    places = torch.cartesian_prod(torch.arange(rows), torch.arange(cols))[: shape.blocks].int()
-    index = torch.cat([torch.zeros(shape.blocks, 1, dtype=torch.int32), places], 1).contiguous()
-    count = torch.tensor([shape.blocks], dtype=torch.int32)
+    most = max(shape.counts)
+    rows = max(1, math.isqrt(most))
+    cols = math.ceil(most / rows)
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).int()
+    index = torch.cat([torch.zeros(len(places), 1, dtype=torch.int32), places], 1).contiguous()
     height, width = rows * shape.block[0], cols * shape.block[1]
     axes = zip((height, width), shape.stride, shape.dilation, shape.weight[2:], strict=True)
     sides = [side * stride + dilation * (taps - 1) for side, stride, dilation, taps in axes]
     x = torch.zeros(1, *sides, shape.channels, dtype=shape.dtype).permute(0, 3, 1, 2)
     out = torch.zeros(1, height, width, shape.weight[0], dtype=shape.dtype).permute(0, 3, 1, 2)
-    planes = (native.plane_of(x), native.plane_of(out), native.blocks_of(index, count, shape.block))
+    planes = (native.plane_of(x), native.plane_of(out))
     weight = torch.zeros(shape.weight)
     runs = {name: _run(name, shape, weight, *planes) for name in shape.candidates}
-    least = dict.fromkeys(runs, math.inf)
-    for round_ in range(1 + ROUNDS):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if round_:  # the first one warms up
-                least[name] = min(least[name], time.perf_counter() - start)
-    return least
+    logs = dict.fromkeys(runs, 0.0)
+    for count in torch.tensor(shape.counts, dtype=torch.int32):
+        blocks = native.blocks_of(index, count, shape.block)
+        least = dict.fromkeys(runs, math.inf)
+        for round_ in range(1 + ROUNDS):
+            for name, run in runs.items():
+                spent = run(blocks)
+                if round_:  # the first one warms up
+                    least[name] = min(least[name], spent)
+        logs = {name: logs[name] + math.log(least[name]) for name in runs}
+    return {name: math.exp(log / len(shape.counts)) for name, log in logs.items()}
 
 
-def _run(algorithm: str, shape: _Shape, weight: torch.Tensor, x, out, blocks) -> Callable[[], None]:
+def _run(algorithm: str, shape: _Shape, weight: torch.Tensor, x, out) -> Callable[[native.Blocks], float]:
+    """What computes a list of blocks by this algorithm and returns its seconds."""
     window = (*weight.shape[2:], *shape.stride, 0, 0, *shape.dilation, 0, native.PAD_MODES["zeros"])
     conv = native.Conv2d(shape.channels, len(weight), shape.groups, *window, native.ALGORITHMS[algorithm])
     packed = packed_weight.pack(conv, weight)
     conv.packed_weight = packed.data_ptr()
     epilogue = native.epilogue_of(activation="relu")
 
-    def run() -> None:
+    def run(blocks: native.Blocks) -> float:
+        packed_weight.evict(packed)
+        start = time.perf_counter()
         native.lib().sb_conv2d_run(
             byref(conv), byref(epilogue), byref(x), None, byref(blocks), byref(out), shape.threads
         )
-        assert packed is not None  # what `conv` points to lives as long as this function
+        return time.perf_counter() - start
 
     return run

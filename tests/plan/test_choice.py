@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import ctypes
 import json
 import re
 
@@ -13,6 +15,7 @@ from torch import nn
 import sparseblock
 from sparseblock import SparseBlockError
 from sparseblock.algorithm import products
+from sparseblock.backends.cpu import packed_weight
 from sparseblock.plan import choice
 from sparseblock.plan.ir import Conv2d
 from sparseblock.testing import assert_identical, winograd_tolerance
@@ -33,6 +36,13 @@ def costs(monkeypatch, **seconds):
     asked = []
     monkeypatch.setattr(choice, "_seconds", lambda shape: asked.append(shape) or seconds)
     return asked
+
+
+measured = choice._seconds.__wrapped__  # in earnest, and not remembered
+
+
+def count_of(blocks):
+    return ctypes.c_int32.from_address(blocks.count).value
 
 
 def compiled(algorithms=None):
@@ -87,6 +97,48 @@ def test_a_gain_within_the_noise_is_none(monkeypatch):
     plan = compiled()
     assert algorithm_of(plan, "2") == "direct"
     assert "within 10% of the fastest" in sparseblock.explain(plan, "2")
+
+
+@pytest.mark.parametrize(
+    ("side", "block", "counts"),
+    [
+        (48, 16, (1, 2)),  # 9 blocks
+        (128, 8, (16, 32)),  # 256, but a quarter of them has more pixels than are measured
+        (128, 64, (1,)),
+    ],
+)
+def test_a_sixteenth_and_a_quarter_of_the_blocks_are_measured(monkeypatch, side, block, counts):
+    asked = costs(monkeypatch, direct=3e-3, winograd_2x2=2e-3, winograd_4x4=1e-3)
+    plan = sparseblock.compile(WIDE, torch.zeros(1, 3, side, side), block_size=block)
+    assert [shape.counts for shape in asked] == [counts]
+    said = f"(measured on {' and '.join(map(str, counts))} blocks of {block}x{block}, "
+    assert said in sparseblock.explain(plan, "2")
+
+
+def test_few_blocks_count_as_much_as_many(monkeypatch):
+    """The mean over counts of blocks is geometric: what is twice as fast on few makes up for twice the time on many."""
+    asked = costs(monkeypatch, direct=1.0, winograd_2x2=1.0, winograd_4x4=1.0)
+    compiled()
+    times = {"direct": {1: 2.0, 2: 4.5}, "winograd_2x2": {1: 4.0, 2: 4.0}, "winograd_4x4": {1: 0.125, 2: 8.0}}
+    monkeypatch.setattr(choice, "_run", lambda name, *_: lambda blocks: times[name][count_of(blocks)])
+    assert measured(asked[0]) == pytest.approx({"direct": 3.0, "winograd_2x2": 4.0, "winograd_4x4": 1.0})
+
+
+def test_weights_come_from_memory_in_every_measurement(monkeypatch):
+    asked = costs(monkeypatch, direct=1.0, winograd_2x2=1.0, winograd_4x4=1.0)
+    compiled()
+    evicted = collections.Counter()
+    monkeypatch.setattr(packed_weight, "evict", lambda packed: evicted.update([packed.data_ptr()]))
+    measured(asked[0])
+    assert list(evicted.values()) == [(1 + choice.ROUNDS) * len(asked[0].counts)] * len(asked[0].candidates)
+
+
+@pytest.mark.parametrize("length", [0, 1, 1000])
+def test_what_is_evicted_keeps_its_bits(length):
+    values = torch.randn(length + 1)[1:]  # which begins within a line
+    before = values.clone()
+    packed_weight.evict(values)
+    assert_identical(values, before)
 
 
 def test_shapes_are_measured_once_in_a_process():

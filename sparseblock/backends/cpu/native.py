@@ -349,6 +349,7 @@ _FUNCTIONS = {
     "sb_conv2d_has": (c_int, [c_int]),
     "sb_conv2d_packed_size": (c_int64, [POINTER(Conv2d)]),
     "sb_conv2d_pack": (None, [POINTER(Conv2d), c_void_p, c_void_p]),
+    "sb_evict": (None, [c_void_p, c_int64]),
     "sb_conv2d_run": (
         None,
         [POINTER(Conv2d), POINTER(Epilogue), POINTER(Plane), POINTER(Plane), POINTER(Blocks), POINTER(Plane), c_int],

@@ -32,3 +32,8 @@ def pack(conv: native.Conv2d, weight: torch.Tensor) -> torch.Tensor:
     contiguous = weight.float().contiguous()
     native.lib().sb_conv2d_pack(byref(conv), contiguous.data_ptr(), packed.data_ptr())
     return packed
+
+
+def evict(packed: torch.Tensor) -> None:
+    """Takes a packed weight out of the processor's caches, where no frame finds it again."""
+    native.lib().sb_evict(packed.data_ptr(), packed.nbytes)
