@@ -6,6 +6,7 @@
 namespace sb {
 
 enum ScratchSlot {
+    SCRATCH_TEAM,
     SCRATCH_STRETCHES,
     SCRATCH_RUNS,
     SCRATCH_PIXELS,
