@@ -3,7 +3,8 @@
  *
  *   nearest:  out[y, x] = in[min(floor(y * scale_h), h - 1), ...]
  *   bilinear: s = align_corners ? y * scale_h : max(scale_h * (y + 0.5) - 0.5, 0);  i = min(floor(s), h - 1);  a = s - i
- *             out[y] = (1 - a) * in[i] + a * in[min(i + 1, h - 1)], along the row first, then between the rows
+ *             out[y] = in[i] + a * (in[min(i + 1, h - 1)] - in[i]), along the row first, then between the rows;
+ *             next to an infinity that is NaN, where PyTorch, which weighs both, has the infinity
  *
  * Planes NHWC, vectors along the channels. Reads the frame only, never the border. */
 #include <string.h>

@@ -219,6 +219,9 @@ class Plan:
                 open tiles themselves. A layer runs where both its gate and `blocks` say so; without one as all others
                 do. Where no block is active nothing runs, and no gate is asked.
 
+        A frame that breaks off, as a gate or a torch operator raised or somebody interrupted it, has been taken up by
+        some layers and not by others: the streams then begin anew, and their next frame takes all blocks.
+
         Returns:
             The network's outputs in its own structure, what is float32 there in `dtype`. Tensors [n, c, h, w] are views
             of the state's planes: they are what they are until the state's next frame; clone what is to last or to be
@@ -372,27 +375,43 @@ class Plan:
         active = self._active(blocks, state)
         held: Locals = [{} for _ in range(state.streams)]
         if self._always_run or times is not None or int(active.count):
-            for name, frame in frames.items():
-                state.bind(name, frame)
-            threads = torch.get_num_threads()
-            for segment in self._segments:
-                if isinstance(segment, TorchCall):
-                    timed(lambda segment=segment: segment.run(state, held, range(state.streams)), segment.node, times)
-                    continue
-                node = segment.nodes[0]
-                seconds = None if times is None else (ctypes.c_double * len(segment.nodes))()
-                if node.gated and node.origin in gates:
-                    x = frames[node.inputs[0]] if node.inputs[0] in frames else state[node.inputs[0]]
-                    placement = self._placements[node.output]
-                    tiles = open_tiles(gates[node.origin], node, placement, x, active, state)
-                    segment.run_tiles(state.planes, tiles, threads, seconds)
-                else:
-                    segment.run(state.planes, active, threads, seconds)
-                if times is not None:
-                    times += [(node.title, spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
+            try:
+                self._run_segments(frames, active, state, held, times, gates)
+            except BaseException:
+                # Some layers have taken the frame up, others not: the streams begin anew.
+                state.frames[:] = [0] * state.streams
+                raise
         state.frames[:] = [seen + 1 for seen in state.frames]
         leaves = [self._output(leaf, state, held) for leaf in self.graph.outputs]
         return pytree.tree_unflatten(leaves, self._signature.result)
+
+    def _run_segments(
+        self,
+        frames: Mapping[str, torch.Tensor],
+        active: BlockSet,
+        state: FeatureCache,
+        held: Locals,
+        times: list[tuple[str, float]] | None,
+        gates: Mapping[str, Gate | BlockSet],
+    ) -> None:
+        for name, frame in frames.items():
+            state.bind(name, frame)
+        threads = torch.get_num_threads()
+        for segment in self._segments:
+            if isinstance(segment, TorchCall):
+                timed(lambda segment=segment: segment.run(state, held, range(state.streams)), segment.node, times)
+                continue
+            node = segment.nodes[0]
+            seconds = None if times is None else (ctypes.c_double * len(segment.nodes))()
+            if node.gated and node.origin in gates:
+                x = frames[node.inputs[0]] if node.inputs[0] in frames else state[node.inputs[0]]
+                placement = self._placements[node.output]
+                tiles = open_tiles(gates[node.origin], node, placement, x, active, state)
+                segment.run_tiles(state.planes, tiles, threads, seconds)
+            else:
+                segment.run(state.planes, active, threads, seconds)
+            if times is not None:
+                times += [(node.title, spent) for node, spent in zip(segment.nodes, seconds, strict=True)]
 
     def _output(self, leaf: Any, state: FeatureCache, held: Locals) -> Any:
         if not isinstance(leaf, Ref):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -228,6 +229,29 @@ def test_gates_that_do_not_fit(gates, message):
     _, frame, plan = compiled()
     with pytest.raises(SparseBlockError, match=re.escape(message)):
         plan(frame, None, plan.new_state(), gates)
+
+
+@pytest.mark.parametrize(
+    ("gate", "error"),
+    [
+        (Mock(tile=4, side_effect=KeyboardInterrupt), KeyboardInterrupt),
+        (Mock(tile=4, return_value=torch.ones(1, 1, 1, dtype=torch.bool)), SparseBlockError),
+    ],
+)
+def test_after_a_frame_that_broke_off_streams_begin_anew(gate, error):
+    """The layers before the gate have taken it up: masked frames would go on from a mixture."""
+    _, frame, plan = compiled()
+    frames = torch.randn(2, 2, *frame.shape[1:])
+    state = plan.new_state(2)
+    plan(frames[0], None, state)
+    part = torch.zeros(2, plan.grid.rows, plan.grid.cols, dtype=torch.bool)
+    part[:, 0, 0] = True
+    with pytest.raises(error):
+        plan(frames[1], part, state, {"second": gate})
+    assert state.frames == [0, 0]
+    with pytest.raises(SparseBlockError, match="first frame"):
+        plan(frames[1], part, state)
+    assert_identical(plan(frames[1], None, state), plan(frames[1], None, plan.new_state(2)))
 
 
 def test_names_of_gates_come_in_any_iterable():
