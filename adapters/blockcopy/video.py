@@ -175,7 +175,8 @@ class BlockCopy:
 
         Raises:
             SparseBlockError: the frame is of another shape or type, or holds NaN or infinity. The stream stays as it
-            was. On a device a frame with NaN or infinity runs no block and changes nothing, and the first call that
+            was; where the network itself raises, or somebody interrupts it, the next frame is a first frame.
+            On a device a frame with NaN or infinity runs no block and changes nothing, and the first call that
             learns of it raises, before it runs its own frame.
         """
         self._check(frame)
@@ -388,7 +389,12 @@ class BlockCopy:
         decided = time.perf_counter()
         if self._reads_whole:
             frame = torch.where(finite, frame, frame.new_zeros(()))
-        out = self.plan(frame, mask[None], self._state)
+        try:
+            out = self.plan(frame, mask[None], self._state)
+        except BaseException:
+            if self._on_host:
+                self.reset()  # some layers have taken the frame up, others not
+            raise
         ran = time.perf_counter()
         with _one_thread():
             before = self._look(out)

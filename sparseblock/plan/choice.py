@@ -21,10 +21,7 @@ from sparseblock.plan.ir import Conv2d, Graph, Node
 from sparseblock.plan.placement import Placement
 
 LEAST_CHANNELS = 32  # with fewer, the transforms cost what the products save
-SHARES = (
-    16,
-    4,
-)  # a sixteenth and a quarter of a map's blocks are measured: frames of video with little and much motion,
+SHARES = (16, 4)  # a sixteenth and a quarter of a map's blocks are measured, little and much motion of a video,
 PIXELS = 2048  # but no more than this many pixels, unless one block has more
 ROUNDS = 5
 MARGIN = 1.1  # what another algorithm must gain over the direct sum, so that noise decides nothing

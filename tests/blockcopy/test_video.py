@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -51,6 +52,18 @@ def test_maps_may_be_stored_in_halves(dtype):
         parameter.data.abs_()
     largest = max(sums(frame.abs()).max().item() for frame in frames)
     assert (outs[0] - outs[1]).abs().max() <= 6 * torch.finfo(dtype).eps / 2 * largest
+
+
+def test_after_a_frame_that_broke_off_the_stream_begins_anew(monkeypatch):
+    model, frames = network(), moving_square(5)
+    video = BlockCopy(model, block_size=BLOCK)
+    play(video, frames[:3])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(video.plan), "_run_segments", Mock(side_effect=KeyboardInterrupt))
+        video(frames[3])
+    out = video(frames[4])
+    assert video.stats.reason == "first frame" and video.stats.frame == 0
+    torch.testing.assert_close(out, model(frames[4]))
 
 
 def test_the_first_frame_runs_all_blocks():
