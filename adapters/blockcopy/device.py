@@ -97,17 +97,19 @@ class Stopwatch:
 
 
 class Notice:
-    """A count on a device that the host learns of when it gets there."""
+    """Counts on a device that the host learns of when they get there."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, count: int) -> None:
         self._arrived = torch.cuda.Event() if device.type == "cuda" else None
-        self._count = torch.zeros((), dtype=torch.float64, pin_memory=device.type == "cuda")
+        self._counts = torch.zeros(count, dtype=torch.float64, pin_memory=device.type == "cuda")
 
-    def send(self, count: torch.Tensor) -> None:
-        self._count.copy_(count, non_blocking=True)
+    def send(self, counts: torch.Tensor) -> None:
+        self._counts.copy_(counts, non_blocking=True)
         if self._arrived is not None:
             self._arrived.record()
 
-    def read(self) -> int:
-        """The count last sent, or 0 while it is on its way."""
-        return int(self._count) if self._arrived is None or self._arrived.query() else 0
+    def read(self) -> list[int]:
+        """The counts last sent, or zeros while they are on their way."""
+        if self._arrived is None or self._arrived.query():
+            return [int(count) for count in self._counts.tolist()]
+        return [0] * len(self._counts)

@@ -188,6 +188,12 @@ class Seen:
     features: torch.Tensor
     objects: Objects | None = None
 
+    def within(self, limit: float) -> bool:
+        """Whether all numbers are at most `limit` in size, which NaN is not. Waits for a device."""
+        numbers = [self.features] + ([] if self.objects is None else [self.objects.boxes, self.objects.scores])
+        extremes = [torch.stack(x.aminmax()).tolist() for x in numbers if x.numel()]
+        return all(-limit <= low and high <= limit for low, high in extremes)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -199,6 +205,8 @@ class Task:
         logarithms: whether features are log-probabilities, which say how certain the output is; else they are about
             [0, 1].
         gain: (seen before, seen after, grid) to the information gain [rows, cols].
+        limit: size of the largest numbers that may be seen. Of larger ones the gain overflows, or what the policy
+            network makes of them. Logarithms are read as probabilities, so that these only have to be finite.
         needs_host: whether how much there is to see depends on values, so that a device would have to be waited for.
     """
 
@@ -206,6 +214,7 @@ class Task:
     see: Callable[[Any, PolicyView], Seen]
     logarithms: bool
     gain: Callable[[Seen, Seen, BlockGrid], torch.Tensor]
+    limit: float = 2.0**30
     needs_host: bool = False
 
 
@@ -234,6 +243,7 @@ _TASKS = {
             lambda output, view: Seen(log_probabilities(view.output(output))),
             True,
             _of_features(segmentation_gain),
+            limit=torch.finfo(torch.float32).max,
         ),
         Task("restoration", lambda output, view: Seen(view.output(output)), False, _of_features(restoration_gain)),
         Task(

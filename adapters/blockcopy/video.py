@@ -21,7 +21,7 @@ from blockcopy.files import path_of
 from blockcopy.freshness import SceneCut, age_limits
 from blockcopy.information_gain import Objects, Seen, task_named
 from blockcopy.memory import DeviceMemory, Memory
-from blockcopy.numbers import HOST, DeviceNumbers
+from blockcopy.numbers import HOST, DeviceNumbers, Number
 from blockcopy.policy import Context, Outcome
 from blockcopy.trainer import Training
 from blockcopy.view import PolicyView, Standardise, where_blocks
@@ -33,6 +33,8 @@ FIRST_FRAME = "first frame"
 SCENE_CUT = "scene cut"
 POLICY = "policy"
 NOT_FINITE = "not finite"
+
+_READ_FINITE = "give read=, a function that makes finite values of the output"
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,11 @@ class BlockCopy:
 
         Raises:
             SparseBlockError: the frame is of another shape or type, or holds NaN or infinity. The stream stays as it
-            was; where the network itself raises, or somebody interrupts it, the next frame is a first frame.
-            On a device a frame with NaN or infinity runs no block and changes nothing, and the first call that
-            learns of it raises, before it runs its own frame.
+            was; where the network itself raises, or somebody interrupts it, the next frame is a first frame. So it is
+            where the policy "blockcopy" reads NaN, infinity or values beyond its limit of the output, and it learns
+            nothing of this frame. On a device a frame with NaN or infinity runs no block and changes nothing, samples
+            of an output with them are as they were before, and the first call that learns of either raises, before it
+            runs its own frame.
         """
         self._check(frame)
         if self._frame == 0:
@@ -287,6 +291,10 @@ class BlockCopy:
         ):
             what = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, torch.Tensor) else type(frame).__name__
             raise SparseBlockError(f"BlockCopy: frame is {what}; it must be a float32 tensor [1, c, h, w]")
+        if frame.layout != torch.strided:
+            raise SparseBlockError(
+                f"BlockCopy: frame is of the layout {frame.layout}; it must be a dense tensor; give frame.to_dense()"
+            )
         if self.plan is not None and frame.shape != self._shape:
             raise SparseBlockError(
                 f"BlockCopy: frame is {list(frame.shape)} but the stream's first was {list(self._shape)}; "
@@ -309,7 +317,7 @@ class BlockCopy:
         self._on_host = not isinstance(plan, DevicePlan)
         self._numbers = HOST if self._on_host else DeviceNumbers(device)
         self._memory = Memory if self._on_host else DeviceMemory
-        self._recorded, self._watch, self._notice = Recorded(self._next, device), Stopwatch(device), Notice(device)
+        self._recorded, self._watch, self._notice = Recorded(self._next, device), Stopwatch(device), Notice(device, 2)
         self._beside = Beside(device)
         self._limits = None if self.max_age is None else age_limits(rows, cols, self.max_age).to(device)
         self._all = torch.ones(rows, cols, dtype=torch.bool, device=device)
@@ -325,7 +333,7 @@ class BlockCopy:
         with _one_thread():
             small, finite = view.frame(frame)
             if not finite:
-                raise self._not_finite()
+                raise self._not_finite(frame)
         decided = time.perf_counter()
         if self.plan is None:
             self._make_plan(frame, view)
@@ -353,7 +361,7 @@ class BlockCopy:
         self._executed, self._active = small, self._all
         self._age = torch.zeros_like(self._all, dtype=torch.int64)
         self._aged, self._finite, self._is_cut = self._none, numbers.flag(True), numbers.flag(False)
-        self._bad = numbers.of(0.0)
+        self._bad = numbers.listed([0.0, 0.0])  # frames, and outputs: of frames of a device
         if self._learned is None:
             self._learned = self._memory(self.policy.lasting)
             parts = [(self, ["_executed", "_active", "_age"]), (standardise, standardise.lasting)]
@@ -373,9 +381,10 @@ class BlockCopy:
             small, finite = self._view.frame(frame)
             if self._on_host:
                 if not finite:
-                    raise self._not_finite()
+                    raise self._not_finite(frame)
                 self.policy.next_frame()
             self._learned.open()
+            self._stream.open()
             with self._beside.begin():
                 cut = numbers.flag(False) if self._cut is None else self._cut(small)
             chosen = self.policy.decide(self._context(small))
@@ -389,22 +398,19 @@ class BlockCopy:
         decided = time.perf_counter()
         if self._reads_whole:
             frame = torch.where(finite, frame, frame.new_zeros(()))
-        try:
+        with self._put_back():
             out = self.plan(frame, mask[None], self._state)
-        except BaseException:
-            if self._on_host:
-                self.reset()  # some layers have taken the frame up, others not
-            raise
         ran = time.perf_counter()
-        with _one_thread():
-            before = self._look(out)
+        with _one_thread(), self._put_back():
+            before, sound = self._look(out)
             self._beside.end()
             gain = lambda: self.task.gain(before, Seen(self._features, self._objects), self._view.grid)  # noqa: E731
             self.policy.observe(Outcome(mask, aged, gain))
             self._learned.close(numbers.unless(finite, cut))
             self._stream.close(finite)
             self._aged, self._finite, self._is_cut = aged, finite, cut
-            self._bad = self._bad + numbers.negated(finite)
+            if not self._on_host:
+                self._bad = self._bad + torch.stack([finite, sound]).logical_not()
             self._seen.close(numbers.flag(True))
         self._times = decided - start, ran - decided, time.perf_counter() - ran
         return out
@@ -419,13 +425,37 @@ class BlockCopy:
             return self._none
         return (self._age >= self._limits) > chosen  # and not chosen
 
-    def _look(self, out: Any) -> Seen:
-        """Sees a frame's output; returns what was seen before it."""
-        before = Seen(self._features, self._objects)
+    def _look(self, out: Any) -> tuple[Seen, Number]:
+        """Sees a frame's output; returns what was seen before it, and whether all of it is within the task's limit.
+
+        On a device what is not is as it was before, so that it gains nothing. On the host, and in a first frame, for
+        which it waits, that is an error.
+        """
+        before, sound = Seen(self._features, self._objects), self._numbers.flag(True)
         if self.policy.needs_output:
             seen = self.task.see(self._read(out), self._view)
-            self._features, self._objects = seen.features, seen.objects
-        return before
+            features = seen.features
+            if self._on_host or before.features is None:
+                if not seen.within(self.task.limit):
+                    raise self._not_readable()
+            else:
+                good = features.abs() <= self.task.limit  # NaN is not
+                features, sound = torch.where(good, features, before.features), good.all()
+            self._features, self._objects = features, seen.objects
+        return before, sound
+
+    @contextmanager
+    def _put_back(self) -> Iterator[None]:
+        """What breaks off in the network or after it, on the host: nothing is learned of the frame, and the stream
+        ends, since some layers have taken the frame up, others not, or the cache holds an output of no use."""
+        try:
+            yield
+        except BaseException:
+            if self._on_host:
+                self._learned.close(False)
+                self._stream.close(False)
+                self.reset()
+            raise
 
     def _remember(self, small: torch.Tensor, mask: torch.Tensor) -> None:
         """Brings up to date what the next decision looks back on."""
@@ -452,21 +482,46 @@ class BlockCopy:
             train_ms=train_ms,
         )
 
-    def _not_finite(self) -> SparseBlockError:
+    def _not_finite(self, frame: torch.Tensor) -> SparseBlockError:
+        if frame.isfinite().all():
+            return SparseBlockError(
+                f"BlockCopy: frame {self._frame} holds values up to {frame.abs().max().item():g}, whose sums overflow "
+                "float32; drop the frame or scale it"
+            )
         return SparseBlockError(
             f"BlockCopy: frame {self._frame} holds NaN or infinity; the cache would keep it; "
             "drop the frame or repair it"
         )
 
+    def _not_readable(self) -> SparseBlockError:
+        return SparseBlockError(
+            f"BlockCopy: of the network's output on frame {self._frame} the policy reads {self._beyond}, so that the "
+            f"information gain of blocks is no number; the next frame runs all blocks; {_READ_FINITE}"
+        )
+
+    @property
+    def _beyond(self) -> str:
+        return f"NaN, infinity or values beyond {self.task.limit:g}"
+
     def _raise_for_bad_frames(self) -> None:
-        bad = self._notice.read()
-        if bad:
-            self._bad.zero_()
-            self._notice.send(self._bad)
-            raise SparseBlockError(
-                f"BlockCopy: of the frames before frame {self._frame}, {bad} held NaN or infinity and ran no block; "
+        frames, outputs = self._notice.read()
+        if not frames and not outputs:
+            return
+        self._bad.zero_()
+        self._notice.send(self._bad)
+        told, before = [], f"of the frames before frame {self._frame}, "
+        if frames:
+            told.append(
+                f"{before}{frames} held NaN or infinity, or values whose sums overflow float32, and ran no block; "
                 "drop such frames or repair them"
             )
+        if outputs:
+            told.append(
+                f"{before}{outputs} had an output of which the policy reads {self._beyond}, and does not learn from "
+                f"them; the next frame runs all blocks; {_READ_FINITE}"
+            )
+            self.reset()
+        raise SparseBlockError(f"BlockCopy: {'; '.join(told)}")
 
 
 @contextmanager

@@ -18,6 +18,19 @@ def network(out: int = 5, stride: int = 1) -> nn.Module:
     return nn.Sequential(*layers).eval()
 
 
+class Logarithm(nn.Module):
+    """`network`, whose output is -inf where the frame is DARK."""
+
+    DARK = -1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) + (x[:, :1] - self.DARK).relu().log()
+
+
 def moving_square(count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> list[torch.Tensor]:
     """A still scene and a bright square that moves through it."""
     coarse = torch.rand(1, 3, *(-(-side // 8) for side in size), generator=torch.Generator().manual_seed(seed))

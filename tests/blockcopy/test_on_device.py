@@ -13,7 +13,7 @@ import torch
 from blockcopy import BlockCopy, names, numbers
 from blockcopy.memory import DeviceMemory
 from blockcopy.policies import Dice
-from film import BLOCK, moving_square, network, play
+from film import BLOCK, Logarithm, moving_square, network, play
 
 import sparseblock
 from sparseblock import SparseBlockError
@@ -132,8 +132,8 @@ def test_a_bad_frame_runs_no_block_changes_nothing_and_is_told_of(bad):
         with pytest.raises(SparseBlockError) as error:
             video(frames[7])
     assert str(error.value) == (
-        "BlockCopy: of the frames before frame 9, 1 held NaN or infinity and ran no block; "
-        "drop such frames or repair them"
+        "BlockCopy: of the frames before frame 9, 1 held NaN or infinity, or values whose sums overflow float32, "
+        "and ran no block; drop such frames or repair them"
     )
     after, expected = _numbers(video.state_dict()), _numbers(other.state_dict())
     for state in (after, expected):
@@ -143,6 +143,48 @@ def test_a_bad_frame_runs_no_block_changes_nothing_and_is_told_of(bad):
     with sparseblock.backend("reference"):
         video(frames[7])
     assert video.stats.reason == "policy"
+
+
+@pytest.mark.parametrize("number", [6, 8])  # one that trains, and one that does not
+@pytest.mark.parametrize("scene_cut", [None, 0.4])
+def test_an_output_that_is_not_finite_never_reaches_the_weights_and_is_told_of(number, scene_cut):
+    video, film = BlockCopy(Logarithm().eval(), target=0.9, block_size=BLOCK, scene_cut=scene_cut), moving_square(24)
+    _on_reference(video, film[:number])
+    with sparseblock.backend("reference"):
+        assert not video(torch.full_like(film[0], Logarithm.DARK)).isfinite().all()
+        assert video.active.any()
+        _check_all_finite(video)
+        with pytest.raises(SparseBlockError) as error:
+            video(film[number])
+    assert str(error.value) == (
+        f"BlockCopy: of the frames before frame {number + 1}, 1 had an output of which the policy reads NaN, infinity "
+        f"or values beyond {torch.finfo(torch.float32).max:g}, and does not learn from them; the next frame runs all "
+        "blocks; give read=, a function that makes finite values of the output"
+    )
+    masks, stats = _on_reference(video, film[number:])
+    assert masks[0].all() and masks[1:].any()
+    assert [s.reason for s in stats] == ["first frame"] + ["policy"] * (23 - number)
+    _check_all_finite(video)
+
+
+def _check_all_finite(video: BlockCopy) -> None:
+    assert all(value.isfinite().all() for value in _states(video).values())
+
+
+def test_with_the_outputs_as_they_are_that_is_caught(monkeypatch):
+    where = torch.where
+
+    def takes_maps_as_they_are(condition, x, y, **out):
+        return x if x.dim() == 4 else where(condition, x, y, **out)
+
+    monkeypatch.setattr(torch, "where", takes_maps_as_they_are)
+    with pytest.raises(AssertionError):
+        test_an_output_that_is_not_finite_never_reaches_the_weights_and_is_told_of(8, None)
+
+
+def test_a_first_output_that_is_not_finite_is_refused():
+    with sparseblock.backend("reference"), pytest.raises(SparseBlockError, match="output on frame 0 the policy reads"):
+        BlockCopy(Logarithm().eval(), block_size=BLOCK)(torch.full((1, 3, 100, 150), Logarithm.DARK))
 
 
 def test_a_bad_first_frame_is_refused():

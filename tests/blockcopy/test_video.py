@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from unittest.mock import Mock
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from blockcopy import BlockCopy, names
 from blockcopy.freshness import age_limits
-from film import BLOCK, SIZE, moving_square, network, play
+from film import BLOCK, SIZE, Logarithm, moving_square, network, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -279,6 +280,14 @@ def test_bad_arguments(arguments, message):
 
 
 BAD_FRAMES = [
+    (
+        torch.ones(1, 3, 100, 150).to_sparse(),
+        "frame is of the layout torch.sparse_coo; it must be a dense tensor; give frame.to_dense()",
+    ),
+    (
+        torch.full((1, 3, 100, 150), 3e38),
+        "frame 5 holds values up to 3e+38, whose sums overflow float32; drop the frame or scale it",
+    ),
     (torch.rand(3, 100, 150), "frame is torch.float32 [3, 100, 150]; it must be a float32 tensor [1, c, h, w]"),
     (torch.rand(2, 3, 100, 150), "frame is torch.float32 [2, 3, 100, 150]; it must be a float32 tensor [1, c, h, w]"),
     (torch.zeros(1, 3, 8, 8).int(), "frame is torch.int32 [1, 3, 8, 8]; it must be a float32 tensor [1, c, h, w]"),
@@ -316,6 +325,86 @@ def test_one_bad_pixel_is_enough_even_in_the_first_frame(value):
         video(frame)
     assert video.plan is None
     assert video(torch.rand(1, 3, *SIZE)).isfinite().all()
+
+
+UNREADABLE = (
+    "BlockCopy: of the network's output on frame {} the policy reads NaN, infinity or values beyond {:g}, so that the "
+    "information gain of blocks is no number; the next frame runs all blocks; "
+    "give read=, a function that makes finite values of the output"
+)
+LARGEST = torch.finfo(torch.float32).max
+
+
+def _learned(video: BlockCopy) -> dict:
+    """Without what counts frames: these the dice and the host count before the network runs."""
+    state = copy.deepcopy(video.state_dict())
+    del state["name"], state["policy"]["generator"], state["policy"]["trainer"]["frames"]
+    return state
+
+
+@pytest.mark.parametrize("number", [6, 8])  # one that trains, and one that does not
+@pytest.mark.parametrize("scene_cut", [None, 0.4])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_output_that_is_not_finite_is_refused_in_its_frame_and_nothing_learned(number, scene_cut, frozen):
+    video, film = BlockCopy(Logarithm().eval(), target=0.9, block_size=BLOCK, scene_cut=scene_cut), moving_square(20)
+    play(video, film[:number])
+    if frozen:
+        video.freeze()
+    before = _learned(video)
+    with pytest.raises(SparseBlockError) as error:
+        video(torch.full_like(film[0], Logarithm.DARK))
+    assert str(error.value) == UNREADABLE.format(number, LARGEST)
+    torch.testing.assert_close(_learned(video), before, rtol=0, atol=0)
+    masks, stats = play(video, film[number:])
+    assert masks[0].all() and masks[1:].any()
+    assert [s.reason for s in stats] == ["first frame"] + ["policy"] * (19 - number)
+    assert video.policy.trainer.network.parameters.isfinite().all()
+
+
+def test_an_output_that_is_not_finite_in_the_first_frame():
+    video, other = (BlockCopy(Logarithm().eval(), block_size=BLOCK) for _ in range(2))
+    film = moving_square(12)
+    for _ in range(2):
+        with pytest.raises(SparseBlockError) as error:
+            video(torch.full_like(film[0], Logarithm.DARK))
+        assert str(error.value) == UNREADABLE.format(0, LARGEST)
+    assert torch.equal(play(video, film)[0], play(other, film)[0])
+
+
+def test_read_may_make_it_finite():
+    video = BlockCopy(Logarithm().eval(), block_size=BLOCK, read=lambda out: out.clamp(min=-50))
+    play(video, [torch.full((1, 3, *SIZE), Logarithm.DARK), *moving_square(12)])
+    assert video.policy.trainer.network.parameters.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e10])
+@pytest.mark.parametrize("where", ["boxes", "scores"])
+def test_objects_are_numbers_too(value, where):
+    found = {"boxes": torch.tensor([[3.0, 3, 40, 40]]), "scores": torch.ones(1), "labels": torch.ones(1)}
+    bad = {**found, where: torch.full_like(found[where], value)}
+    outputs = iter([found, found, bad, found])
+    video = BlockCopy(network(), task="detection", block_size=BLOCK, read=lambda out: next(outputs))
+    film = moving_square(4)
+    play(video, film[:2])
+    with pytest.raises(SparseBlockError) as error:
+        video(film[2])
+    assert str(error.value) == UNREADABLE.format(2, 2**30)
+    video(film[3])
+    assert video.stats.reason == "first frame"
+
+
+@pytest.mark.parametrize("value", [1e35, -2e9])
+def test_pictures_beyond_the_limit_are_refused(value):
+    video = BlockCopy(network(), task="restoration", block_size=BLOCK, read=lambda out: torch.full_like(out, value))
+    with pytest.raises(SparseBlockError) as error:
+        video(moving_square(1)[0])
+    assert str(error.value) == UNREADABLE.format(0, 2**30)
+
+
+def test_without_the_limit_weights_become_nan_which_is_caught(monkeypatch):
+    monkeypatch.setattr("blockcopy.information_gain.Seen.within", lambda *_: True)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_an_output_that_is_not_finite_is_refused_in_its_frame_and_nothing_learned(6, None, False)
 
 
 def test_a_state_of_another_policy_is_refused():
