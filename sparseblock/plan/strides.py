@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from sparseblock.plan.axes import AxisTracker
 from sparseblock.plan.ir import Conv2d, GlobalPool, Graph, Interpolate, Node, Pad, Pool2d, Shuffle, Value
 
 
@@ -17,7 +18,7 @@ def track_strides(graph: Graph, strides: Sequence[Fraction | None] | None = None
 
     Windows and pixel unshuffles multiply it, transposed convolutions and pixel shuffles divide it, and all else that
     keeps a map's size keeps its stride. Where the size changes in another way (a resize, an operator without a rule,
-    such as padding) it follows from the sizes.
+    such as padding) it follows from the sizes. What has other axes than the frame's has none.
     """
     inputs = [graph.values[name] for name in graph.inputs]
     if strides is None:
@@ -26,10 +27,15 @@ def track_strides(graph: Graph, strides: Sequence[Fraction | None] | None = None
     inputs = [replace(value, stride=stride) for value, stride in zip(inputs, strides, strict=True)]
     values = {value.name: value for value in inputs}
     frame = max(inputs, key=lambda value: value.shape[2] * value.shape[3])
+    axes = AxisTracker(graph.values)
+    for value in inputs:
+        axes.add_frame(value.name)
     for node in graph.nodes:
         value = graph.values[node.output]
-        if value.is_map:
-            value = replace(value, stride=_stride(node, value, values, frame))
+        axes.add(node)
+        if axes.is_frame(value.name):
+            maps = [values[name] for name in node.inputs if axes.is_frame(name)]
+            value = replace(value, stride=_stride(node, value, maps, values, frame))
         values[value.name] = value
     return replace(graph, values=values)
 
@@ -54,8 +60,10 @@ def stride_by_size(frame: tuple[int, int], size: tuple[int, int]) -> Fraction | 
     return None
 
 
-def _stride(node: Node, value: Value, known: dict[str, Value], frame: Value) -> Fraction | None:
-    inputs = [known[name] for name in node.inputs if known[name].is_map]
+def _stride(
+    node: Node, value: Value, inputs: Sequence[Value], known: dict[str, Value], frame: Value
+) -> Fraction | None:
+    """Of `value`, which `node` makes of the maps `inputs` and of what is no map."""
     if isinstance(node.op, GlobalPool):
         return None
     if isinstance(node.op, Conv2d) or (isinstance(node.op, Pool2d) and not node.op.adaptive):
