@@ -11,6 +11,7 @@ import logging
 import random
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -159,7 +160,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _export(model: nn.Module, args: Any, kwargs: Any) -> torch.export.ExportedProgram:
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The tensor attribute")  # set in forward: `capture` sees what comes of it
         return torch.export.export(model, args, kwargs, strict=False)
 
 
@@ -196,8 +198,10 @@ def _changes(model: nn.Module) -> Iterator[list[str]]:
     finally:
         hook.remove()
         for _, module, attributes in before:  # torch puts back what was there, and leaves what was not
-            for name in vars(module).keys() - attributes.keys() - _OWN:
-                if any(isinstance(leaf, FakeTensor) for leaf in pytree.tree_leaves(vars(module)[name])):
+            new = vars(module).keys() - attributes.keys() - _OWN
+            # A tensor without values goes, and with it what the module remembers of it, such as the size it is for.
+            if any(isinstance(leaf, FakeTensor) for name in new for leaf in pytree.tree_leaves(vars(module)[name])):
+                for name in new:
                     del vars(module)[name]
 
 

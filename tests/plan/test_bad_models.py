@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import copy
 import random
 import re
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -283,6 +285,41 @@ def test_attributes_that_carry_nothing_over_are_no_obstacle():
     plan = sparseblock.compile(network, torch.rand(FRAME), block_size=16)
     assert isinstance(plan, sparseblock.Plan)
     assert network.features == "none yet"
+
+
+def test_what_a_model_keeps_for_frames_of_one_size_is_made_again_for_the_next():
+    """A capture leaves nothing of it behind, neither tensors without values nor the size that they are of."""
+
+    def run(self, x):
+        y = self.a(x)
+        if getattr(self, "size", None) != y.shape:
+            self.size, self.places = y.shape, torch.arange(y.shape[3]).type_as(y) + 0.5
+        return y + self.places
+
+    network = model(run)
+    before = set(vars(network))
+    for width in (48, 32):
+        frame = torch.rand(1, 3, 32, width)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            plan = sparseblock.compile(network, frame, block_size=16)
+        assert isinstance(plan, sparseblock.Plan) and set(vars(network)) == before
+        with torch.no_grad():
+            torch.testing.assert_close(plan(frame, None, plan.new_state()), copy.deepcopy(network)(frame))
+
+
+def test_hooks_that_the_first_frame_sets_are_set_once():
+    """And what the model keeps to know that it has them stays with them."""
+
+    def run(self, x):
+        if not hasattr(self, "hooked"):
+            self.hooked = self.a.register_forward_hook(lambda module, given, result: result + 1) is not None
+        return self.a(x)
+
+    network, frame = model(run), torch.rand(FRAME)
+    plan = sparseblock.compile(network, frame, block_size=16)
+    with torch.no_grad():
+        torch.testing.assert_close(plan(frame, None, plan.new_state()), network(frame))
 
 
 class Part(nn.Module):
