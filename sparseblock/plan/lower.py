@@ -6,6 +6,7 @@ What has a rule (`rules/`) becomes nodes of the IR; everything else becomes a `T
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,12 @@ from torch.utils import _pytree as pytree
 from sparseblock.plan.capture import Uncapturable
 from sparseblock.plan.ir import Epilogue, Graph, Node, Op, Pointwise, Ref, Torch, Value
 from sparseblock.plan.rules import CHANNELS_LAST_RULES, RULES, VECTOR_RULES, Unsupported
+
+# The place of an argument whose values do not count, by operator.
+_MODELS = {
+    **dict.fromkeys(("new_full", "new_zeros", "new_ones", "zeros_like", "ones_like", "full_like"), 0),
+    **dict.fromkeys(("type_as", "expand_as", "view_as"), 1),
+}
 
 
 def lower(module: fx.GraphModule) -> Graph:
@@ -88,17 +95,24 @@ class _Lowering:
     def result(self) -> Any:
         """The captured result, its channels first."""
         result = self.current.meta.get("val")
-        return result.permute(0, 3, 1, 2) if self.last else result
+        return pytree.tree_map_only(torch.Tensor, lambda x: x.permute(0, 3, 1, 2), result) if self.last else result
 
     def with_channels_last(self, ref: Ref) -> Ref:
         """The map `ref` as [1, h, w, c], for whoever has no rule for such."""
         _, c, h, w = self.values[ref.name].shape
-        last = Value(f"{self.current.name}__last", (1, h, w, c), torch.float32)
+        last = Value(f"{ref.name}__last{len(self.nodes)}", (1, h, w, c), torch.float32)
         target = torch.ops.aten.permute.default
         permuted = Torch(target, (ref, [0, 2, 3, 1]), {}, f"no block-sparse rule for {target}")
         self._add(permuted, (ref.name,), last, Epilogue())
         self.channels_last[last.name] = ref
         return Ref(last.name)
+
+    def call(self, target: Any, ref: Ref) -> Ref:
+        """Adds a call of torch, of a map of the same shape."""
+        name = f"{self.current.name}__{len(self.nodes)}"
+        reason = f"no block-sparse rule for {target}"
+        self._add(Torch(target, (ref,), {}, reason), (ref.name,), replace(self.values[ref.name], name=name), Epilogue())
+        return Ref(name)
 
     def emit(self, op: Op, inputs: list[Any], shape: tuple[int, ...] | None = None, **epilogue: Any) -> Ref:
         """Adds a node of maps; `shape` is that of the captured node unless given."""
@@ -134,9 +148,11 @@ class _Lowering:
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             return  # a check of the example, as export puts beside conversions; a plan has its own
         self._check_target(node)
-        self._check_sizes(node)
         args, kwargs = pytree.tree_map_only(fx.Node, self._lookup, (node.args, dict(node.kwargs)))
+        self._check_sizes(node, known=not _refs((args, kwargs)))
         target, in_place = _functional(node)
+        if not in_place:
+            args, kwargs = self._without_models(target, args, kwargs)
         if target is operator.getitem and isinstance(args[0], (tuple, list)):
             result = args[0][args[1]]
         elif not _refs((args, kwargs)) and not _is_random(target):
@@ -182,7 +198,7 @@ class _Lowering:
         self.vectors[vector.name] = result
         return Ref(vector.name)
 
-    def _on_channels_last(self, rule: Any, target: Any, args: tuple, kwargs: dict) -> Ref:
+    def _on_channels_last(self, rule: Any, target: Any, args: tuple, kwargs: dict) -> Any:
         """Applies a rule to the maps that torch has with their channels last."""
         args, kwargs = pytree.tree_map_only(Ref, lambda ref: self.channels_last[ref.name], (args, kwargs))
         if _name(target) in ("add", "sub", "mul", "div"):
@@ -192,7 +208,7 @@ class _Lowering:
             result = rule(self, _bind(target, args, kwargs))
         finally:
             self.last = False
-        return self.with_channels_last(result)
+        return pytree.tree_map_only(Ref, self.with_channels_last, result)
 
     def _add(self, op: Op, inputs: tuple[str, ...], value: Value, epilogue: Epilogue) -> None:
         stack = list(self.current.meta.get("nn_module_stack", {}).values())
@@ -231,9 +247,18 @@ class _Lowering:
                 "the batch itself, outside of vmap and gradients"
             )
 
-    def _check_sizes(self, node: fx.Node) -> None:
+    def _without_models(self, target: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """The arguments without maps, where the operator takes but the shape and dtype of one, and no other."""
+        at = _MODELS.get(_name(target))
+        if at is None or len(_refs((args, kwargs))) != 1 or not isinstance(args[at], Ref):
+            return args, kwargs
+        value = self.values[args[at].name]
+        return (*args[:at], torch.empty(value.shape, dtype=value.dtype), *args[at + 1 :]), kwargs
+
+    def _check_sizes(self, node: fx.Node, known: bool) -> None:
+        """Refuses sizes that depend on the frame, and numbers unless constants alone make them `known`."""
         for leaf in pytree.tree_leaves(node.meta.get("val")):
-            sizes = leaf.shape if isinstance(leaf, torch.Tensor) else (leaf,)
+            sizes = leaf.shape if isinstance(leaf, torch.Tensor) else () if known else (leaf,)
             if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in sizes):
                 raise Uncapturable(
                     f"compile: the size of {node.name} ({node.target}) depends on values of the frame; "

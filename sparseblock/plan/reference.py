@@ -171,7 +171,7 @@ def _pool(op: Pool2d, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         return F.max_pool2d(F.pad(x, around, value=op.outside), op.kernel, op.stride, 0, op.dilation)
     if op.divisor:
         return F.avg_pool2d(F.pad(x, around), op.kernel, op.stride, divisor_override=op.divisor)
-    for ceil_mode in (False, True):
+    for ceil_mode in (True, False):  # rounding down, windows larger than the map leave no output
         result = F.avg_pool2d(x, op.kernel, op.stride, op.padding, ceil_mode, op.count_include_pad)
         if result.shape[2:] == shape[2:]:
             break

@@ -249,6 +249,8 @@ def _arithmetic(draw, shapes, source):
                 ("swish by hand", lambda x: x * torch.sigmoid(x)),
                 ("hardswish by hand", lambda x: x * F.relu6(x + 3) / 6),
                 ("|clamped|", lambda x: x.clamp(-0.5, 0.25).abs()),
+                ("a constant and a product", lambda x: torch.addcmul(constant, x, constant, value=2)),
+                ("a map and a product", lambda x: torch.addcmul(x, torch.sigmoid(x[:, :1]), x, value=-0.5)),
                 ("gate of pixels", lambda x: x * torch.sigmoid(x[:, :1])),
                 ("gate of channels", lambda x: torch.sigmoid(F.adaptive_avg_pool2d(x, 1)) * x),
             ]
@@ -541,7 +543,68 @@ class TinyBranches(nn.Module):
         return self.head(F.relu(second + self.third(self.halos[2](x))))
 
 
+class TinyResponse(nn.Module):
+    """ConvNeXt V2 in small: global response normalization, by which channels compete for the whole frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.depthwise = nn.Conv2d(3, 12, 2, 2), nn.Conv2d(12, 12, 7, padding=3, groups=12)
+        self.wide, self.narrow = nn.Conv2d(12, 24, 1), nn.Conv2d(24, 12, 1)
+        self.weight, self.bias = nn.Parameter(torch.randn(1, 24, 1, 1)), nn.Parameter(torch.randn(1, 24, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = F.gelu(self.wide(self.depthwise(x)))
+        norm = y.norm(p=2, dim=(2, 3), keepdim=True)
+        share = norm / (norm.mean(dim=1, keepdim=True) + 1e-6)
+        return x + self.narrow(y + torch.addcmul(self.bias, self.weight, y * share))
+
+
+class TinyDetector(nn.Module):
+    """YOLO in small: a stage that keeps every step, stacked pools, attention between pixels, and at two scales boxes
+    as distributions over distances from anchors, which the first frame of a size makes.
+    """
+
+    size = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.SiLU(inplace=True))
+        self.step, self.merge, self.down = nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(24, 16, 1), nn.Conv2d(16, 16, 3, 2, 1)
+        self.pool, self.reduce, self.qkv = nn.MaxPool2d(5, 1, 2), nn.Conv2d(48, 16, 1), nn.Conv2d(16, 32, 1)
+        self.boxes = nn.ModuleList(nn.Conv2d(16, 32, 1) for _ in range(2))
+        self.distances = nn.Conv2d(8, 1, 1, bias=False)
+        self.strides = torch.tensor([2.0, 4.0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept, step = self.stem(x).chunk(2, 1)
+        fine = self.merge(torch.cat([kept, step, self.step(step)], 1))
+        coarse = self.down(fine)
+        coarse = self.attend(self.reduce(torch.cat([coarse, self.pool(coarse), self.pool(self.pool(coarse))], 1)))
+        maps = [fine + F.interpolate(coarse, scale_factor=2.0), coarse]
+        boxes = torch.cat([head(y).view(1, 32, -1) for head, y in zip(self.boxes, maps, strict=True)], 2)
+        spread = boxes.view(1, 4, 8, -1).transpose(2, 1).softmax(1)
+        if self.size != fine.shape:
+            self.size, self.anchors, self.scale = fine.shape, *self.make_anchors(maps)
+        return (self.distances(spread).view(1, 4, -1) + self.anchors) * self.scale
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).view(1, 2, 16, -1).split([4, 4, 8], 2)
+        scores = (q.transpose(-2, -1) @ k * 0.5).softmax(-1)
+        return x + (v @ scores.transpose(-2, -1)).view(x.shape)
+
+    def make_anchors(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        places, scales = [], []
+        for i, y in enumerate(maps):
+            rows, columns = (torch.arange(side).type_as(y) + 0.5 for side in y.shape[2:])
+            places.append(torch.stack(torch.meshgrid(rows, columns, indexing="ij")).flatten(1))
+            scales.append(y.new_full((1, places[-1].shape[1]), self.strides[i]))
+        return torch.cat(places, 1).repeat(2, 1), torch.cat(scales, 1)
+
+
 MINIATURES = {
+    "detector": (TinyDetector, (3, 36, 44)),
+    "response": (TinyResponse, (3, 36, 44)),
     "branches": (TinyBranches, (3, 36, 44)),
     "bottlenecks": (TinyBottlenecks, (3, 36, 44)),
     "pyramid": (TinyPyramid, (3, 36, 44)),

@@ -16,6 +16,7 @@ import sparseblock
 from sparseblock import SparseBlockError
 from sparseblock.plan.compile import trace
 from sparseblock.plan.ir import Torch
+from sparseblock.plan.reference import Reference
 from sparseblock.testing import assert_matches, tolerance
 
 FRAME = torch.randn(1, 4, 16, 24)
@@ -84,6 +85,24 @@ def test_constants_are_evaluated():
 
     graph, _ = trace(Call("", function).eval(), FRAME)
     assert [node.label for node in graph.nodes] == ["copy", "conv2d"]
+
+
+def test_what_takes_but_the_shape_of_a_map_is_a_constant():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.steps = torch.tensor([2.0, 4.0])
+
+        def forward(self, x):
+            x = x * 2
+            scale = x.new_full((4, 1, 1), self.steps[1]) + torch.arange(4).type_as(x).view(4, 1, 1)
+            return x * scale + (torch.zeros_like(x) + x.new_ones(1) - torch.full_like(x, 3.0))[:, :, :1, :1]
+
+    network = Net().eval()
+    graph, _ = trace(network, FRAME)
+    assert [node.label for node in graph.nodes] == ["copy", *["affine"] * 3]
+    plan = sparseblock.compile(network, FRAME, block_size=8)
+    torch.testing.assert_close(plan(FRAME, None, plan.new_state()), network(FRAME))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +174,27 @@ def test_what_only_looks_like_a_sum_of_a_stack_is_left_to_torch(function):
     assert any(node.op.startswith("aten.sum") for node in report.nodes)
 
 
+@pytest.mark.parametrize(
+    ("function", "labels"),
+    [
+        (lambda x: torch.addcmul(SCALE[:, None, None], x, SCALE[:, None, None]), ["affine"]),
+        (lambda x: torch.addcmul(x, SCALE[:, None, None], x.relu(), value=-2), ["copy", "relu", "affine", "add"]),
+        (lambda x: torch.addcmul(torch.ones(1), x[:, :1], x, value=3), ["copy", "slice", "mul+affine"]),
+        (lambda x: torch.linalg.vector_norm(x * 2, dim=(-1, 2), keepdim=True), ["affine", "mul"]),
+    ],
+)
+def test_products_and_norms_of_the_frame_are_known(function, labels):
+    out, expected = run(function)
+    assert_matches(out, expected, tolerance(FRAME[0, 0].numel(), expected, expected))
+    nodes = sparseblock.compile(Call("", function).eval(), FRAME, block_size=8).report().nodes
+    assert [node.op for node in nodes if node.placement == "sparse" and node.op != "block_moments"] == labels
+    assert all(node.op == "aten.sqrt.default" for node in nodes if node.placement == "dense")
+
+
 UNRULED = {
+    "but the L2 norm over rows": lambda x: torch.linalg.vector_norm(x, 1, (2, 3), keepdim=True),
+    "a map plus a product of constants": lambda x: torch.addcmul(x, torch.ones(1), torch.ones(1)),
+    "adds to each element of a map": lambda x: torch.addcmul(torch.ones(4, 1, 1), x[:, :1], torch.ones(1)),
     "a sum but that of a stack": lambda x: x.sum(1, keepdim=True),
     "aten.sin.default": torch.sin,
     "a power of 3": lambda x: x**3,
@@ -193,6 +232,25 @@ def test_no_rule_runs_dense_and_says_why(reason):
     dense = [node for node in report.nodes if node.placement == "dense"]
     assert dense and any(reason in node.reason for node in dense)
     assert reason in str(report)
+
+
+@pytest.mark.parametrize(
+    ("function", "label"),
+    [
+        (lambda x: F.avg_pool2d(x, (16, 24)), "global_avg_pool2d"),
+        (lambda x: F.avg_pool2d(x, 2560, ceil_mode=True), "global_avg_pool2d"),
+        (lambda x: F.avg_pool2d(x, (5, 40), ceil_mode=True), "avg_pool2d"),
+        (lambda x: F.max_pool2d(x, 40, ceil_mode=True), "max_pool2d"),
+    ],
+)
+def test_windows_larger_than_the_map(function, label):
+    out, expected = run(function)
+    assert_matches(out, expected, tolerance(FRAME[0, 0].numel(), FRAME))
+    graph, _ = trace(Call("", function).eval(), FRAME)
+    assert graph.nodes[-1].label == label
+    grid = sparseblock.BlockGrid(16, 24, 8)
+    (reference,) = Reference(graph, grid)(FRAME, torch.ones(grid.rows, grid.cols, dtype=torch.bool))
+    assert_matches(reference.float(), expected, tolerance(FRAME[0, 0].numel(), FRAME))
 
 
 @pytest.mark.parametrize("function", [lambda x: (x * 2)[:, -100:2], lambda x: (x * 2)[:, -3:2]])
@@ -368,6 +426,33 @@ def test_norms_over_channels_are_known_however_they_are_written(function, labels
     nodes = sparseblock.compile(Call("", function).eval(), FRAME, block_size=8).report().nodes
     assert [node.op.split(".")[0] for node in nodes] == labels
     assert all((node.placement == "sparse") != node.op.startswith("aten") for node in nodes)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.cat(x.split([1, 3], -1)[::-1], -1),
+        lambda x: torch.cat([x.chunk(2, 3)[1].relu(), x[..., -3:], x.narrow(-1, 0, 1) * 2], 3),
+    ],
+)
+def test_channels_are_taken_apart_where_they_are_last_too(function):
+    network = Call("", lambda x: function((x * 2).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)).eval()
+    plan = sparseblock.compile(network, FRAME, block_size=8)
+    assert torch.equal(plan(FRAME, None, plan.new_state()), network(FRAME))
+    assert all(node.placement == "sparse" for node in plan.report().nodes)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.cat([(x * 2).permute(0, 2, 3, 1)] * 2, 1),
+        lambda x: (x * 2).permute(0, 2, 3, 1).split([4, 12], 1)[1],
+        lambda x: (x * 2).permute(0, 2, 3, 1)[:, 1:],
+    ],
+)
+def test_rows_are_not_channels_where_those_are_last(function):
+    out, expected = run(function)
+    assert torch.equal(out, expected)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ VECTOR_RULES = frozenset(
     f"{_ALIKE} linear batch_norm layer_norm softmax view reshape flatten squeeze unsqueeze".split()
 )
 # And those whose rules know what they do to a map [1, c, h, w] that torch has as [1, h, w, c].
-CHANNELS_LAST_RULES = frozenset(f"{_ALIKE} linear layer_norm softmax add sub mul div neg".split())
+CHANNELS_LAST_RULES = frozenset(
+    f"{_ALIKE} linear layer_norm softmax add sub mul div neg "
+    "cat concat slice narrow chunk split split_with_sizes".split()
+)
 
 __all__ = ["CHANNELS_LAST_RULES", "RULES", "VECTOR_RULES", "Unsupported"]

@@ -50,6 +50,11 @@ def per_channel(constant: Any, value: Value) -> torch.Tensor:
     return tensor.reshape(-1).expand(channels).contiguous()
 
 
+def is_channels(lower: _Lowering, axis: int) -> bool:
+    """Whether an axis of the operator's map is that of the channels."""
+    return axis % 4 == (3 if lower.last else 1)
+
+
 def not_empty(part: torch.Tensor) -> None:
     if not part.numel():
         raise Unsupported("takes no channel of a map")

@@ -47,6 +47,26 @@ def mul(lower: _Lowering, a: SimpleNamespace) -> Ref:
     return lower.emit(Pointwise(), pair, combine="mul")
 
 
+@rule("addcmul")
+def addcmul(lower: _Lowering, a: SimpleNamespace) -> Ref:
+    """input + value * tensor1 * tensor2, constants by channel."""
+    x, other = (a.tensor1, a.tensor2) if isinstance(a.tensor1, Ref) else (a.tensor2, a.tensor1)
+    if not isinstance(x, Ref):
+        raise Unsupported("no block-sparse rule for a map plus a product of constants")
+    factors = _matched(lower, x, other, "multiplies") if isinstance(other, Ref) else [x]
+    value = lower.value(factors[0])
+    if value.shape != tuple(lower.result.shape):
+        raise Unsupported("adds to each element of a map")
+    if isinstance(other, Ref):
+        epilogue = {"combine": "mul", "scale": None if a.value == 1 else filled(value, a.value)}
+    else:
+        epilogue = {"scale": per_channel(other, value) * a.value}
+    if not isinstance(a.input, Ref):
+        return lower.emit(Pointwise(), factors, shift=per_channel(a.input, value), **epilogue)
+    product = lower.emit(Pointwise(), factors, **epilogue)
+    return lower.emit(Pointwise(), _matched(lower, product, a.input, "adds"))
+
+
 @rule("sum")
 def sum_of_stack(lower: _Lowering, a: SimpleNamespace) -> Ref:
     """torch.stack(maps, axis).sum(axis), as pyramids add any number of maps."""

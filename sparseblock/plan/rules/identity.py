@@ -22,7 +22,7 @@ def dropout(lower: _Lowering, a: SimpleNamespace) -> Any:
 
 @rule(
     *("contiguous", "clone", "alias", "detach", "lift_fresh_copy", "to", "view", "reshape", "flatten", "type_as"),
-    *("expand", "expand_as", "squeeze", "unsqueeze"),
+    *("view_as", "reshape_as", "expand", "expand_as", "squeeze", "unsqueeze"),
 )
 def identity(lower: _Lowering, a: SimpleNamespace) -> Any:
     result = lower.result

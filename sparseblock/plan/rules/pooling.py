@@ -26,7 +26,8 @@ def avg_pool2d(lower: _Lowering, a: SimpleNamespace) -> Ref:
     if a.divisor_override is not None and a.divisor_override <= 0:
         raise Unsupported(f"no block-sparse rule for an average divided by {a.divisor_override}")
     kernel = pair(a.kernel_size)
-    if kernel == size and pair(a.padding) == (0, 0) and a.divisor_override is None:
+    whole = all(k >= side for k, side in zip(kernel, size, strict=True))
+    if whole and pair(a.padding) == (0, 0) and a.divisor_override is None:
         return lower.emit(GlobalPool("avg", size), [a.input])
     stride = pair(a.stride) if a.stride else kernel
     op = Pool2d("avg", kernel, stride, pair(a.padding), (1, 1), a.count_include_pad, a.divisor_override or 0)

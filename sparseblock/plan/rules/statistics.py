@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparseblock.plan.ir import GlobalPool, GroupNorm, Ref
-from sparseblock.plan.rules._base import Unsupported, rule
+from sparseblock.plan.ir import GlobalPool, GroupNorm, Pointwise, Ref
+from sparseblock.plan.rules._base import Unsupported, filled, rule
 from sparseblock.plan.rules.channel_norms import channel_mean
 from sparseblock.plan.rules.convolution import batch_norm
 
@@ -25,6 +25,18 @@ def global_pool(lower: _Lowering, a: SimpleNamespace) -> Ref:
     if sorted(axis % 4 for axis in axes) != [2, 3]:
         raise Unsupported("no block-sparse rule for a mean or maximum along other axes than rows and columns")
     return lower.emit(GlobalPool(kind, value.shape[2:]), [a.input])
+
+
+@rule("linalg_vector_norm", "norm")
+def global_norm(lower: _Lowering, a: SimpleNamespace) -> Ref:
+    """The root of the sum of squares, as global response normalization takes it; one root per channel stays torch's."""
+    value, order = lower.value(a.input), getattr(a, "ord", None) or getattr(a, "p", None)
+    if order != 2 or not a.keepdim or sorted(axis % 4 for axis in a.dim or ()) != [2, 3]:
+        raise Unsupported(f"no block-sparse rule for {lower.current.target} but the L2 norm over rows and columns")
+    squares = lower.emit(Pointwise(), [a.input, a.input], value.shape, combine="mul")
+    mean = lower.emit(GlobalPool("avg", value.shape[2:]), [squares])
+    pixels = value.shape[2] * value.shape[3]
+    return lower.call(torch.ops.aten.sqrt.default, lower.emit(Pointwise(), [mean], scale=filled(value, pixels)))
 
 
 @rule("group_norm")
