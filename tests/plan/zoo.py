@@ -46,11 +46,11 @@ class Heads(nn.Module):
         return self.head(list(features.values()))
 
 
-def _torchvision(name: str) -> Callable[[], nn.Module]:
+def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         from torchvision import models
 
-        return models.get_model(name, weights=None)
+        return models.get_model(name, weights=None, **options)
 
     return make
 
@@ -102,6 +102,16 @@ def _smp(name: str) -> Callable[[], nn.Module]:
     return make
 
 
+def _transformers(name: str) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        import transformers
+
+        kind = getattr(transformers, name)
+        return kind(kind.config_class())
+
+    return make
+
+
 def _tasknet(name: str) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         import tasknets
@@ -116,7 +126,8 @@ ZOO = (
         Entry(name, "torchvision", _torchvision(name))
         for name in (
             *("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "regnet_y_1_6gf", "mobilenet_v2"),
-            *("mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "densenet121"),
+            *("mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "densenet121", "shufflenet_v2_x1_0"),
+            *("squeezenet1_1", "efficientnet_v2_s"),
         )
     ),
     *(
@@ -130,12 +141,15 @@ ZOO = (
             *("retinanet_resnet50_fpn", "fcos_resnet50_fpn"),
         )
     ),
+    Entry("inception_v3", "torchvision", _torchvision("inception_v3", init_weights=True)),
     Entry("ssd300_vgg16", "torchvision", _heads("ssd300_vgg16"), block=64, frame=(320, 320)),
+    Entry("ssdlite320_mobilenet_v3_large", "torchvision", _heads("ssdlite320_mobilenet_v3_large"), frame=(320, 320)),
     *(
         Entry(name, "timm", _timm(name))
         for name in (
             *("hrnet_w32", "seresnet50", "resnetblur50", "efficientnet_b0", "mobilenetv4_conv_small", "repvgg_a2"),
-            *("res2net50_26w_4s", "dla34"),
+            *("res2net50_26w_4s", "dla34", "dm_nfnet_f0", "mobileone_s0", "fastvit_t8", "cspdarknet53"),
+            *("ese_vovnet19b_dw", "dpn68", "hgnetv2_b0", "inception_next_tiny", "convnextv2_atto", "mambaout_femto"),
         )
     ),
     Entry("resnet18, features_only", "timm", _timm("resnet18", features_only=True)),
@@ -146,8 +160,14 @@ ZOO = (
     ),
     *(
         Entry(name, "segmentation_models_pytorch", _smp(name))
-        for name in ("Unet", "FPN", "PAN", "DeepLabV3Plus", "Linknet", "UPerNet")
+        for name in (
+            *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus"),
+            "UPerNet",
+        )
     ),
+    Entry("mobilenet_v2, segmentation", "transformers", _transformers("MobileNetV2ForSemanticSegmentation")),
+    Entry("rtdetr_resnet", "transformers", _transformers("RTDetrResNetBackbone")),
+    Entry("segformer", "transformers", _transformers("SegformerForSemanticSegmentation")),
     *(
         Entry(name, "tasknets", _tasknet(name), channels=1 if name == "vdsr" else 3)
         for name in ("swiftnet-rn18", "espnet", "espnetv2", "vdsr", "lffd", "elan", "csp")
