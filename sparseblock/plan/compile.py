@@ -102,8 +102,8 @@ def compile(
             raise SparseBlockError(f"compile: {name} is {names!r}; it must be a list of names: {name}=[{names!r}]")
         if not isinstance(names, Iterable) and (name, names) != ("parts", None):
             raise SparseBlockError(f"compile: {name} is {names!r}; it must be a list of names")
-    gates, parts = tuple(gates), None if parts is None else tuple(parts)  # they are gone through more than once
-    if parts == ():
+    gates, parts = list(gates), None if parts is None else list(parts)  # they are gone through more than once
+    if parts == []:
         raise SparseBlockError("compile: parts is empty; name a submodule, or leave it out to have the parts found")
     if on_resize not in ("error", "reset"):
         raise SparseBlockError(f'compile: on_resize is {on_resize!r}; it must be "error" or "reset"')

@@ -23,7 +23,7 @@ def compiled(name="pyramid", block=16, streams=1):
     return case, plan, plan.new_state(streams)
 
 
-@pytest.mark.parametrize("name", MINIATURES)
+@pytest.mark.parametrize("name", [name for name in MINIATURES if name != "detector"])  # its output is no map
 def test_inactive_blocks_keep_their_bits(name):
     case, plan, state = compiled(name)
     before = plan(case.frames(), None, state).clone()
