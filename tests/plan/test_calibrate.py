@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from networks import miniature
+from miniatures import miniature
 from test_exact import clip, exact
 from torch import nn
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import MINIATURES, Case, cases, miniature
+from miniatures import MINIATURES, miniature
+from networks import Case, cases
 from test_plan_planes import FRAME
 from test_random_networks import random_masks
 from torch import nn

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from error_bound import assert_within, depth_tolerance
-from networks import miniature, set_norms
+from miniatures import miniature
+from networks import set_norms
 from torch import nn
 
 from sparseblock.grid import BlockGrid

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 import torch
-from networks import Case, TinySwift, set_norms
+from miniatures import TinySwift
+from networks import Case, set_norms
 from torch import nn
 
 import sparseblock

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from error_bound import ErrorBound, assert_within
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import MINIATURES, Case, cases, miniature
+from miniatures import MINIATURES, miniature
+from networks import Case, cases
 from torch import nn
 from torch.utils import _pytree as pytree
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
-from networks import MINIATURES, Call, cases, miniature
+from miniatures import MINIATURES, miniature
+from networks import Call, cases
 from torch import nn
 from torch.utils import _pytree as pytree
 

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import miniature
+from miniatures import miniature
 from torch import nn
 
 import sparseblock

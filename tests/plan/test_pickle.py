@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import torch
-from networks import miniature
+from miniatures import miniature
 from torch import nn
 
 import sparseblock

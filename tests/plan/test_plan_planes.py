@@ -7,7 +7,8 @@ import itertools
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import Call, cases, miniature
+from miniatures import miniature
+from networks import Call, cases
 from torch import nn
 
 from sparseblock.cache import FeatureCache, PlaneSpec, shared_bytes

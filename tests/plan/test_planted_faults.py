@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import miniature
+from miniatures import miniature
 from test_random_networks import check, random_masks
 
 from sparseblock.cache import FeatureCache

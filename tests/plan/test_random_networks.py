@@ -10,7 +10,8 @@ import torch
 from error_bound import ErrorBound, assert_within, depth_tolerance
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import MINIATURES, Case, cases, miniature
+from miniatures import MINIATURES, miniature
+from networks import Case, cases
 from torch.utils import _pytree as pytree
 
 from sparseblock.grid import BlockGrid

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from networks import miniature
+from miniatures import miniature
 from torch import nn
 
 import sparseblock

@@ -10,7 +10,8 @@ import tasknets
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import MINIATURES, Case, cases, miniature
+from miniatures import MINIATURES, miniature
+from networks import Case, cases
 from test_plan_planes import by_origin, planes
 from test_random_networks import check, random_masks
 from torch import nn
