@@ -101,7 +101,10 @@ class AxisTracker:
                 return (*source[:-1], *sources[1][-1:])
             case "scaled_dot_product_attention" if len(sources) > 2:
                 return (*source[:-1], *sources[2][-1:])
-        return () if name in _REORDERING else source
+        if name in _REORDERING:
+            return ()
+        alike = [axes for axes in sources if len(axes) == len(source)]
+        return tuple(next(filter(None, axes), ()) for axes in zip(*alike, strict=True))  # one element counts for all
 
     def _fit(self, axes: Axes, shape: Sequence[int]) -> Axes:
         """`axes` for a value of `shape`: what was cut off or resized along the frame is still of the frame."""

@@ -45,6 +45,11 @@ def through_fused_attention(x):
     return F.scaled_dot_product_attention(q, q * 2, q).transpose(2, 3).reshape(x.shape)
 
 
+def through_additive_attention(x):
+    pixels = x.flatten(2).transpose(1, 2)
+    return (pixels.mean(1, keepdim=True) * pixels).transpose(1, 2).reshape(x.shape)
+
+
 def through_linear_attention(x):
     pixels = x.flatten(2)
     return (pixels @ pixels.transpose(1, 2) @ pixels).view(x.shape)
@@ -52,7 +57,7 @@ def through_linear_attention(x):
 
 THROUGH = [
     *(through_tokens, through_tokens_channels_last, through_windows),
-    *(through_attention, through_fused_attention, through_linear_attention),
+    *(through_attention, through_fused_attention, through_additive_attention, through_linear_attention),
 ]
 FRAMES = [
     *(Call(function.__name__, function) for function in THROUGH),
