@@ -223,7 +223,7 @@ def _share(graph: Graph, trees: list[Tree], chains: Sequence[Chain], wholes: dic
     """The byte of shared memory at which each of these transient roots lies."""
     groups: list[list[Tree]] = []
     for tree in sorted(trees, key=lambda tree: tree.first):
-        before = next((group for group in groups if _in_place(graph, group[-1], tree)), None)
+        before = next((group for group in groups if _in_place(graph, group[-1], tree, chains)), None)
         if before is None:
             groups.append([tree])
         else:
@@ -241,11 +241,14 @@ def _moments(place: int, chains: Sequence[Chain]) -> tuple[int, int]:
     return next(((chain.first, chain.last) for chain in chains if chain.first <= place <= chain.last), (place, place))
 
 
-def _in_place(graph: Graph, dying: Tree, tree: Tree) -> bool:
+def _in_place(graph: Graph, dying: Tree, tree: Tree, chains: Sequence[Chain]) -> bool:
     """Whether the node that makes `tree` may write it over `dying`, which it reads last, pixel by pixel."""
     writer = graph.nodes[tree.first]
     if writer.output != tree.root or dying.last != tree.first:
         return False
+    start = _moments(tree.first, chains)[0]
+    if dying.rims is not None and any(dying.root in node.inputs for node in graph.nodes[start : tree.first]):
+        return False  # the next piece of the chain sees what this one would have overwritten
     if graph.values[dying.root].shape != graph.values[tree.root].shape or dying.border != tree.border:
         return False
     read = {name for name in writer.inputs if name in dying.members}

@@ -68,6 +68,31 @@ def test_miniature_has_the_same_bits(name, block, dtype):
     assert kept or (name, block) in (("next", 4), ("response", 4))  # windows of 7 pixels on blocks of 2
 
 
+@pytest.mark.parametrize("groups", [1, 8])
+def test_a_sum_is_not_written_over_what_the_next_piece_sees(groups):
+    """An inverted residual: its chain begins with a window on the map that its last node adds."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.window = nn.Conv2d(8, 8, 3, padding=1, groups=groups)
+            self.wide, self.narrow = nn.Conv2d(8, 32, 1), nn.Conv2d(32, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.narrow(self.wide(self.window(x)).relu())
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), Block(), nn.Conv2d(8, 8, 3, padding=1)).eval()
+    case = Case(network, (3, 96, 128), 32)
+    plan = compiled(case, kept=True)
+    (chain,) = plan._chains
+    assert [node.origin for node in plan.graph.nodes[chain.first : chain.last + 1]] == [
+        "1.window",
+        "1.wide",
+        "1.narrow",
+    ]
+    assert compare(case, 2, seed=1)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", ["swift", "vdsr"])
 def test_winograd_has_the_same_bits(name, threads):
