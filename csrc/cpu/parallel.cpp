@@ -12,7 +12,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/* How long a thread spins before others that want the processor may have it. With 5 ms frames beside other work took up to a third longer. */
+/* How long a thread spins before others that want the processor may have it. At 5 ms, frames beside other work took up to a third longer. */
 constexpr auto PATIENCE = std::chrono::microseconds(200);
 
 void pause() {
