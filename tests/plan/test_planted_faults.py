@@ -44,9 +44,11 @@ def a_life_too_short(monkeypatch):
 def result_over_a_live_input(monkeypatch):
     """A node writes over an input that others still read."""
     in_place = planes._in_place
-    monkeypatch.setattr(
-        planes, "_in_place", lambda graph, dying, tree: in_place(graph, replace(dying, last=tree.first), tree)
-    )
+
+    def over_the_living(graph, dying, tree, chains):
+        return in_place(graph, replace(dying, last=tree.first), tree, chains)
+
+    monkeypatch.setattr(planes, "_in_place", over_the_living)
 
 
 def halo_read_from_transient(monkeypatch):
