@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from blockcopy.files import replace_json
 from rich.console import Console
 from rich.table import Table
 
@@ -51,10 +51,7 @@ def run(
         output.mkdir(parents=True, exist_ok=True)
         about = machine() | {"flops": {threads: peak(threads) for threads in sorted({row["threads"] for row in rows})}}
         record = {"suite": name, "date": datetime.date.today().isoformat(), "machine": about, "rows": rows}
-        path = output / f"{name}.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-        os.replace(partial, path)
+        replace_json(output / f"{name}.json", record)
         shown(record)
 
 

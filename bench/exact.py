@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +13,7 @@ import av
 import tasknets
 import torch
 import typer
+from blockcopy.files import replace_json
 from rich.console import Console
 from rich.table import Table
 
@@ -35,9 +34,7 @@ def exact(
     record = {"suite": "exact", "date": datetime.date.today().isoformat(), "machine": machine(), "clips": results}
     show(record)
     if output:
-        partial = output.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-        os.replace(partial, output)
+        replace_json(output, record)
 
 
 @torch.inference_mode()

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 import typer
 from blockcopy import BlockCopy
+from blockcopy.files import replace_json
 from rich.console import Console
 from rich.table import Table
 from tasknets.scenes import SceneGenerator
@@ -76,9 +77,7 @@ def gpu(
             except Exception as error:  # one step must not cost the others, on a machine that is lent for minutes
                 record[name] = {"failed": f"{type(error).__name__}: {error}"}
         record.setdefault("seconds", {})[name] = time.perf_counter() - began
-        partial = output / "gpu.partial"
-        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-        os.replace(partial, output / "gpu.json")
+        replace_json(output / "gpu.json", record)
     show(record)
 
 

@@ -6,7 +6,6 @@ import ctypes
 import datetime
 import gc
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Annotated
 import tasknets
 import torch
 import typer
+from blockcopy.files import replace_json
 from rich.console import Console
 from rich.table import Table
 
@@ -47,9 +47,7 @@ def memory(
     record = {"suite": "memory", "date": datetime.date.today().isoformat(), "machine": machine(), "memory": [row]}
     show(record)
     if output:
-        partial = output.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-        os.replace(partial, output)
+        replace_json(output, record)
 
 
 def _contender(name: str, network: str, frame: torch.Tensor, path: Path) -> Callable[[int], object]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import json
-import os
 import statistics
 import time
 from collections.abc import Iterable, Iterator
@@ -21,6 +19,7 @@ import tasknets
 import torch
 import typer
 from blockcopy import BlockCopy
+from blockcopy.files import replace_json
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -46,9 +45,7 @@ def video(
     record = {"suite": "video", "date": datetime.date.today().isoformat(), "machine": machine(), "clips": results}
     show(record)
     if output:
-        partial = output.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-        os.replace(partial, output)
+        replace_json(output, record)
 
 
 def compare(clip: Path, network: str, weights: Path | None, target: float, block_size: int, frames: int) -> dict:

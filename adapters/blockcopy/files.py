@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
@@ -78,3 +79,8 @@ def replace_file(path: Path, data: bytes, what: str = "output") -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def replace_json(path: Path, record: dict) -> None:
+    """Writes `record` to `path` as JSON; raises as `replace_file` does."""
+    replace_file(path, json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import sparseblock
-from blockcopy.files import replace_file
+from blockcopy.files import replace_file, replace_json
 
 SCHEMA = "blockcopy-report/1"
 """Version of the JSON. Within a version keys are added, never renamed, removed or changed in meaning."""
@@ -153,7 +152,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write the JSON to `path` and the plot beside it (`plot_path`); each appears whole or not at all."""
-        replace_file(path, json.dumps(self.to_dict(), indent=1, allow_nan=False).encode() + b"\n")
+        replace_json(path, self.to_dict())
         if self.frames:
             write_figure(plot_path(path), self.plot())
 
