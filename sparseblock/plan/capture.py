@@ -10,7 +10,6 @@ import io
 import logging
 import random
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,17 +28,17 @@ class Uncapturable(SparseBlockError):
     """The model runs, but not as one graph; parts of it may."""
 
 
-_CAPTURING = threading.RLock()
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def one_at_a_time(function: F) -> F:
-    """Threads take turns in it: torch.export changes what all of them see, such as the weights of the model."""
+    """Threads take turns in it, and in torch.compile: both change what all of them see, such as the model's weights."""
 
     @functools.wraps(function)
     def locked(*args: Any, **kwargs: Any) -> Any:
-        with _CAPTURING:
+        from torch._dynamo.convert_frame import compile_lock
+
+        with compile_lock:
             return function(*args, **kwargs)
 
     return locked

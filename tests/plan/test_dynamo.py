@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -182,6 +184,22 @@ def test_graphs_that_cannot_be_captured_run_as_they_are_and_say_so():
         with sparseblock.active(None, state), pytest.warns(UserWarning, match="runs dense: compile: fill_ changes in"):
             assert torch.equal(compiled(frame), network(frame))
     assert state.frames == [2]
+
+
+@pytest.mark.filterwarnings("error:sparseblock")  # that it runs dense
+def test_first_calls_in_several_threads():
+    models, x = [fast(set_norms(TinySwift())) for _ in range(2)], frames()
+    together = threading.Barrier(4)
+
+    def call(number):
+        together.wait()
+        with torch.no_grad():
+            return [models[number % 2](x) for _ in range(2)]
+
+    with ThreadPoolExecutor(4) as pool:
+        outs = list(pool.map(call, range(4)))
+    for number, of_calls in enumerate(outs):
+        assert_identical(torch.cat(of_calls), torch.cat(outs[number % 2]))
 
 
 @torch.no_grad()
