@@ -16,6 +16,7 @@ from sparseblock.plan.passes import run_passes
 from sparseblock.plan.passes.copy_concat import copy_concat
 from sparseblock.plan.passes.drop_unused import drop_unused
 from sparseblock.plan.passes.fuse_pointwise import fuse_pointwise
+from sparseblock.plan.passes.join_slices import join_slices
 from sparseblock.plan.passes.split_concat import split_concat
 from sparseblock.plan.reference import Reference
 
@@ -100,6 +101,22 @@ def test_split_reads_in_place_what_would_be_copied():
 )
 def test_split_leaves_alone(forward):
     assert labels(forward, fuse_pointwise) == labels(forward, fuse_pointwise, split_concat)
+
+
+@pytest.mark.parametrize(
+    ("forward", "slices", "copies"),
+    [
+        (lambda net, x: torch.cat([*(y := net.b(x).chunk(2, 1)), net.pool(y[1])], 1), 1, 0),  # the whole value
+        (lambda net, x: torch.cat([net.pool(x), *net.b(x)[:, 1:].split(2, 1)], 1), 1, 1),  # all but one channel
+        (lambda net, x: torch.cat([*net.b(x).split([2, 1, 2], 1)[:2], net.pool(x)], 1), 1, 1),  # the first three
+        (lambda net, x: torch.cat([*net.b(x).split([2, 3], 1)[::-1], net.pool(x)], 1), 2, 2),  # in another order
+        (lambda net, x: torch.cat([(y := net.b(x).split([2, 3], 1))[0], net.pool(x), y[1]], 1), 2, 2),  # apart
+        (lambda net, x: torch.cat([net.b(x)[:, :2], net.a(x)[:, 2:]], 1), 2, 2),  # of two values
+    ],
+)
+def test_slices_side_by_side_are_one(forward, slices, copies):
+    after = labels(forward, join_slices, copy_concat)
+    assert (after.count("slice"), after.count("copy") - 1) == (slices, copies)
 
 
 def test_pyramid_unit_needs_no_copy():
