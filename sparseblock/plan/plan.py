@@ -420,7 +420,7 @@ class Plan:
             return state[leaf.name]
         values = [of_stream[leaf.name] for of_stream in held]
         value = values[0] if len(values) == 1 else torch.cat(values)
-        return value.to(self.dtype) if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
+        return value.to(self.dtype) if self.graph.values[leaf.name].is_map else value
 
     def _check_state(self, state: Any) -> None:
         if self._segments is None:
