@@ -35,7 +35,7 @@ class Part:
 Axis = tuple[Part, ...]  # the slowest first; none for a size of one
 Axes = tuple[Axis, ...]
 
-_VIEWS = frozenset("view view_as reshape reshape_as _unsafe_view flatten unflatten squeeze unsqueeze".split())
+VIEWS = frozenset("view view_as reshape reshape_as _unsafe_view flatten unflatten squeeze unsqueeze".split())
 _REDUCTIONS = frozenset("sum mean prod amax amin logsumexp".split())
 _REORDERING = frozenset("einsum movedim moveaxis t numpy_T matrix_H mT mH adjoint rot90 tensordot".split())
 
@@ -78,8 +78,8 @@ class AxisTracker:
         sources = [self._axes[x.name] for x in pytree.tree_leaves((op.args, op.kwargs)) if isinstance(x, Ref)]
         if not sources:
             return ()
-        source, name = sources[0], _name(op)
-        if name in _VIEWS:
+        source, name = sources[0], called(op)
+        if name in VIEWS:
             return self._regrouped(source, shape)
         given = pytree.tree_leaves((op.args[1:], op.kwargs))
         numbers = [x for x in given if isinstance(x, int) and not isinstance(x, bool)]
@@ -158,6 +158,7 @@ def _joined(parts: list[Part]) -> Axis:
     return tuple(joined)
 
 
-def _name(op: Torch) -> str:
+def called(op: Torch) -> str:
+    """The name of the operator or function that the call is of."""
     is_operator = isinstance(op.target, torch._ops.OpOverload)
     return op.target._schema.name.removeprefix("aten::") if is_operator else getattr(op.target, "__name__", "")

@@ -65,7 +65,7 @@ def compile(
         dtype: what feature maps are stored in: torch.float32, torch.bfloat16 or torch.float16. Weights and sums are
             float32 in any case, and so is the frame; every map is rounded once, when it is stored. Operators without a
             rule get float32. Outputs that are maps [n, c, h, w] have this dtype; what else torch makes of them, such as
-            scores and boxes, is not rounded: it is float32. Exact plans are float32.
+            boxes, is not rounded: it is float32. Exact plans are float32.
         algorithms: how convolutions are computed. None: every candidate is timed once per shape of convolution, at the
             current number of threads, and the fastest is taken; the process remembers it. Algorithms differ in their
             rounding: for the same bits elsewhere, pass `Plan.algorithms` of another plan of this network, or "direct".
