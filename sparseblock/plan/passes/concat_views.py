@@ -19,7 +19,7 @@ from sparseblock.plan.axes import VIEWS, called
 from sparseblock.plan.ir import Graph, Node, Ref, Torch
 from sparseblock.plan.torch_call import View, concat_of_views
 
-REASON = "what it makes is no float32 map [1, c, h, w]"
+_REASON = "what it makes is no float32 map [1, c, h, w]"
 
 
 def concat_views(graph: Graph, grid: BlockGrid | None) -> Graph:
@@ -42,7 +42,7 @@ def _read_in_place(concat: Node, graph: Graph, alone: Mapping[str, Node]) -> Nod
     chains = [_chain(tensor.name, graph, alone) for tensor in tensors]
     if not any(views and graph.values[name].is_map for name, views in chains):
         return concat
-    op = Torch(concat_of_views, ([Ref(name) for name, _ in chains], [views for _, views in chains], axis), {}, REASON)
+    op = Torch(concat_of_views, ([Ref(name) for name, _ in chains], [views for _, views in chains], axis), {}, _REASON)
     return replace(concat, op=op, inputs=tuple(name for name, _ in chains))
 
 

@@ -14,7 +14,20 @@ from torch.utils import _pytree as pytree
 
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.axes import called
-from sparseblock.plan.ir import ChannelNorm, Concat, Conv2d, Epilogue, Graph, Node, Op, Pointwise, Ref, Slice, Torch
+from sparseblock.plan.ir import (
+    ChannelNorm,
+    Concat,
+    Conv2d,
+    Epilogue,
+    Graph,
+    Node,
+    Op,
+    Pointwise,
+    Ref,
+    Slice,
+    Torch,
+    Value,
+)
 from sparseblock.plan.passes.concat_views import view_of
 from sparseblock.plan.torch_call import concat_of_views
 
@@ -28,9 +41,10 @@ def unlist(graph: Graph, grid: BlockGrid | None) -> Graph:
         name = todo.pop(0)
         if _is_list(name, graph):
             pixels = _List(name, graph)
-            made = pixels.parts() or pixels.activation() or pixels.means()
-            graph = pixels.graph_with(made)
-            todo += made
+            lists = pixels.parts() or pixels.activation() or pixels.means()
+            if lists:
+                graph = pixels.graph_with(lists)
+                todo += lists
     return graph
 
 
@@ -48,7 +62,8 @@ def _is_list(name: str, graph: Graph) -> bool:
 class _List:
     """A list and what reads it.
 
-    Each rule gives the lists that others were made from this one, by name, and none where it does not apply.
+    Each rule gives the lists that what read this one made, by name, as they are made of maps; none where it does not
+    apply.
     """
 
     def __init__(self, name: str, graph: Graph) -> None:
@@ -59,13 +74,13 @@ class _List:
         self.maps = [graph.values[source] for source in self.node.inputs]
         _, self.channels, self.pixels = graph.values[name].shape
         self.new_nodes: list[Node] = []
-        self.new_values = []
+        self.new_values: list[Value] = []
 
     def graph_with(self, lists: dict[str, Node]) -> Graph:
         """What is new on maps stands right after them, where their producers may take it up."""
         nodes: list[Node] = []
         made: set[str] = set()
-        waiting = self.new_nodes if lists else []
+        waiting = list(self.new_nodes)
         for node in self.graph.nodes:
             nodes.append(lists.get(node.output, node))
             made.add(node.output)
@@ -74,7 +89,7 @@ class _List:
                     waiting.remove(new)
                     nodes.append(new)
                     made.add(new.output)
-        graph = self.graph.with_nodes(nodes, self.new_values if lists else [])
+        graph = self.graph.with_nodes(nodes, self.new_values)
         return graph.with_nodes(graph.used_nodes())
 
     def parts(self) -> dict[str, Node]:
