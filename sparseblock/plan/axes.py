@@ -97,6 +97,8 @@ class AxisTracker:
                 return (*source[:axis], *source[axis + 1 :])
             case _ if name in _REDUCTIONS and len(shape) < len(source):
                 return tuple(axis for i, axis in enumerate(source) if i not in dims)
+            case "write_elements" if not isinstance(op.args[0], Ref) and self._size(op.args[1].name) != shape[2:]:
+                return ()  # a part of the frame, anywhere in what is none
             case "matmul" | "bmm" if len(sources) == 2:
                 return (*source[:-1], *sources[1][-1:])
             case "scaled_dot_product_attention" if len(sources) > 2:

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from sparseblock.plan.capture import Uncapturable
 from sparseblock.plan.ir import Epilogue, Graph, Node, Op, Pointwise, Ref, Torch, Value
 from sparseblock.plan.rules import CHANNELS_LAST_RULES, RULES, VECTOR_RULES, Unsupported
+from sparseblock.plan.torch_call import write_elements
 
 # The place of an argument whose values do not count, by operator.
 _MODELS = {
@@ -221,6 +222,7 @@ class _Lowering:
     def _overwrite(self, node: fx.Node, target: fx.Node, result: Any) -> None:
         """After an in-place operator every name of the same memory means the new value."""
         changed = target.meta["val"]
+        whole, places = _shown_of(target)
         for other, at in self.order.items():
             if at >= self.order[node]:
                 break
@@ -234,11 +236,24 @@ class _Lowering:
                 )
             if other.meta["val"] is shown[0] and _same_view(shown[0], changed):
                 self.env[other] = result
+            elif places is not None and other.meta["val"] is shown[0] and _same_view(shown[0], whole.meta["val"]):
+                self.env[other] = self._written(other, result, places)
             elif any(self.order[user] > self.order[node] for user in other.users):
                 raise Uncapturable(
                     f"compile: {node.name} changes in place what {other.name} shows in part; "
                     f"write it out of place ({_name(node.target).rstrip('_')} and concatenation)"
                 )
+
+    def _written(self, whole: fx.Node, part: Any, places: torch.Tensor) -> Any:
+        """What `whole` is with `part` at `places`."""
+        before = self.env[whole]
+        if not _refs((before, part)):
+            return write_elements(before, part, places)
+        shown = whole.meta["val"]
+        value = Value(f"{self.current.name}__{len(self.nodes)}", tuple(shown.shape), shown.dtype)
+        call = Torch(write_elements, (before, part, places), {}, "writes to a part of a tensor")
+        self._add(call, tuple(_refs((before, part))), value, Epilogue())
+        return Ref(value.name)
 
     def _check_target(self, node: fx.Node) -> None:
         if getattr(node.target, "__module__", "").startswith("torch._functorch"):
@@ -264,6 +279,24 @@ class _Lowering:
                     f"compile: the size of {node.name} ({node.target}) depends on values of the frame; "
                     "plans have fixed sizes: keep such operators (nonzero, nms) out of the module"
                 )
+
+
+def _shown_of(view: fx.Node) -> tuple[fx.Node, torch.Tensor | None]:
+    """What `view` shows a part of, and the places of its elements there, row by row, or None if nothing says."""
+    whole, steps = view, []
+    while whole.args and _overlap(getattr(whole.args[0], "meta", {}).get("val"), whole.meta["val"]):
+        if not (isinstance(whole.target, torch._ops.OpOverload) and whole.target._schema.is_mutable):
+            steps.append(whole)
+        whole = whole.args[0]
+    value = whole.meta["val"]
+    if not steps or not value.is_contiguous() or value.untyped_storage().nbytes() != value.nbytes:
+        return whole, None
+    places = torch.arange(value.numel()).reshape(value.shape)
+    for step in reversed(steps):
+        if any(isinstance(leaf, fx.Node) for leaf in pytree.tree_leaves((step.args[1:], step.kwargs))):
+            return whole, None
+        places = step.target(places, *step.args[1:], **step.kwargs)
+    return whole, places
 
 
 def _functional(node: fx.Node) -> tuple[Any, bool]:

@@ -25,6 +25,11 @@ def concat_of_views(maps: list[torch.Tensor], views: list[list[View]], axis: int
     return torch.cat(seen, axis)
 
 
+def write_elements(x: torch.Tensor, part: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """`x` with `part` at `places` of its elements, counted row by row."""
+    return x.flatten().index_copy(0, places.flatten(), part.flatten()).reshape(x.shape)
+
+
 class TorchCall:
     """The call, once per stream: a captured graph knows one image, its sizes may hold a batch of one.
 

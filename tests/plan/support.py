@@ -44,9 +44,9 @@ The detectors are their backbone, pyramid and heads; as a whole they run in part
 
 Tried as well, whole and with the same checks, but of a licence (AGPL-3.0) that keeps them out of the table: models of
 ultralytics 8.4.190, as `YOLO("yolo11n.yaml").model` has them. YOLOv3-tiny, v5n, v6n, v8n (also segmentation, oriented
-boxes, P6 and GhostNet), v9t, v10n, 11n (also segmentation), 12n and 26n: at least 99 % of their MACs are sparse,
-attention and the last arithmetic of boxes' corners are dense, and errors are 6e-06 to 8e-04. YOLOv8n-pose, which writes
-to parts of a tensor, runs in parts.
+boxes, poses, P6 and GhostNet), v9t, v10n, 11n (also segmentation and poses), 12n and 26n (also poses): at least 99 % of
+their MACs are sparse, attention and the last arithmetic of corners and key points are dense, and errors are 6e-06 to
+8e-04.
 
 """
 COLUMNS = (

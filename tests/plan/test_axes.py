@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,17 @@ def through_linear_attention(x):
     return (pixels @ pixels.transpose(1, 2) @ pixels).view(x.shape)
 
 
+def written(place, value, into=torch.clone):
+    """What `into` makes of a map, with `value` of the map at `place`."""
+
+    def write(x):
+        y = into(x)
+        y[place] = value(x)
+        return y
+
+    return write
+
+
 THROUGH = [
     *(through_tokens, through_tokens_channels_last, through_windows),
     *(through_attention, through_fused_attention, through_additive_attention, through_linear_attention),
@@ -68,6 +80,9 @@ FRAMES = [
         "a stack's weighted sum",
         lambda x: (torch.stack([x, x * 3], 1) * x.mean((2, 3)).softmax(1)[:, :2, None, None, None]).sum(1),
     ),
+    Call("written in some channels", written(np.s_[:, 1:3], lambda x: x[:, :2].sin())),
+    Call("written in some pixels", written(np.s_[..., :5, 3:9], lambda x: 1.0)),
+    Call("written to a constant", written(np.s_[:, 1:5], lambda x: x, lambda x: torch.ones(1, 6, SIDE, SIDE))),
     Call("beside a map", lambda x: torch.einsum("bchw,bcvw->bchv", x, x) + x),
 ]
 OTHERS = [
@@ -82,6 +97,10 @@ OTHERS = [
         "heads", lambda x: x.flatten(2).view(1, 4, SIDE, SIDE)[:, :2].flatten(1).view(1, SIDE, 2, SIDE).transpose(1, 2)
     ),
     Call("a stack's sum along the rows", lambda x: torch.stack([x] * SIDE, 2).sum(-2)),
+    Call(
+        "a window in a constant",
+        written(np.s_[..., :8, :8], lambda x: x[..., 8:, 8:], lambda x: torch.ones(1, 4, SIDE, SIDE)),
+    ),
     Call("of a vector", lambda x: x.mean((2, 3)).repeat(1, SIDE * SIDE).view(x.shape)),
 ]
 

@@ -64,6 +64,13 @@ def sub_view(self, x):
     return self.b(y)
 
 
+def two_views(self, x):
+    y = self.a(x)
+    first = y[:, :2]
+    y[:, 1:3].add_(1)
+    return self.b(torch.cat([first, y], 1)[:, 2:])
+
+
 def written(self, x):
     y = self.a(x)
     y[..., :5, 3:9] = 0.5
@@ -438,7 +445,11 @@ def counting() -> nn.Module:
         (conv().eval(), {"parts": 5}, "parts is 5; it must be a list of names"),
         (conv().eval(), {"algorithms": ["direct"]}, "algorithms is ['direct']; it must be the name of one for all, "),
         (conv().eval().half(), {}, "weight is torch.float16; plans compute in float32: call model.float() first"),
-        (model(sub_view), {"mode": "exact"}, "add_ changes in place what conv2d shows in part; write it out of place"),
+        (
+            model(two_views),
+            {"mode": "exact"},
+            "add_ changes in place what slice_1 shows in part; write it out of place",
+        ),
         (
             model(lambda self, x: self.a(x).nonzero()),
             {"mode": "exact"},

@@ -64,9 +64,48 @@ def in_place_on_frame(x):
     return x + 1
 
 
+def in_place_on_some_channels(x):
+    y = x * 2
+    y[:, 1::2] = y[:, 1::2].sigmoid()
+    y[:, ::2].mul_(2).add_(1)
+    return y
+
+
+def in_place_on_some_pixels(x):
+    y = x * 2
+    y[..., :5, 3:9] = 0.5
+    y[:, -1, 2, 1:-1].neg_()
+    return y
+
+
+def in_place_on_a_view_in_another_order(x):
+    y = x * 2
+    y.view(1, 2, 2, 16, 24).permute(0, 2, 1, 3, 4)[:, 0].mul_(3)
+    return y
+
+
+def in_place_on_what_is_no_map(x):
+    y = x.flatten(2)
+    z = y.clone()
+    z[:, 0] = z[:, 0] * 2
+    z[:, 1].add_(y[:, 3])
+    return z
+
+
+def in_place_on_part_of_a_constant(x):
+    y = torch.zeros(1, 4, 16, 24)
+    y[:, 1] = 5
+    y[:, 2].add_(3)
+    z = x * y
+    y[:, :2] = x[:, :2]
+    return z + y
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        *(in_place_on_some_channels, in_place_on_some_pixels, in_place_on_a_view_in_another_order),
+        *(in_place_on_what_is_no_map, in_place_on_part_of_a_constant),
         *(in_place_through_alias, in_place_on_clone, in_place_on_disjoint_halves),
         *(in_place_chain, in_place_without_rule, in_place_on_frame),
     ],
@@ -280,10 +319,11 @@ class ChangesBuffer(nn.Module):
         return x * self.seen
 
 
-def changes_a_part(x):
+def changes_what_two_views_show(x):
     y = x * 2
-    y[:, :2].relu_()
-    return y
+    first = y[:, :2]
+    y[:, 1:3].relu_()
+    return first
 
 
 def branches_on_values(x):
@@ -293,7 +333,7 @@ def branches_on_values(x):
 REFUSED = {
     "ChangesBuffer is in training mode; call model.eval() first": ChangesBuffer().train(),
     "add_ changes seen in place; a plan's constants cannot change": ChangesBuffer().eval(),
-    "relu_ changes in place what mul shows in part": Call("", changes_a_part).eval(),
+    "relu_ changes in place what slice_1 shows in part": Call("", changes_what_two_views_show).eval(),
     "Call cannot be captured at [1, 4, 16, 24] (GuardOnDataDependentSymNode": Call("", branches_on_values).eval(),
     "the size of nonzero (aten.nonzero.default) depends on values": Call("", lambda x: x.nonzero()).eval(),
     "weight is torch.float64; plans compute in float32": nn.Conv2d(4, 4, 1).double().eval(),
