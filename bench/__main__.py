@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 import math
 import subprocess
@@ -24,11 +25,13 @@ from bench.gpu import show as show_gpu
 from bench.memory import memory
 from bench.memory import show as show_memory
 from bench.plots import plot
-from bench.timing import machine, peak
+from bench.timing import bandwidth, machine, peak
 from bench.video import show as show_video
 from bench.video import video
 
 FOLDER = Path(__file__).parent
+NEEDS = {"engines": ("onnx", "onnxscript", "onnxruntime", "openvino", "timm")}
+DRAWN = ("conv2d", "engines", "network", "scaling")
 app = typer.Typer(add_completion=False, help=__doc__)
 app.command()(video)
 app.command()(exact)
@@ -36,22 +39,44 @@ app.command()(gpu)
 app.command()(memory)
 
 
+@app.callback(invoke_without_command=True)
+def everything(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        run()
+
+
 @app.command()
 def run(
     suite: Annotated[str, typer.Argument(help="a suite, or all")] = "all",
     select: Annotated[str, typer.Option("-k", help="only the cases whose name matches, as pytest's -k")] = "",
-    output: Annotated[Path, typer.Option(help="folder for the results")] = FOLDER / "results",
+    output: Annotated[
+        Path | None, typer.Option(help="folder for records and plots; bench/results, but none for chosen cases")
+    ] = None,
 ) -> None:
-    """Run the suites and print their tables."""
+    """Run the suites and print their tables. Without a command all of them run."""
     suites = sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
     if suite != "all" and suite not in suites:
         raise typer.BadParameter(f"no suite {suite!r}; there are: {', '.join(suites)}, all")
+    if output is None and not select:
+        output = FOLDER / "results"
     for name in suites if suite == "all" else [suite]:
+        lacking = [package for package in NEEDS.get(name, ()) if importlib.util.find_spec(package) is None]
+        if lacking:
+            reason = f"{name} needs {', '.join(lacking)}: pip install -e '.[engines]'"
+            if suite != "all":
+                raise typer.BadParameter(reason)
+            print(f"left out: {reason}", file=sys.stderr)
+            continue
         rows = run_suite(name, select)
-        output.mkdir(parents=True, exist_ok=True)
-        about = machine() | {"flops": {threads: peak(threads) for threads in sorted({row["threads"] for row in rows})}}
-        record = {"suite": name, "date": datetime.date.today().isoformat(), "machine": about, "rows": rows}
-        replace_json(output / f"{name}.json", record)
+        threads = sorted({row["threads"] for row in rows})
+        ceilings = {"flops": {n: peak(n) for n in threads}, "bytes": {n: bandwidth(n) for n in threads}}
+        date = datetime.date.today().isoformat()
+        record = {"suite": name, "date": date, "machine": machine() | ceilings, "rows": rows}
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            replace_json(output / f"{name}.json", record)
+            if name in DRAWN:
+                plot(record, output / f"{name}.png")
         shown(record)
 
 
@@ -106,9 +131,10 @@ def show(record: dict) -> None:
     """Print one suite: time relative to dense at each density, and the gap time / (dense time x density).
 
     "Of peak" is the rate of the direct sum's FLOP with all blocks active, over that of multiply-adds in registers:
-    Winograd's algorithms and dot products of bfloat16 can be above 100 %.
+    Winograd's algorithms and dot products of bfloat16 can be above 100 %. "Of memory" is that of the bytes which must
+    at least be read and written, over a copy's: maps that are still in a cache can be above 100 %.
     """
-    console = Console(width=max(Console().width, 150))
+    console = Console(width=max(Console().width, 170))
     rows = record["rows"]
     densities = [key for key in rows[0]["seconds"] if key != rows[0]["baseline"]]
     m = record["machine"]
@@ -120,6 +146,7 @@ def show(record: dict) -> None:
         "GMAC",
         "dense ms",
         "of peak",
+        "of memory",
         *(f"time at {d}" for d in densities),
         *(f"gap at {d}" for d in densities),
     ):
@@ -131,18 +158,25 @@ def show(record: dict) -> None:
         for d in densities:
             ratios.setdefault((row["threads"], dtype, d), []).append(relative[d])
         cells = [f"{relative[d]:.3f}" for d in densities] + [f"{relative[d] / float(d):.2f}" for d in densities]
-        peaks = m.get("flops", {})
-        flops = peaks.get(str(row["threads"]), peaks.get(row["threads"]))
-        of_peak = f"{2 * row['macs'] / row['seconds']['1'] / flops:.0%}" if flops else ""
+        of_peak = _share(2 * row["macs"], row, m.get("flops"))
+        of_memory = _share(row.get("bytes"), row, m.get("bytes"))
         gmac = f"{row['macs'] / 1e9:.2f}"
-        out.add_row(row["row"], str(row["threads"]), dtype, gmac, f"{dense * 1e3:.2f}", of_peak, *cells)
+        out.add_row(row["row"], str(row["threads"]), dtype, gmac, f"{dense * 1e3:.2f}", of_peak, of_memory, *cells)
     out.add_section()
     for threads, dtype in sorted({key[:2] for key in ratios}):
         logarithms = {d: [math.log(ratio) for ratio in ratios[threads, dtype, d]] for d in densities}
         means = {d: math.exp(sum(values) / len(values)) for d, values in logarithms.items()}
         cells = [f"{means[d]:.3f}" for d in densities] + [f"{means[d] / float(d):.2f}" for d in densities]
-        out.add_row("geometric mean", str(threads), dtype, "", "", "", *cells)
+        out.add_row("geometric mean", str(threads), dtype, "", "", "", "", *cells)
     console.print(out)
+
+
+def _share(work: int | None, row: dict, ceilings: dict | None) -> str:
+    """What a row does of `work` a second with all blocks active, as a share of the ceiling for its threads."""
+    if work is None or not ceilings:
+        return ""
+    ceiling = ceilings.get(str(row["threads"]), ceilings.get(row["threads"]))  # JSON has keys of text
+    return f"{work / row['seconds']['1'] / ceiling:.0%}"
 
 
 if __name__ == "__main__":

@@ -52,5 +52,6 @@ def test_conv2d(benchmark, layer, threads, dtype):
         "threads": threads,
         "dtype": dtype,
         "macs": layer.macs,
+        "bytes": layer.bytes(getattr(torch, dtype).itemsize),
         "baseline": "dense",
     }

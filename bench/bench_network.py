@@ -27,6 +27,12 @@ CASES = (
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("name", "height", "width", "block"), CASES)
 def test_network(benchmark, name, height, width, block, threads):
+    measure_frames(benchmark, name, height, width, block, threads)
+    benchmark.extra_info["row"] = f"{name} {height}x{width}"
+
+
+def measure_frames(benchmark, name: str, height: int, width: int, block: int, threads: int) -> None:
+    """A task network's frames at every density beside the dense network, with all else that a row of a record has."""
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     data = os.environ.get("SPARSEBLOCK_DATA")
@@ -52,7 +58,6 @@ def test_network(benchmark, name, height, width, block, threads):
         contenders |= {f"{density:g}": sparse(density) for density in DENSITIES}
         measure(benchmark, contenders, rounds=5 if plan.macs > 5e10 else 15)
     benchmark.extra_info |= {
-        "row": f"{name} {height}x{width}",
         "threads": threads,
         "macs": plan.macs,
         "baseline": "dense",

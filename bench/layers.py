@@ -24,8 +24,20 @@ class Layer:
 
     @property
     def macs(self) -> int:
-        pixels = (self.height // self.stride) * (self.width // self.stride)
-        return pixels * self.channels * self.out_channels * self.kernel**2
+        return self._out_pixels * self._weights
+
+    def bytes(self, itemsize: int) -> int:
+        """What must at least be read and written, with maps of `itemsize` bytes an element and float32 weights."""
+        elements = self.height * self.width * self.channels + self._out_pixels * self.out_channels
+        return elements * itemsize + 4 * self._weights
+
+    @property
+    def _out_pixels(self) -> int:
+        return (self.height // self.stride) * (self.width // self.stride)
+
+    @property
+    def _weights(self) -> int:
+        return self.channels * self.out_channels * self.kernel**2
 
 
 SWIFTNET_RN18 = (

@@ -72,6 +72,21 @@ def peak(threads: int, rounds: int = 20_000_000) -> float:
     return best
 
 
+def bandwidth(threads: int, elements: int = 1 << 26) -> float:
+    """Bytes/s read and written by a copy in memory by `threads` threads, the best of five."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    source = torch.rand(elements)
+    into = torch.empty_like(source)
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        into.copy_(source)
+        best = max(best, 2 * source.nbytes / (time.perf_counter() - start))
+    torch.set_num_threads(before)
+    return best
+
+
 def machine() -> dict[str, object]:
     """What the numbers hold for: processor, cores, versions, commit."""
     model = next(

@@ -14,6 +14,7 @@ import torch
 from sparseblock import backends, profiling
 from sparseblock.backends import gradients
 from sparseblock.backends.reference import gradients as of_reference
+from sparseblock.errors import SparseBlockError
 
 
 def wanted(arguments: dict[str, object]) -> bool:
@@ -48,15 +49,33 @@ class _InPlace(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         index, count, *saved = ctx.saved_tensors
         needs = [key for key, needed in zip(ctx.op.keys, ctx.needs_input_grad[1:], strict=True) if needed]
-        grads = torch.ops.sparseblock.gradients(
-            grad, saved, index, count, json.dumps({**vars(ctx.op), "needs": needs}), ctx.sizes
-        )
+        with torch.no_grad():
+            grads = torch.ops.sparseblock.gradients(
+                grad, saved, index, count, json.dumps({**vars(ctx.op), "needs": needs}), ctx.sizes
+            )
+        if torch.is_grad_enabled():  # create_graph: they depend on the op's tensors, whether or not `grad` does
+            grads = _Once.apply(ctx.op.name, *(gradient.requires_grad_() for gradient in grads))
         of_key = dict(zip(needs, grads, strict=True))
         return None, *(of_key.get(key) for key in ctx.op.keys)
+
+
+class _Once(torch.autograd.Function):
+    """Gradients that have none. (torch's once_differentiable lets them pass for constants where `grad` is one.)"""
+
+    @staticmethod
+    def forward(ctx, name, *grads):
+        ctx.name = name
+        return tuple(gradient.clone() for gradient in grads)
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise SparseBlockError(
+            f"{ctx.name}: its gradient is differentiated, but ops are differentiable once; leave create_graph=True "
+            "away, or compute what needs a second derivative by torch's own operators"
+        )
 
 
 def define(library: torch.library.Library) -> None:

@@ -22,6 +22,7 @@ from sparseblock.plan.gates import mark_gated
 from sparseblock.plan.nested import NestedPlan, is_image_list
 from sparseblock.plan.passes import run_passes
 from sparseblock.plan.plan import Plan
+from sparseblock.plan.report import Report
 from sparseblock.plan.resize import ResizablePlan
 from sparseblock.plan.strides import frame_size
 from sparseblock.plan.trace import on_host, trace
@@ -69,6 +70,7 @@ def compile(
         algorithms: how convolutions are computed. None: every candidate is timed once per shape of convolution, at the
             current number of threads, and the fastest is taken; the process remembers it. Algorithms differ in their
             rounding: for the same bits elsewhere, pass `Plan.algorithms` of another plan of this network, or "direct".
+            The name of another algorithm is for the convolutions that it can compute; "direct" computes the others.
             Exact plans take the direct one, whose bits do not depend on tiles.
         mode: "grid", where each call says which blocks of one grid run, or "exact", where what changed in the frame
             runs and the outputs are the dense network's: an `ExactPlan`, which has no use for a block size.
@@ -88,10 +90,10 @@ def compile(
         SparseBlockError: the model is in training mode, not float32, or cannot be captured (control flow or sizes that
             depend on values, buffers that change) and has no part that can; the example is no frame; the block size is
             not positive; a submodule of `parts` is not there, is not called, or reads no maps of the frame; the dtype
-            is another; the mode is unknown, or goes with another dtype or algorithm; a tolerance is negative, of no
-            layer, or without mode "exact"; a gate is of no convolution, of one that runs dense, or not in mode "grid";
-            parts are given a dtype, a mode, gates or algorithms by name; on_resize is unknown, or "reset" for a model
-            that cannot be copied.
+            is another; the mode is unknown, or goes with another dtype or algorithm; an algorithm for all computes no
+            convolution here; a tolerance is negative, of no layer, or without mode "exact"; a gate is of no
+            convolution, of one that runs dense, or not in mode "grid"; parts are given a dtype, a mode, gates or
+            algorithms by name; on_resize is unknown, or "reset" for a model that cannot be copied.
 
     Example:
         >>> plan = sparseblock.compile(model, frame, block_size=64)
@@ -140,7 +142,7 @@ def compile(
     if backend != "cpu":
         return _compile_for(backend, device, model, example_frame, block_size, parts, dtype, algorithms, mode, gates)
     if parts is not None or is_image_list(example_frame):
-        return compile_parts(model, example_frame, block_size, parts, "", algorithms)
+        return _in_parts(model, example_frame, block_size, parts, "", algorithms)
     try:
         graph, signature = trace(model, example_frame)
     except Uncapturable as error:
@@ -148,7 +150,7 @@ def compile(
             raise SparseBlockError(
                 f'{error}; its parts are found in mode "grid", in torch.float32, without gates or algorithms by name'
             ) from error
-        return compile_parts(model, example_frame, block_size, None, str(error), algorithms)
+        return _in_parts(model, example_frame, block_size, None, str(error), algorithms)
     if mode == "exact":
         if len(graph.inputs) != 1:
             raise SparseBlockError(
@@ -161,7 +163,28 @@ def compile(
     with torch.no_grad():
         # The same name: folded weights are not to be kept beside those they come from.
         graph = run_passes(mark_gated(graph, gates), grid)
-        return Plan(graph, signature, grid, dtype, algorithms)
+        plan = Plan(graph, signature, grid, dtype, algorithms)
+    _check_taken(algorithms, [plan.report()])
+    return plan
+
+
+def _in_parts(
+    model: nn.Module, example: Any, block_size: int, parts: Sequence[str] | None, left: str, algorithms: str | None
+) -> NestedPlan:
+    plan = compile_parts(model, example, block_size, parts, left, algorithms)
+    _check_taken(algorithms, plan.report().parts.values())
+    return plan
+
+
+def _check_taken(pinned: str | Mapping[str, str] | None, reports: Iterable[Report]) -> None:
+    """Refuses an algorithm for all convolutions that can compute none of them."""
+    choices = [node.choice for report in reports for node in report.nodes if node.choice is not None]
+    if isinstance(pinned, str) and choices and all(choice.algorithm != pinned for choice in choices):
+        reason = choices[0].candidates[0].reason
+        raise SparseBlockError(
+            f"compile: algorithms is {pinned!r}, which computes no convolution here: {reason}; "
+            "use 'direct', or None to measure"
+        )
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -60,6 +60,14 @@ def stride_by_size(frame: tuple[int, int], size: tuple[int, int]) -> Fraction | 
     return None
 
 
+def _spans(ratio: Fraction, source: Value, value: Value) -> bool:
+    """Whether steps of `ratio` through a map that is resized end within a pixel of where it does.
+
+    A window with a stride leaves a rest of the map out; what resizes a map stretches over it, pixel by pixel further.
+    """
+    return all(abs(a - b * ratio) <= 1 for a, b in zip(source.shape[2:], value.shape[2:], strict=True))
+
+
 def _stride(
     node: Node, value: Value, inputs: Sequence[Value], known: dict[str, Value], frame: Value
 ) -> Fraction | None:
@@ -86,7 +94,7 @@ def _stride(
     if isinstance(node.op, (Interpolate, Pool2d)) and inputs[0].stride is not None:
         ratio = stride_by_size(inputs[0].shape[2:], value.shape[2:])
         if ratio is not None:
-            return inputs[0].stride * ratio
+            return inputs[0].stride * ratio if _spans(ratio, inputs[0], value) else None
     for other in known.values():
         if other.is_map and other.shape[2:] == value.shape[2:] and other.stride is not None:
             return other.stride

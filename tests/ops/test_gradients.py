@@ -455,6 +455,20 @@ def test_no_graph_keeps_out_alive():
     assert gone() is None
 
 
+@pytest.mark.parametrize("loss", [torch.sum, lambda y: y.square().sum()])
+def test_a_second_derivative_is_refused(loss):
+    """Also where the first one's is a constant: the gradient then still depends on the activation's input."""
+    x, weight = channels_last(torch.randn(1, 2, 4, 4)).requires_grad_(), torch.randn(2, 2, 1, 1, requires_grad=True)
+    y = ops.conv2d(x, weight, None, BlockSet.all(1, 1, 1, 4), torch.zeros_like(x), activation="silu")
+    (slope,) = torch.autograd.grad(loss(y), x, create_graph=True)
+    expected = torch.autograd.grad(loss(F.silu(F.conv2d(x, weight))), x)[0]
+    torch.testing.assert_close(slope, expected)
+    with pytest.raises(
+        SparseBlockError, match=r"^conv2d: its gradient is differentiated, but ops are differentiable once"
+    ):
+        (loss(y) + slope.square().sum()).backward()
+
+
 def test_an_input_that_was_written_over_since_is_refused():
     x, weight = channels_last(torch.rand(1, 2, 4, 4)), torch.rand(2, 2, 1, 1, requires_grad=True)
     out = torch.zeros_like(x)

@@ -213,6 +213,14 @@ def test_wrong_pins_are_one_clear_line(algorithms, message):
         compiled(algorithms)
 
 
+@pytest.mark.parametrize("parts", [None, ["0"]])
+def test_a_name_for_all_that_computes_nothing_is_refused(parts):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 1)).eval()
+    message = "^compile: algorithms is 'winograd_2x2', which computes no convolution here: .* its stride is 2x2; use "
+    with pytest.raises(SparseBlockError, match=message):
+        sparseblock.compile(network, FRAME[:, :3], block_size=16, algorithms="winograd_2x2", parts=parts)
+
+
 def test_a_pin_that_cannot_be_computed_is_refused():
     plan = compiled("direct")
     strided = next(node.output for node in plan.graph.nodes if node.origin == "4")

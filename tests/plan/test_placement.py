@@ -48,6 +48,10 @@ DOWN = nn.Conv2d(3, 3, 3, stride=2, padding=1)
         ),
         (nn.Sequential(DOWN, nn.Sigmoid(), nn.Conv2d(3, 3, 1)), (33, 47), 2),
         (nn.AdaptiveAvgPool2d((4, 6)), (32, 48), 8),
+        # Sides as of windows with a stride of 8, but ten pixels lie between its rows: the last rows would be in none.
+        (nn.Sequential(DOWN, nn.AdaptiveAvgPool2d((3, 5))), (61, 83), None),
+        (nn.Sequential(DOWN, nn.AdaptiveAvgPool2d((16, 21))), (61, 83), 4),
+        (nn.Sequential(DOWN, Call("", lambda x: F.interpolate(x, (3, 5), mode="bilinear"))), (61, 83), None),
     ],
 )
 def test_stride(network, size, stride):
