@@ -69,8 +69,10 @@ class Signature:
         """
         leaves, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
         if spec != self.arguments:
+            own = pytree.tree_unflatten(self.fixed, self.arguments)
             raise SparseBlockError(
-                f"plan: the arguments are {_shape_of(args, kwargs)}; they must be structured as when it was compiled"
+                f"plan: the arguments are {_structure_of(args, kwargs)}; they must be structured as when it was "
+                f"compiled: {_structure_of(*own)}"
             )
         for leaf, fixed in zip(leaves, self.fixed, strict=True):
             if fixed is not MAP and leaf != fixed:
@@ -78,8 +80,19 @@ class Signature:
         return [leaf for leaf, fixed in zip(leaves, self.fixed, strict=True) if fixed is MAP]
 
 
-def _shape_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    return ", ".join([*(type(a).__name__ for a in args), *(f"{k}={type(v).__name__}" for k, v in kwargs.items())])
+def _structure_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    return ", ".join([*map(_structure, args), *(f"{name}={_structure(value)}" for name, value in kwargs.items())])
+
+
+def _structure(item: Any) -> str:
+    """Containers as Python writes them, of leaves the kind alone."""
+    if isinstance(item, dict):
+        inside = "{" + ", ".join(f"{key!r}: {_structure(value)}" for key, value in item.items()) + "}"
+    elif isinstance(item, (list, tuple)):
+        inside = ", ".join(map(_structure, item)).join("[]" if isinstance(item, list) else "()")
+    else:
+        return "tensor" if item is MAP or isinstance(item, torch.Tensor) else type(item).__name__
+    return inside if type(item) in (dict, list, tuple) else f"{type(item).__name__}({inside})"
 
 
 def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[fx.GraphModule, Signature]:

@@ -81,7 +81,6 @@ def compile(
             (`sparseblock.plan.Gate`). Such a layer keeps its value apart from what is added to it.
         on_resize: what becomes of a frame of another size than the last: "error", or "reset", where it gets a plan of
             its own and the state's streams begin anew: a `ResizablePlan`, which holds a copy of the model.
-
         whole_from: of an exact plan, the share of tiles of 4 pixels that must have changed for a frame to run whole,
             which has the same bits (of a bounded plan, nothing is then held back). None: measured, on frames of which
             more or less changed, at the current number of threads.

@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from sparseblock.errors import SparseBlockError
-from sparseblock.plan.ir import Conv2d, Graph, Node, Torch
+from sparseblock.plan.ir import Conv2d, Graph, Node, Ref, Torch
 
 _VECTORS = ("scale", "shift", "slope")
 
@@ -49,8 +49,12 @@ def check_same(own: Graph, other: Graph, model: str) -> None:
     """Raises SparseBlockError unless both graphs differ in nothing but the values of tensors."""
     for mine, yours in zip(own.nodes, other.nodes, strict=False):
         if _described(mine) != _described(yours):
+            given, wanted = yours.title, mine.title
+            if given == wanted:
+                setting, own_value, given_value = _difference(mine, yours)
+                given, wanted = f"{given} with {setting} {_shown(given_value)}", _shown(own_value)
             raise SparseBlockError(
-                f"plan: {model} has {yours.title} where the plan has {mine.title}, or with other sizes or settings; "
+                f"plan: {model} has {given} where the plan has {wanted}; "
                 "give it the model that it was compiled from, with any weights"
             )
     if len(own.nodes) != len(other.nodes) or _described(own.outputs) != _described(other.outputs):
@@ -58,6 +62,30 @@ def check_same(own: Graph, other: Graph, model: str) -> None:
             f"plan: {model} makes {len(other.nodes)} nodes and {len(other.outputs)} outputs, but the plan has "
             f"{len(own.nodes)} and {len(own.outputs)}; give it the model that it was compiled from, with any weights"
         )
+
+
+def _difference(mine: Any, yours: Any) -> tuple[str, Any, Any]:
+    """The first setting in which two nodes or their parts differ, as a path of fields, and both its values."""
+    pairs: list[tuple[str, Any, Any]] = []
+    if dataclasses.is_dataclass(mine) and type(mine) is type(yours):
+        names = [field.name for field in dataclasses.fields(mine)]
+        pairs = [(name, getattr(mine, name), getattr(yours, name)) for name in names]
+    elif isinstance(mine, Mapping) and isinstance(yours, Mapping) and mine.keys() == yours.keys():
+        pairs = [(str(key), mine[key], yours[key]) for key in mine]
+    for name, one, other in pairs:
+        if _described(one) != _described(other):
+            path, *values = _difference(one, other)
+            return ".".join(filter(None, (name, path))).removeprefix("op."), *values
+    return "", mine, yours
+
+
+def _shown(value: Any) -> str:
+    """A setting in a few words."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {list(value.shape)}"
+    if dataclasses.is_dataclass(value):
+        return value.name if isinstance(value, Ref) else type(value).__name__
+    return f"({', '.join(map(_shown, value))})" if isinstance(value, (list, tuple)) else repr(value)
 
 
 def _described(item: Any) -> Any:

@@ -107,8 +107,23 @@ def test_an_input_without_a_stride_is_copied_whole():
 def test_refuses_maps_that_do_not_fit():
     plan = sparseblock.compile(set_norms(Head()), levels(), block_size=16)
     state = plan.new_state()
-    with pytest.raises(SparseBlockError, match="plan: the arguments are tuple; they must be structured as when it was"):
+    message = (
+        "plan: the arguments are (tensor, tensor, tensor); they must be structured as when it was compiled: "
+        "[tensor, tensor, tensor]"
+    )
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
         plan(levels(tuple), None, state)
+    named = sparseblock.compile(set_norms(Head()), levels(dict), block_size=16)
+    for frame, given in (
+        ({"p2": levels()[0]}, "{'p2': tensor}"),
+        (levels(dict) | {"size": 3}, "{'p2': tensor, 'p3': tensor, 'p4': tensor, 'size': int}"),
+    ):
+        message = (
+            f"plan: the arguments are {given}; they must be structured as when it was compiled: "
+            "{'p2': tensor, 'p3': tensor, 'p4': tensor}"
+        )
+        with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
+            named(frame, None, named.new_state())
     wrong = levels()
     wrong[1] = wrong[1][..., :-1]
     with pytest.raises(SparseBlockError, match=r"plan: levels_1 is \[1, 4, 23, 34\]; this plan and state take"):

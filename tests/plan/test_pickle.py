@@ -148,11 +148,21 @@ def test_another_model_is_refused():
     plan = sparseblock.compile(network(), torch.rand(1, 3, 48, 64), block_size=16)
     other = network()
     other.body[3] = nn.Conv2d(32, 32, 5, padding=2)
+    end = "give it the model that it was compiled from, with any weights"
     message = (
-        "plan: Network has body.3: conv2d where the plan has body.3: conv2d, or with other sizes or settings; give "
+        "plan: Network has body.3: conv2d with weight torch.float32 [32, 32, 5, 5] where the plan has "
+        f"torch.float32 [32, 32, 3, 3]; {end}"
     )
-    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}"):
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
         plan.with_weights(other)
+    other.body[3] = nn.Conv2d(32, 32, 3, padding=2, dilation=2)
+    message = f"plan: Network has body.3: conv2d with padding (2, 2) where the plan has (1, 1); {end}"
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
+        plan.with_weights(other)
+    plan = sparseblock.compile(nn.Sequential(nn.Conv2d(3, 8, 1)).eval(), torch.rand(1, 3, 48, 64), block_size=16)
+    message = f"plan: Sequential has 0: conv2d with bias None where the plan has torch.float32 [8]; {end}"
+    with pytest.raises(SparseBlockError, match=f"^{re.escape(message)}$"):
+        plan.with_weights(nn.Sequential(nn.Conv2d(3, 8, 1, bias=False)).eval())
     longer = nn.Sequential(nn.Conv2d(3, 8, 1), nn.AvgPool2d(2)).eval()
     plan = sparseblock.compile(nn.Sequential(nn.Conv2d(3, 8, 1)).eval(), torch.rand(1, 3, 48, 64), block_size=16)
     with pytest.raises(SparseBlockError, match=r"^plan: Sequential makes 3 nodes and 1 outputs, but the plan has 2 "):
