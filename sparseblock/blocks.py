@@ -103,14 +103,27 @@ class BlockSet:
         """Every block of `n` images of [rows, cols] blocks.
 
         Raises:
-            SparseBlockError: a size is negative or no integer, or `block` is not positive.
+            SparseBlockError: a size is negative or no integer, there are 2**31 blocks or more, or more than memory
+                holds, `block` is not positive, or there is no such device.
         """
         if not all(map(_is_size, (n, rows, cols))):
             raise SparseBlockError(
                 f"BlockSet.all: n, rows, cols are {n!r}, {rows!r}, {cols!r}; they must be integers of at least 0 "
                 "and below 2**31, in blocks"
             )
-        return BlockSet.from_mask(torch.ones(n, rows, cols, dtype=torch.bool, device=device), block)
+        if n * rows * cols >= LIMIT:  # of which the count, an int32, counts all
+            raise SparseBlockError(
+                f"BlockSet.all: n, rows, cols are {n}, {rows}, {cols}: {n * rows * cols} blocks; they must be fewer "
+                "than 2**31: use larger blocks or fewer images"
+            )
+        block, device = _as_block(block), backends.device_that_is_there("BlockSet.all", device)
+        try:
+            return BlockSet.from_mask(torch.ones(n, rows, cols, dtype=torch.bool, device=device), block)
+        except (RuntimeError, MemoryError) as error:
+            raise SparseBlockError(
+                f"BlockSet.all: n, rows, cols are {n}, {rows}, {cols}: the list of {n * rows * cols} blocks takes more "
+                f"memory than there is on {device}; use larger blocks or fewer images"
+            ) from error
 
     def to_mask(self) -> torch.Tensor:
         """bool [n, rows, cols]: the inverse of `from_mask`."""

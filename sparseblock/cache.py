@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from sparseblock import backends
 from sparseblock.backends.cpu import native
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import LIMIT
@@ -116,12 +117,12 @@ class FeatureCache:
 
         Raises:
             SparseBlockError: `streams` is no positive integer, a name appears twice, a size is not positive, a slice
-                does not fit into its parent, or memory is short.
+                does not fit into its parent, there is no such device, or memory is short.
         """
         check_streams("FeatureCache", streams)
         self.specs = tuple(specs)
         self.streams = streams
-        self.device = torch.device(device)
+        self.device = backends.device_that_is_there("FeatureCache", device)
         self.planes = (native.Plane * len(self.specs))()
         self._storage: dict[str, torch.Tensor] = {}  # [n, h + 2*border, w + 2*border, pitch or c], if own
         self._views: dict[str, torch.Tensor] = {}  # [n, c, h, w]

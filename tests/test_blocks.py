@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseblock import BlockSet, SparseBlockError, ops
+from sparseblock import BlockSet, FeatureCache, SparseBlockError, ops
 from sparseblock.backends.cpu import native
 from sparseblock.backends.cuda.blocks_from_mask import blocks_from_mask
 from sparseblock.blocks import _listed_by_sorting
@@ -151,6 +151,21 @@ def test_from_index_takes_any_order():
             "BlockSet.all: n, rows, cols are 'a', 2, 3; they must be integers of at least 0 and below 2**31, in blocks",
         ),
         (
+            lambda: BlockSet.all(2**31 - 1, 2**31 - 1, 2**31 - 1, 4),
+            f"BlockSet.all: n, rows, cols are 2147483647, 2147483647, 2147483647: {(2**31 - 1) ** 3} blocks; they must "
+            "be fewer than 2**31: use larger blocks or fewer images",
+        ),
+        (
+            lambda: BlockSet.all(2, 2**15, 2**15, 4, device="meta"),
+            "BlockSet.all: n, rows, cols are 2, 32768, 32768: 2147483648 blocks; they must be fewer than 2**31: use "
+            "larger blocks or fewer images",
+        ),
+        (
+            lambda: BlockSet.all(1, 2, 2, 4, device=1.5),
+            "BlockSet.all: device is 1.5, where torch makes no tensors (empty(): argument 'device' must be "
+            "torch.device, not float); it must be one of this machine, as 'cpu'",
+        ),
+        (
             lambda: BlockSet.from_index(torch.zeros(1, 3, dtype=torch.int32), 5, 16),
             "BlockSet.from_index: grid is 5; it must be (n, rows, cols), in blocks, fewer than 2**63",
         ),
@@ -246,3 +261,29 @@ def test_from_index_takes_any_order():
 def test_wrong_input_is_one_clear_line(make, message):
     with raises(message):
         make()
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device):
+    for name, make in (
+        ("BlockSet.all", lambda: BlockSet.all(1, 2, 2, 4, device=device)),
+        ("FeatureCache", lambda: FeatureCache([], device=device)),
+    ):
+        what = f"{name}: device is '{device}', where torch makes no tensors"
+        message = rf"^{what} \(.+\); it must be one of this machine, as 'cpu'$"
+        with pytest.raises(SparseBlockError, match=message):
+            make()
+
+
+def test_too_little_memory_for_a_list_is_said(monkeypatch):
+    """Not tried with a list that large: systems may promise memory that they do not have."""
+
+    def ones(*sizes, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "ones", ones)
+    with raises(
+        "BlockSet.all: n, rows, cols are 1, 40000, 50000: the list of 2000000000 blocks takes more memory than there "
+        "is on cpu; use larger blocks or fewer images"
+    ):
+        BlockSet.all(1, 40000, 50000, 4)

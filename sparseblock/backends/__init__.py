@@ -71,6 +71,21 @@ def selected(device: torch.device) -> str:
     return name
 
 
+def device_that_is_there(what: str, device: torch.device | str) -> torch.device:
+    """`device` as torch knows it, with its number.
+
+    Raises:
+        SparseBlockError: torch makes no tensors there.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, TypeError, AssertionError) as error:  # the last of a torch that was built without the device
+        raise SparseBlockError(
+            f"{what}: device is {device!r}, where torch makes no tensors ({str(error).splitlines()[0]}); "
+            "it must be one of this machine, as 'cpu'"
+        ) from None
+
+
 @functools.cache
 def implementation(name: str, op: str) -> Callable[..., None]:
     """The function `op` of backend `name`; its arguments are those of the op's schema.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from sparseblock import backends
 from sparseblock.algorithm import ALGORITHMS, NEEDS, obstacle
-from sparseblock.blocks import BlockSet, check_place, is_traced
+from sparseblock.blocks import BlockSet, check_place, describe, is_traced
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import LIMIT, cell_extent, pool_extent
 
@@ -31,11 +32,34 @@ def shape_of(sizes: Sequence[int]) -> str:
     return "[" + " ".join(f"{axis}={size}" for axis, size in zip("nchw", sizes, strict=True)) + "]"
 
 
-def pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
-    """`value` for both axes, (vertical, horizontal)."""
+def shown(value: object) -> str:
+    """What was given, in a line."""
+    return describe(value) if isinstance(value, torch.Tensor) else repr(value)
+
+
+def number(value: object) -> float:
+    """`value` as a float; NaN, which fits no range, where it is no number or larger than any float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def flag(op: str, name: str, value: bool) -> None:
+    """`value` is True or False."""
+    if not isinstance(value, bool):
+        raise SparseBlockError(f"{op}: {name} is {shown(value)}; it must be True or False")
+
+
+def pair(op: str, name: str, value: int | Sequence[int], least: int, more: str = "") -> tuple[int, int]:
+    """`value` for both axes, (vertical, horizontal); `more` is what else it may be, for the message."""
     sides = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
-        raise SparseBlockError(f"{op}: {name} is {value!r}; it must be an integer or two (vertical, horizontal)")
+        raise SparseBlockError(
+            f"{op}: {name} is {shown(value)}; it must be an integer or two (vertical, horizontal){more}"
+        )
     if min(sides) < least or max(sides) >= LIMIT:
         raise SparseBlockError(f"{op}: {name} is {value!r}; it must be at least {least} and below 2**31")
     return sides
@@ -43,9 +67,11 @@ def pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[in
 
 def sides(op: str, value: object) -> tuple[tuple[int, int], tuple[int, int]]:
     """A padding as ((top, bottom), (left, right)); one number or (vertical, horizontal) are alike on both sides."""
-    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(side, Sequence) for side in value):
-        return tuple(pair(op, "padding", side, 0) for side in value)
-    return tuple((side, side) for side in pair(op, "padding", value, 0))
+    more = ", or ((top, bottom), (left, right))"
+    if isinstance(value, Sequence) and len(value) == 2:
+        if all(isinstance(side, Sequence) and len(side) == 2 for side in value):
+            return tuple(pair(op, "padding", side, 0, more) for side in value)
+    return tuple((side, side) for side in pair(op, "padding", value, 0, more))
 
 
 def described(padding: tuple[tuple[int, int], tuple[int, int]]) -> tuple:
@@ -70,8 +96,19 @@ def padding_mode(op: str, mode: str, padding: Sequence[Sequence[int]], x: torch.
 
 def eps(op: str, value: float) -> None:
     """What keeps a norm from a division by zero."""
-    if not isinstance(value, (int, float)) or not value >= 0:
-        raise SparseBlockError(f"{op}: eps is {value!r}; it must be a number of at least 0")
+    if not 0 <= number(value) < math.inf:
+        raise SparseBlockError(f"{op}: eps is {shown(value)}; it must be a finite number of at least 0")
+
+
+def fill(op: str, value: float, out: torch.Tensor) -> None:
+    """A number that `out` can hold."""
+    largest = torch.finfo(out.dtype).max
+    special = isinstance(value, float) and not math.isfinite(value)
+    if not special and not abs(number(value)) <= largest:
+        raise SparseBlockError(
+            f"{op}: value is {shown(value)} for out in {out.dtype}; it must be a number of magnitude at most "
+            f"{largest:.8g}, infinite, or NaN"
+        )
 
 
 def strided(op: str, name: str, tensor: torch.Tensor) -> None:
@@ -111,13 +148,13 @@ def planes(op: str, out: torch.Tensor, **inputs: torch.Tensor) -> None:
 
 def tensors(op: str, out: torch.Tensor, **inputs: torch.Tensor | None) -> None:
     """Feature maps: one device, one dtype that the backend knows, an `out` to write to. `inputs`: x first."""
-    maps(op, out, **inputs)
+    _tensors(op, out, (out.dtype,), inputs)
     writable(op, out)
 
 
-def maps(op: str, first: torch.Tensor, **inputs: torch.Tensor | None) -> None:
+def maps(op: str, x: torch.Tensor, y: torch.Tensor | None = None) -> None:
     """Feature maps that are read: one device, one dtype that the backend knows."""
-    _tensors(op, first, (first.dtype,), inputs)
+    _tensors(op, x, (x.dtype,), {"y": y}, "x")
 
 
 def writable(op: str, out: torch.Tensor) -> None:
@@ -129,13 +166,20 @@ def writable(op: str, out: torch.Tensor) -> None:
         )
 
 
-def parameters(op: str, out: torch.Tensor, **inputs: torch.Tensor | None) -> None:
-    """As `tensors` for what is no feature map: beside maps in bfloat16 or float16 it may be float32 too."""
-    _tensors(op, out, (out.dtype,) if out.dtype.itemsize > 2 else (out.dtype, torch.float32), inputs)
+def parameters(op: str, out: torch.Tensor, own: str = "out", /, **inputs: torch.Tensor | None) -> None:
+    """As `tensors` for what is no feature map: beside maps in bfloat16 or float16 it may be float32 too.
+
+    Errors call the map that is given as `out` by the name `own`.
+    """
+    _tensors(op, out, (out.dtype,) if out.dtype.itemsize > 2 else (out.dtype, torch.float32), inputs, own)
 
 
 def _tensors(
-    op: str, out: torch.Tensor, dtypes: tuple[torch.dtype, ...], inputs: dict[str, torch.Tensor | None]
+    op: str,
+    out: torch.Tensor,
+    dtypes: tuple[torch.dtype, ...],
+    inputs: dict[str, torch.Tensor | None],
+    own: str = "out",
 ) -> None:
     given = {name: tensor for name, tensor in inputs.items() if tensor is not None}
     for name, tensor in given.items():
@@ -146,15 +190,15 @@ def _tensors(
         raise SparseBlockError(f"{op}: {error}") from None
     if out.dtype not in backends.DTYPES[backend]:
         known = " or ".join(str(dtype) for dtype in backends.DTYPES[backend])
-        raise SparseBlockError(f"{op}: out is {out.dtype}; the {backend} backend takes {known}: convert the tensors")
+        raise SparseBlockError(f"{op}: {own} is {out.dtype}; the {backend} backend takes {known}: convert the tensors")
     for name, tensor in given.items():
         if tensor.device != out.device:
             raise SparseBlockError(
-                f"{op}: {name} is on {tensor.device} but out is on {out.device}; all tensors must be on one device"
+                f"{op}: {name} is on {tensor.device} but {own} is on {out.device}; all tensors must be on one device"
             )
         if tensor.dtype not in dtypes:
             rule = "all tensors must have one dtype" if len(dtypes) == 1 else f"{name} must have that dtype or float32"
-            raise SparseBlockError(f"{op}: {name} is {tensor.dtype} but out is {out.dtype}; {rule}")
+            raise SparseBlockError(f"{op}: {name} is {tensor.dtype} but {own} is {out.dtype}; {rule}")
 
 
 def out_shape(op: str, out: torch.Tensor, expected: Sequence[int], **inputs: torch.Tensor) -> None:
@@ -167,11 +211,13 @@ def out_shape(op: str, out: torch.Tensor, expected: Sequence[int], **inputs: tor
         )
 
 
-def same_shape(op: str, out: torch.Tensor, **inputs: torch.Tensor) -> None:
-    """Each input has the shape of `out`."""
+def same_shape(op: str, out: torch.Tensor, own: str = "out", /, **inputs: torch.Tensor) -> None:
+    """Each input has the shape of `out`, which errors call `own`."""
     for name, tensor in inputs.items():
         if tensor.shape != out.shape:
-            raise SparseBlockError(f"{op}: {name} is {shape(tensor)} but out is {shape(out)}; both must have one shape")
+            raise SparseBlockError(
+                f"{op}: {name} is {shape(tensor)} but {own} is {shape(out)}; both must have one shape"
+            )
 
 
 def blocks(op: str, active: BlockSet, out: torch.Tensor, name: str = "out") -> None:
@@ -237,6 +283,7 @@ def window(
     """Everything that a pooling op takes; returns kernel size, stride, padding and dilation as pairs."""
     planes(op, out, x=x)
     tensors(op, out, x=x)
+    flag(op, "ceil_mode", ceil_mode)
     kernel = pair(op, "kernel_size", kernel_size, 1)
     stride = kernel if stride is None else pair(op, "stride", stride, 1)
     padding, dilation = pair(op, "padding", padding, 0), pair(op, "dilation", dilation, 1)
@@ -264,12 +311,13 @@ def adaptive(op: str, x: torch.Tensor, out: torch.Tensor, active: BlockSet) -> N
     apart(op, out, x=x)
 
 
-def statistics(op: str, x: torch.Tensor, moments: torch.Tensor, **parameters_: torch.Tensor | None) -> None:
-    """Moments beside maps in bfloat16 or float16 are float32: what is added up is not rounded to halves."""
-    parameters(op, x, moments=moments, **parameters_)
+def statistics(op: str, own: str, x: torch.Tensor, /, **sums: torch.Tensor) -> None:
+    """Sums over pixels of `x`, which errors call `own`, are float32 beside bfloat16 or float16: nothing is rounded."""
+    parameters(op, x, own, **sums)
     expected = torch.promote_types(x.dtype, torch.float32)
-    if moments.dtype != expected:
-        raise SparseBlockError(f"{op}: moments are {moments.dtype} beside {x.dtype}; they must be {expected}")
+    for name, tensor in sums.items():
+        if tensor.dtype != expected:
+            raise SparseBlockError(f"{op}: {name} is {tensor.dtype} but {own} is {x.dtype}; {name} must be {expected}")
 
 
 def moments(op: str, given: torch.Tensor, of: Sequence[int], cell: tuple[int, int], order: int) -> None:
@@ -329,9 +377,9 @@ def activation(
 
 def _bounds(op: str, bounds: Sequence[float] | None) -> tuple[float, float]:
     pair = tuple(bounds) if isinstance(bounds, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(bound, (int, float)) for bound in pair) or not pair[0] <= pair[1]:
+    if len(pair) != 2 or not number(pair[0]) <= number(pair[1]):
         raise SparseBlockError(
-            f"{op}: bounds of 'clamp' are {bounds!r}; they must be two numbers, low <= high, "
+            f"{op}: bounds of 'clamp' are {shown(bounds)}; they must be two numbers, low <= high, "
             "infinite where there is none"
         )
     return float(pair[0]), float(pair[1])
@@ -339,13 +387,14 @@ def _bounds(op: str, bounds: Sequence[float] | None) -> tuple[float, float]:
 
 def _slope(op: str, name: str, slope: float | torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
     channels = out.shape[1]
-    if isinstance(slope, (int, float)):
-        dtype = torch.promote_types(out.dtype, torch.float32)
+    dtype = torch.promote_types(out.dtype, torch.float32)
+    if abs(number(slope)) <= torch.finfo(dtype).max:
         return torch.full((channels,), slope, dtype=dtype, device=out.device)
     if not isinstance(slope, torch.Tensor) or tuple(slope.shape) not in ((channels,), (1,)):
         described = list(slope.shape) if isinstance(slope, torch.Tensor) else repr(slope)
         raise SparseBlockError(
-            f"{op}: slope of {name!r} is {described}; it must be a number or a tensor [{channels}] or [1]"
+            f"{op}: slope of {name!r} is {described}; it must be a finite number ({dtype}) or a tensor [{channels}] "
+            "or [1]"
         )
     strided(op, "slope", slope)
     return slope.expand(channels)
@@ -391,12 +440,18 @@ def pointwise(
     return fused
 
 
+def divides(value: int, size: int, power: int = 1) -> bool:
+    """Whether `value` is a positive integer, and it, or its square with `power` 2, divides `size`."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and 1 <= value < LIMIT
+    return whole and size % value**power == 0
+
+
 def factor(op: str, name: str, value: int, divided: Sequence[int], power: int = 1) -> None:
     """`value`, or its square with `power` 2, divides every number of `divided`, channels or sides."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and 1 <= value < LIMIT
-    if not whole or any(size % value**power for size in divided):
+    if not all(divides(value, size, power) for size in divided):
+        whole = f"{'x'.join(map(str, divided))} {'channels' if len(divided) == 1 else 'px'}"
         raise SparseBlockError(
-            f"{op}: {name} is {value!r} for {'x'.join(map(str, divided))} {'channels' if len(divided) == 1 else 'px'}; "
+            f"{op}: {name} is {shown(value)} for {whole}; "
             f"it must be a positive integer {'whose square' if power == 2 else 'that'} divides them"
         )
 

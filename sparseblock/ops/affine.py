@@ -52,6 +52,8 @@ def affine(
     """
     op = "affine"
     fused = _check.pointwise(op, blocks, out, activation, slope, bounds, x)
+    for name, vector in (("scale", scale), ("shift", shift)):
+        _check.strided(op, name, vector)
     _check.parameters(op, out, scale=scale, shift=shift)
     for name, vector in (("scale", scale), ("shift", shift)):
         _check.channel_vector(op, name, vector, out.shape[1])

@@ -55,9 +55,12 @@ def avg_pool2d(
         torch.Size([1, 8, 15, 20])
     """
     op = "avg_pool2d"
-    if divisor_override is not None and not (isinstance(divisor_override, int) and 0 < divisor_override < _check.LIMIT):
+    _check.flag(op, "count_include_pad", count_include_pad)
+    whole = isinstance(divisor_override, int) and not isinstance(divisor_override, bool)
+    if divisor_override is not None and not (whole and 0 < divisor_override < _check.LIMIT):
         raise SparseBlockError(
-            f"{op}: divisor_override is {divisor_override!r}; it must be None or a positive integer below 2**31"
+            f"{op}: divisor_override is {_check.shown(divisor_override)}; "
+            "it must be None or a positive integer below 2**31"
         )
     kernel_size, stride, padding, _ = _check.window(op, x, out, blocks, kernel_size, stride, padding, 1, ceil_mode)
     _avg_pool2d(

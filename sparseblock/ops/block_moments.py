@@ -51,12 +51,12 @@ def block_moments(
     op = "block_moments"
     _check.planes(op, out, x=x)
     _check.maps(op, x)
-    _check.statistics(op, x, out)
+    _check.statistics(op, "x", x, out=out)
     _check.writable(op, out)
     cell = _check.pair(op, "cell", cell, 1)
-    if order not in (1, 2):
+    if isinstance(order, bool) or not isinstance(order, int) or order not in (1, 2):
         raise SparseBlockError(
-            f"{op}: order is {order!r}; it must be 1 (means) or 2 (means and sums of squared deviations)"
+            f"{op}: order is {_check.shown(order)}; it must be 1 (means) or 2 (means and sums of squared deviations)"
         )
     extent = [cell_extent(*axis) for axis in zip(x.shape[2:], cell, strict=True)]
     _check.out_shape(op, out, (x.shape[0], order * x.shape[1], *extent), x=x)

@@ -59,13 +59,13 @@ def block_norm(
     op = "block_norm"
     maps = {"x": x} if y is None else {"x": x, "y": y}
     _check.planes(op, out, **maps)
-    _check.maps(op, x, **maps)
-    _check.statistics(op, x, out)
+    _check.maps(op, **maps)
+    _check.statistics(op, "x", x, out=out)
     _check.writable(op, out)
     cell = _check.pair(op, "cell", cell, 1)
     if norm not in NORMS:
         raise SparseBlockError(f"{op}: norm is {norm!r}; it must be one of {', '.join(map(repr, NORMS))}")
-    _check.same_shape(op, x, **maps)
+    _check.same_shape(op, x, "x", **maps)
     extent = [cell_extent(*axis) for axis in zip(x.shape[2:], cell, strict=True)]
     _check.out_shape(op, out, (x.shape[0], 1, *extent), x=x)
     _check.blocks(op, blocks, out)

@@ -35,10 +35,11 @@ def cat_slices(out: torch.Tensor, channels: Sequence[int]) -> list[torch.Tensor]
         (torch.Size([1, 4, 30, 40]), True)
     """
     _check.planes("cat_slices", out)
-    if min(channels, default=0) < 1 or sum(channels) != out.shape[1]:
+    integers = isinstance(channels, Sequence) and all(type(length) is int and length > 0 for length in channels)
+    if not integers or sum(channels) != out.shape[1]:
         raise SparseBlockError(
-            f"cat_slices: channels are {list(channels)} for out {_check.shape(out)}; "
-            "they must be positive and add up to c"
+            f"cat_slices: channels are {_check.shown(channels)} for out {_check.shape(out)}; "
+            "they must be positive integers that add up to c"
         )
     # Not `split`, whose parts autograd lets nobody write to.
     starts = itertools.accumulate(channels, initial=0)
@@ -69,7 +70,9 @@ def cat(tensors: Sequence[torch.Tensor], blocks: BlockSet, out: torch.Tensor) ->
     """
     op = "cat"
     if not isinstance(tensors, (list, tuple)) or not tensors:
-        raise SparseBlockError(f"{op}: tensors is {tensors!r}; it must be a list of at least one tensor [n, c, h, w]")
+        raise SparseBlockError(
+            f"{op}: tensors is {_check.shown(tensors)}; it must be a list of at least one tensor [n, c, h, w]"
+        )
     parts = {f"tensors[{i}]": tensor for i, tensor in enumerate(tensors)}
     _check.planes(op, out, **parts)
     _check.tensors(op, out, **parts)

@@ -96,9 +96,10 @@ def conv2d(
     if weight.dim() != 4 or min(weight.shape) < 1:
         raise SparseBlockError(f"{op}: weight is {list(weight.shape)}; it must be [k, c / groups, r, s], none empty")
     k, per_group, *kernel = weight.shape
-    if not isinstance(groups, int) or groups < 1 or k % groups:
+    if not _check.divides(groups, k):
         raise SparseBlockError(
-            f"{op}: groups is {groups!r} for {k} output channels; it must be a positive divisor of weight.shape[0]"
+            f"{op}: groups is {_check.shown(groups)} for {k} output channels; "
+            "it must be a positive divisor of weight.shape[0]"
         )
     if per_group * groups != x.shape[1]:
         raise SparseBlockError(

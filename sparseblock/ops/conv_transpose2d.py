@@ -84,9 +84,10 @@ def conv_transpose2d(
             f"{op}: weight has {c} input channels but x has {x.shape[1]} (x: {_check.shape(x)}); "
             "weight.shape[0] must equal c"
         )
-    if not isinstance(groups, int) or groups < 1 or c % groups:
+    if not _check.divides(groups, c):
         raise SparseBlockError(
-            f"{op}: groups is {groups!r} for {c} input channels; it must be a positive divisor of weight.shape[0]"
+            f"{op}: groups is {_check.shown(groups)} for {c} input channels; "
+            "it must be a positive divisor of weight.shape[0]"
         )
     axes = zip(x.shape[2:], kernel, stride, padding, dilation, output_padding, strict=True)
     extent = [conv_transpose_extent(*sizes) for sizes in axes]

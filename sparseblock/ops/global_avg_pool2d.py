@@ -50,7 +50,7 @@ def global_avg_pool2d(
     op = "global_avg_pool2d"
     _check.planes(op, out, moments=moments)
     _check.tensors(op, out)
-    _check.statistics(op, out, moments)
+    _check.statistics(op, "out", out, moments=moments)
     size, cell = _check.pair(op, "size", size, 1), _check.pair(op, "cell", cell, 1)
     _check.moments(op, moments, (*moments.shape[:2], *size), cell, 1)
     _check.out_shape(op, out, (*moments.shape[:2], 1, 1), moments=moments)

@@ -68,14 +68,16 @@ def group_norm(
     op = "group_norm"
     _check.planes(op, out, moments=moments)
     fused = _check.pointwise(op, blocks, out, activation, slope, bounds, x)
-    _check.statistics(op, out, moments, weight=weight, bias=bias)
+    _check.statistics(op, "out", out, moments=moments)
+    _check.parameters(op, out, weight=weight, bias=bias)
     cell, channels = _check.pair(op, "cell", cell, 1), out.shape[1]
     _check.moments(op, moments, out.shape, cell, 2)
     for name, vector in (("weight", weight), ("bias", bias)):
         _check.channel_vector(op, name, vector, channels)
-    if not isinstance(num_groups, int) or num_groups < 1 or channels % num_groups:
+    if not _check.divides(num_groups, channels):
         raise SparseBlockError(
-            f"{op}: num_groups is {num_groups!r} for {channels} channels; it must be a positive divisor of them"
+            f"{op}: num_groups is {_check.shown(num_groups)} for {channels} channels; "
+            "it must be a positive divisor of them"
         )
     _check.eps(op, eps)
     _check.apart(op, out, moments=moments)

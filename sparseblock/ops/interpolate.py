@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -60,6 +59,7 @@ def interpolate(
     _check.tensors(op, out, x=x)
     if mode not in ("nearest", "bilinear"):
         raise SparseBlockError(f"{op}: mode is {mode!r}; it must be 'nearest' or 'bilinear'")
+    _check.flag(op, "align_corners", align_corners)
     if align_corners and mode == "nearest":
         raise SparseBlockError(f"{op}: align_corners is set with mode 'nearest'; only 'bilinear' knows it")
     size = tuple(out.shape[2:])
@@ -67,7 +67,8 @@ def interpolate(
         factors = (scale_factor,) * 2 if isinstance(scale_factor, (int, float)) else scale_factor
         if not _is_scale(factors):
             raise SparseBlockError(
-                f"{op}: scale_factor is {scale_factor!r}; it must be one or two positive finite numbers"
+                f"{op}: scale_factor is {_check.shown(scale_factor)}; "
+                "it must be one or two positive numbers below 2**31"
             )
         scale_factor = [float(factor) for factor in factors]
         size = tuple(interpolate_extent(*axis) for axis in zip(x.shape[2:], scale_factor, strict=True))
@@ -79,5 +80,5 @@ def interpolate(
 
 
 def _is_scale(factors: object) -> bool:
-    numbers = isinstance(factors, Sequence) and all(isinstance(factor, (int, float)) for factor in factors)
-    return numbers and len(factors) == 2 and all(0 < factor < math.inf for factor in factors)
+    pair = isinstance(factors, Sequence) and len(factors) == 2
+    return pair and all(0 < _check.number(factor) < _check.LIMIT for factor in factors)

@@ -40,8 +40,7 @@ def mul(
         `out`.
 
     Raises:
-        SparseBlockError: shapes, dtypes (float32; float64 too on the reference backend), devices, layouts or block grid
-            do not fit; or memory is shared in part.
+        SparseBlockError: as `add`.
 
     Example:
         >>> x = torch.randn(1, 8, 30, 40).contiguous(memory_format=torch.channels_last)

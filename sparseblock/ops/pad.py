@@ -40,7 +40,8 @@ def pad(
         `out`.
 
     Raises:
-        SparseBlockError: as `max_pool2d`; an unknown mode, more pixels than it can fill, or a value that it has not.
+        SparseBlockError: as `max_pool2d`; an unknown mode, more pixels than it can fill, or a value that it has not
+            or `out` cannot hold.
 
     Example:
         >>> x = torch.randn(1, 8, 30, 40).contiguous(memory_format=torch.channels_last)
@@ -54,6 +55,7 @@ def pad(
     _check.tensors(op, out, x=x)
     sides = _check.sides(op, padding)
     _check.padding_mode(op, mode, sides, x, ("constant", "reflect", "replicate", "circular"))
+    _check.fill(op, value, out)
     if value and mode != "constant":
         raise SparseBlockError(f"{op}: value is {value!r} with mode {mode!r}; only 'constant' has one: leave it out")
     extent = [size + sum(around) for size, around in zip(x.shape[2:], sides, strict=True)]

@@ -151,7 +151,17 @@ ERRORS = {
     "stride": (lambda: conv(stride=0), "conv2d: stride is 0; it must be at least 1 and below 2**31"),
     "padding": (
         lambda: conv(padding=(1, 2, 3)),
-        "conv2d: padding is (1, 2, 3); it must be an integer or two (vertical, horizontal)",
+        "conv2d: padding is (1, 2, 3); it must be an integer or two (vertical, horizontal), or "
+        "((top, bottom), (left, right))",
+    ),
+    "padding of sides": (
+        lambda: conv(padding=((1, 1, 1), (1, 1))),
+        "conv2d: padding is ((1, 1, 1), (1, 1)); it must be an integer or two (vertical, horizontal), or "
+        "((top, bottom), (left, right))",
+    ),
+    "tensor in place of a number": (
+        lambda: conv(dilation=X),
+        "conv2d: dilation is torch.float32 [2, 4, 8, 8] on cpu; it must be an integer or two (vertical, horizontal)",
     ),
     "dilation": (
         lambda: conv(dilation=1.5),
@@ -169,6 +179,10 @@ ERRORS = {
     "groups": (
         lambda: conv(groups=4),
         "conv2d: groups is 4 for 6 output channels; it must be a positive divisor of weight.shape[0]",
+    ),
+    "truth in place of groups": (
+        lambda: conv(groups=True),
+        "conv2d: groups is True for 6 output channels; it must be a positive divisor of weight.shape[0]",
     ),
     "kernel": (
         lambda: conv(weight=torch.zeros(6, 4, 9, 3), padding=0),
@@ -202,6 +216,11 @@ ERRORS = {
         lambda: conv(activation="clamp", bounds=(1, 0)),
         "conv2d: bounds of 'clamp' are (1, 0); they must be two numbers, low <= high, infinite where there is none",
     ),
+    "truth in place of a bound": (
+        lambda: ops.activation(X, BLOCKS, X, activation="clamp", bounds=(False, 10)),
+        "activation: bounds of 'clamp' are (False, 10); they must be two numbers, low <= high, infinite where there is "
+        "none",
+    ),
     "combine": (lambda: conv(combine="sub"), "conv2d: combine is 'sub'; it must be 'add' or 'mul'"),
     "gate": (
         lambda: ops.mul(X, plane(2, 4, 1, 8), BLOCKS, POOLED),
@@ -214,11 +233,23 @@ ERRORS = {
     ),
     "slope missing": (
         lambda: conv(activation="prelu"),
-        "conv2d: slope of 'prelu' is None; it must be a number or a tensor [6] or [1]",
+        "conv2d: slope of 'prelu' is None; it must be a finite number (torch.float32) or a tensor [6] or [1]",
+    ),
+    "slope of NaN": (
+        lambda: conv(activation="elu", slope=float("nan")),
+        "conv2d: slope of 'elu' is nan; it must be a finite number (torch.float32) or a tensor [6] or [1]",
+    ),
+    "infinite slope": (
+        lambda: conv(activation="leaky_relu", slope=float("-inf")),
+        "conv2d: slope of 'leaky_relu' is -inf; it must be a finite number (torch.float32) or a tensor [6] or [1]",
+    ),
+    "slope beyond float32": (
+        lambda: conv(activation="prelu", slope=1e39),
+        "conv2d: slope of 'prelu' is 1e+39; it must be a finite number (torch.float32) or a tensor [6] or [1]",
     ),
     "slope": (
         lambda: conv(activation="prelu", slope=torch.zeros(4)),
-        "conv2d: slope of 'prelu' is [4]; it must be a number or a tensor [6] or [1]",
+        "conv2d: slope of 'prelu' is [4]; it must be a finite number (torch.float32) or a tensor [6] or [1]",
     ),
     "output padding": (
         lambda: transpose(output_padding=1),
@@ -292,19 +323,40 @@ ERRORS = {
         lambda: ops.avg_pool2d(X, BLOCKS, X.clone(), kernel_size=1, divisor_override=0),
         "avg_pool2d: divisor_override is 0; it must be None or a positive integer below 2**31",
     ),
+    "truth in place of a divisor": (
+        lambda: ops.avg_pool2d(X, BLOCKS, X.clone(), kernel_size=1, divisor_override=True),
+        "avg_pool2d: divisor_override is True; it must be None or a positive integer below 2**31",
+    ),
+    "rounding of a maximum": (lambda: pool(ceil_mode=None), "max_pool2d: ceil_mode is None; it must be True or False"),
+    "rounding of an average": (
+        lambda: ops.avg_pool2d(X, BLOCKS, X.clone(), kernel_size=1, ceil_mode="no"),
+        "avg_pool2d: ceil_mode is 'no'; it must be True or False",
+    ),
+    "count of padding": (
+        lambda: ops.avg_pool2d(X, BLOCKS, X.clone(), kernel_size=1, count_include_pad=None),
+        "avg_pool2d: count_include_pad is None; it must be True or False",
+    ),
     # Resize.
     "mode": (lambda: resize(mode="bicubic"), "interpolate: mode is 'bicubic'; it must be 'nearest' or 'bilinear'"),
     "corners": (
         lambda: resize(align_corners=True),
         "interpolate: align_corners is set with mode 'nearest'; only 'bilinear' knows it",
     ),
+    "kind of corners": (
+        lambda: resize(align_corners=None, mode="bilinear"),
+        "interpolate: align_corners is None; it must be True or False",
+    ),
+    "endless factor": (
+        lambda: resize(scale_factor=1e308),
+        "interpolate: scale_factor is 1e+308; it must be one or two positive numbers below 2**31",
+    ),
     "factor": (
         lambda: resize(scale_factor=(2.0, 0.0)),
-        "interpolate: scale_factor is (2.0, 0.0); it must be one or two positive finite numbers",
+        "interpolate: scale_factor is (2.0, 0.0); it must be one or two positive numbers below 2**31",
     ),
     "kind of factor": (
         lambda: resize(scale_factor="2"),
-        "interpolate: scale_factor is '2'; it must be one or two positive finite numbers",
+        "interpolate: scale_factor is '2'; it must be one or two positive numbers below 2**31",
     ),
     "size by factor": (
         lambda: resize(scale_factor=1.3),
@@ -329,6 +381,21 @@ ERRORS = {
         lambda: ops.pad(X, BLOCKS, POOLED, padding=0, mode="circular", value=1.0),
         "pad: value is 1.0 with mode 'circular'; only 'constant' has one: leave it out",
     ),
+    "word in place of a value": (
+        lambda: ops.pad(X, BLOCKS, POOLED, padding=0, value="a"),
+        "pad: value is 'a' for out in torch.float32; it must be a number of magnitude at most 3.4028235e+38, "
+        "infinite, or NaN",
+    ),
+    "no value": (
+        lambda: ops.pad(X, BLOCKS, POOLED, padding=0, mode="circular", value=None),
+        "pad: value is None for out in torch.float32; it must be a number of magnitude at most 3.4028235e+38, "
+        "infinite, or NaN",
+    ),
+    "value that a half cannot hold": (
+        lambda: ops.pad(X.half(), BLOCKS, POOLED.half(), padding=0, value=1e5),
+        "pad: value is 100000.0 for out in torch.float16; it must be a number of magnitude at most 65504, "
+        "infinite, or NaN",
+    ),
     # Elements in another order.
     "factor of channels": (
         lambda: ops.pixel_shuffle(X, BLOCKS, POOLED, upscale_factor=3),
@@ -352,6 +419,26 @@ ERRORS = {
         lambda: ops.block_moments(X, BLOCKS, OUT, cell=4, order=3),
         "block_moments: order is 3; it must be 1 (means) or 2 (means and sums of squared deviations)",
     ),
+    "kind of order": (
+        lambda: ops.block_moments(X, BLOCKS, OUT, cell=4, order=1.0),
+        "block_moments: order is 1.0; it must be 1 (means) or 2 (means and sums of squared deviations)",
+    ),
+    "other map of a norm": (
+        lambda: ops.block_norm(X, BLOCKS, OUT, cell=4, y=X[:, :2]),
+        "block_norm: y is [n=2 c=2 h=8 w=8] but x is [n=2 c=4 h=8 w=8]; both must have one shape",
+    ),
+    "dtype of the other map of a norm": (
+        lambda: ops.block_norm(X, BLOCKS, OUT, cell=4, y=X.half()),
+        "block_norm: y is torch.float16 but x is torch.float32; all tensors must have one dtype",
+    ),
+    "dtype of a norm": (
+        lambda: ops.block_norm(X.half(), BLOCKS, OUT.half(), cell=4),
+        "block_norm: out is torch.float16 but x is torch.float16; out must be torch.float32",
+    ),
+    "dtype of moments": (
+        lambda: ops.group_norm(X.half(), OUT.half(), None, None, BLOCKS, POOLED.half(), num_groups=2, cell=4),
+        "group_norm: moments is torch.float16 but out is torch.float16; moments must be torch.float32",
+    ),
     "norm": (
         lambda: ops.block_norm(X, BLOCKS, OUT, cell=4, norm="l3"),
         "block_norm: norm is 'l3'; it must be one of 'l1', 'l2', 'max'",
@@ -367,12 +454,24 @@ ERRORS = {
     ),
     "eps": (
         lambda: ops.group_norm(X, plane(2, 8, 2, 2), None, None, BLOCKS, POOLED, num_groups=2, cell=4, eps=-1),
-        "group_norm: eps is -1; it must be a number of at least 0",
+        "group_norm: eps is -1; it must be a finite number of at least 0",
+    ),
+    "infinite eps": (
+        lambda: ops.layer_norm(X, None, None, BLOCKS, X.clone(), eps=float("inf")),
+        "layer_norm: eps is inf; it must be a finite number of at least 0",
+    ),
+    "eps of a thousand digits": (
+        lambda: ops.normalize(X, BLOCKS, X.clone(), eps=10**999),
+        f"normalize: eps is {10**999}; it must be a finite number of at least 0",
+    ),
+    "truth in place of groups of a norm": (
+        lambda: ops.group_norm(X, plane(2, 8, 2, 2), None, None, BLOCKS, POOLED, num_groups=True, cell=4),
+        "group_norm: num_groups is True for 4 channels; it must be a positive divisor of them",
     ),
     # Over channels.
     "eps of a norm": (
         lambda: ops.normalize(X, BLOCKS, X.clone(), eps="0"),
-        "normalize: eps is '0'; it must be a number of at least 0",
+        "normalize: eps is '0'; it must be a finite number of at least 0",
     ),
     "shape of a softmax": (
         lambda: ops.softmax(X, BLOCKS, OUT),
@@ -387,13 +486,30 @@ ERRORS = {
         lambda: ops.affine(X, torch.zeros(3), torch.zeros(4), BLOCKS, X.clone()),
         "affine: scale is [3] for 4 output channels; it must be [4]",
     ),
+    "no shift": (
+        lambda: ops.affine(X, torch.zeros(4), None, BLOCKS, X.clone()),
+        "affine: shift is a NoneType; it must be a torch.Tensor",
+    ),
     "slices": (
         lambda: ops.cat_slices(X, [3, 2]),
-        "cat_slices: channels are [3, 2] for out [n=2 c=4 h=8 w=8]; they must be positive and add up to c",
+        "cat_slices: channels are [3, 2] for out [n=2 c=4 h=8 w=8]; they must be positive integers that add up to c",
+    ),
+    "kind of slices": (
+        lambda: ops.cat_slices(X, "a"),
+        "cat_slices: channels are 'a' for out [n=2 c=4 h=8 w=8]; they must be positive integers that add up to c",
+    ),
+    "slices of no integers": (
+        lambda: ops.cat_slices(X, [2.0, 2.0]),
+        "cat_slices: channels are [2.0, 2.0] for out [n=2 c=4 h=8 w=8]; "
+        "they must be positive integers that add up to c",
     ),
     "parts": (
         lambda: ops.cat([], BLOCKS, X),
         "cat: tensors is []; it must be a list of at least one tensor [n, c, h, w]",
+    ),
+    "tensor in place of parts": (
+        lambda: ops.cat(X, BLOCKS, X.clone()),
+        "cat: tensors is torch.float32 [2, 4, 8, 8] on cpu; it must be a list of at least one tensor [n, c, h, w]",
     ),
     "channels of parts": (
         lambda: ops.cat([X], BLOCKS, OUT),
