@@ -138,6 +138,9 @@ def show(record: dict) -> None:
     rows = record["rows"]
     densities = [key for key in rows[0]["seconds"] if key != rows[0]["baseline"]]
     m = record["machine"]
+    ceilings = {"of peak": ("flops", lambda row: 2 * row["macs"])}
+    if "bytes" in rows[0]:
+        ceilings["of memory"] = ("bytes", lambda row: row["bytes"])
     out = Table(title=f"{record['suite']}: {m['processor']}, {m['cores']} cores, torch {m['torch']}, {record['date']}")
     for column in (
         "",
@@ -145,8 +148,7 @@ def show(record: dict) -> None:
         "dtype",
         "GMAC",
         "dense ms",
-        "of peak",
-        "of memory",
+        *ceilings,
         *(f"time at {d}" for d in densities),
         *(f"gap at {d}" for d in densities),
     ):
@@ -158,22 +160,21 @@ def show(record: dict) -> None:
         for d in densities:
             ratios.setdefault((row["threads"], dtype, d), []).append(relative[d])
         cells = [f"{relative[d]:.3f}" for d in densities] + [f"{relative[d] / float(d):.2f}" for d in densities]
-        of_peak = _share(2 * row["macs"], row, m.get("flops"))
-        of_memory = _share(row.get("bytes"), row, m.get("bytes"))
+        shares = [_share(work(row), row, m.get(ceiling)) for ceiling, work in ceilings.values()]
         gmac = f"{row['macs'] / 1e9:.2f}"
-        out.add_row(row["row"], str(row["threads"]), dtype, gmac, f"{dense * 1e3:.2f}", of_peak, of_memory, *cells)
+        out.add_row(row["row"], str(row["threads"]), dtype, gmac, f"{dense * 1e3:.2f}", *shares, *cells)
     out.add_section()
     for threads, dtype in sorted({key[:2] for key in ratios}):
         logarithms = {d: [math.log(ratio) for ratio in ratios[threads, dtype, d]] for d in densities}
         means = {d: math.exp(sum(values) / len(values)) for d, values in logarithms.items()}
         cells = [f"{means[d]:.3f}" for d in densities] + [f"{means[d] / float(d):.2f}" for d in densities]
-        out.add_row("geometric mean", str(threads), dtype, "", "", "", "", *cells)
+        out.add_row("geometric mean", str(threads), dtype, "", "", *("" for _ in ceilings), *cells)
     console.print(out)
 
 
-def _share(work: int | None, row: dict, ceilings: dict | None) -> str:
+def _share(work: int, row: dict, ceilings: dict | None) -> str:
     """What a row does of `work` a second with all blocks active, as a share of the ceiling for its threads."""
-    if work is None or not ceilings:
+    if not ceilings:
         return ""
     ceiling = ceilings.get(str(row["threads"]), ceilings.get(row["threads"]))  # JSON has keys of text
     return f"{work / row['seconds']['1'] / ceiling:.0%}"
