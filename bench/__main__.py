@@ -81,23 +81,38 @@ def run(
 
 
 @app.command()
-def table(results: Annotated[list[Path], typer.Argument(help="JSON files under bench/results")]) -> None:
+def table(
+    results: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="JSON files under bench/results")],
+) -> None:
     """Print the tables of results that were measured before."""
     for path in results:
-        shown(json.loads(path.read_text()))
+        shown(_record(path))
 
 
 @app.command(name="plot")
 def plots(
-    results: Annotated[list[Path], typer.Argument(help="JSON files of suites: conv2d, network, engines")],
-    output: Annotated[Path, typer.Option(help="folder for the pictures")] = Path(),
+    results: Annotated[
+        list[Path], typer.Argument(exists=True, dir_okay=False, help="JSON files of suites: conv2d, network, engines")
+    ],
+    output: Annotated[Path, typer.Option(exists=True, file_okay=False, help="folder for the pictures")] = Path(),
 ) -> None:
     """Draw time over the share of active blocks, one PNG for each file."""
     for path in results:
-        record = json.loads(path.read_text())
+        record = _record(path)
         if not isinstance(record.get("rows"), list):
             raise typer.BadParameter(f"{path} is of suite {record.get('suite')!r}; only suites with rows are drawn")
         plot(record, output / f"{path.stem}.png")
+
+
+def _record(path: Path) -> dict:
+    """What a run wrote to `path`."""
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise typer.BadParameter(f"{path} is no JSON: {error}; give a file that `run` wrote") from None
+    if not isinstance(record, dict) or not {"suite", "machine"} <= record.keys():
+        raise typer.BadParameter(f"{path} is no record with a suite and a machine; give a file that `run` wrote")
+    return record
 
 
 def shown(record: dict) -> None:

@@ -7,7 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from bench.__main__ import app
+
+WIDE = {"COLUMNS": "1000", "TERMINAL_WIDTH": "1000"}
 RESULTS = sorted((Path(__file__).parents[1] / "bench" / "results").glob("*.json"))
 
 
@@ -46,3 +50,29 @@ def test_a_record_is_whole(path):
 
 def test_there_are_records():
     assert {path.stem for path in RESULTS} >= {"conv2d", "network"}
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "said"),
+    [
+        ("table", None, "does not exist"),
+        ("table", "{}", "is no record"),
+        ("table", "[]", "is no record"),
+        ("table", "{", "is no JSON"),
+        ("plot", None, "does not exist"),
+        ("plot", "{}", "is no record"),
+    ],
+)
+def test_a_file_that_is_no_record_is_one_clear_error(tmp_path, command, content, said):
+    path = tmp_path / "r.json"
+    if content is not None:
+        path.write_text(content)
+    ran = CliRunner().invoke(app, [command, str(path)], env=WIDE)
+    assert ran.exit_code == 2
+    assert said in ran.output
+
+
+def test_pictures_need_their_folder(tmp_path):
+    ran = CliRunner().invoke(app, ["plot", str(RESULTS[0]), "--output", str(tmp_path / "no")], env=WIDE)
+    assert ran.exit_code == 2
+    assert "does not exist" in ran.output

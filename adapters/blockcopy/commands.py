@@ -23,6 +23,9 @@ from blockcopy.video_io import VideoReader
 INTERRUPTED, STOPPED = 130, 2
 LARGEST, LARGEST_SEED, MOST_THREADS = 2**31 - 1, 2**63 - 1, 1024
 
+PACKAGED = "streets"
+"""The network whose weights the package carries."""
+
 T = TypeVar("T")
 
 # typer's own name for "wrong use" moved between its versions; BadParameter < UsageError < ClickException did not.
@@ -71,6 +74,8 @@ def run(
 
         def on_start(reader: VideoReader) -> None:
             progress.update(task, total=reader.length, visible=True)
+            if weights is None and network != PACKAGED:
+                print(f"blockcopy: {network} runs with random weights; give --weights FILE", file=sys.stderr)
 
         def on_frame(done: Report) -> None:
             progress.update(task, advance=1, fps=done.fps, active=100 * done.frames[-1].active_fraction)
@@ -121,7 +126,7 @@ def networks() -> None:
     table = Table("name", "task", "weights", box=None)
     for name in tasknets.names():
         network = tasknets.load(name)
-        table.add_row(name, network.task, "in the package" if name == "streets" else "--weights FILE")
+        table.add_row(name, network.task, "in the package" if name == PACKAGED else "--weights FILE")
     Console().print(table)
 
 
@@ -205,4 +210,4 @@ def _unless_interrupted(work: Callable[[], T]) -> T:
 
 def _leave(message: str, code: int) -> NoReturn:
     print("blockcopy:", " ".join(message.split()), file=sys.stderr)
-    raise typer.Exit(code)
+    sys.exit(code)

@@ -27,6 +27,8 @@ from sparseblock import BlockGrid, SparseBlockError
 RATE = Fraction(25)
 MOSAIC = ("dense", "lower frame rate", "difference", "BlockCopy")
 """Contenders shown in the video, by rows."""
+MOST_PIXELS = 7680 * 4320
+"""Of a frame: a generous bound on what five contenders and the mosaic hold in memory."""
 WINDOW = 20
 """Frames that are scored together for the course over time."""
 HELD_OUT = 1_000_000
@@ -143,6 +145,12 @@ def run(settings: Settings, on_step: Callable[[int, int, float, float], None]) -
     Raises:
         SparseBlockError: for bad settings, before the first frame and without leaving a file or directory.
     """
+    pixels = settings.height * settings.width
+    if pixels > MOST_PIXELS:
+        raise SparseBlockError(
+            f"demo: height {settings.height} x width {settings.width} is {pixels:,} pixels; "
+            f"at most {MOST_PIXELS:,} (4320 x 7680); give a smaller size"
+        )
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     scenes = SceneGenerator(HELD_OUT + settings.seed, settings.height, settings.width, camera=settings.camera)

@@ -20,6 +20,7 @@ import torch
 from tasknets import scores
 
 from blockcopy import BlockCopy, overlay
+from blockcopy.cli import interrupt_once
 from blockcopy.files import check_writable
 from blockcopy.report import PSNR_LIMIT, Comparison, FrameRecord, Report, plot_path
 from blockcopy.video_io import Frame, VideoReader, VideoWriter, local_path
@@ -67,7 +68,8 @@ class Outcome:
 class StopSignal:
     """Turns the first Ctrl-C (or SIGTERM) into a flag, so that the frame in work and the outputs are finished.
 
-    The second one interrupts at once (Ctrl-C) or ends the process (SIGTERM).
+    The second one interrupts at once (Ctrl-C) or ends the process (SIGTERM). From then on, also after the block,
+    Ctrl-C is ignored: what was begun gets closed or removed.
     """
 
     def __init__(self) -> None:
@@ -81,12 +83,20 @@ class StopSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.stopped:
+            self.close()
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if not self.stopped or number != signal.SIGINT:
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Ignore Ctrl-C from here on, while outputs are closed."""
+        if self._before:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _stop(self, *_: object) -> None:
         self.stopped = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt_once)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -164,6 +174,7 @@ def run(settings: Settings, on_start: Callable[[VideoReader], None], on_frame: C
             problem = error
             report.status = f"stopped: {error}"
         if stop.stopped:
+            stop.close()
             if not report.frames:
                 raise KeyboardInterrupt("interrupted before the first frame was done; nothing is written")
             report.status = "interrupted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -33,7 +34,14 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> None:
         for key, value in state.items()
         if key in expected and value.shape != expected[key].shape
     ]
-    faults = [("missing", missing), ("unexpected", unexpected), ("wrong shape", shaped)]
+    # Half precision is widened without loss of meaning; whole numbers for fractions are of another network.
+    kinds = [
+        f"{key} {_kind(value)} for {_kind(expected[key])}"
+        for key, value in state.items()
+        if key in expected
+        and (value.layout != torch.strided or value.is_floating_point() != expected[key].is_floating_point())
+    ]
+    faults = [("missing", missing), ("unexpected", unexpected), ("wrong shape", shaped), ("wrong type", kinds)]
     if any(keys for _, keys in faults):
         said = "; ".join(f"{len(keys)} {what} ({_first(keys)})" for what, keys in faults if keys)
         parameters = sum(value.numel() for value in model.parameters())
@@ -48,10 +56,13 @@ def _read(path: str | Path, name: str) -> dict[str, torch.Tensor]:
     if not Path(path).is_file():
         raise SparseBlockError(f"{name}: weights {path} is no file; pass a file written by torch.save")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of a plain pickle's protocol, before the error that says more
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler meets in a foreign file
         raise SparseBlockError(
-            f"{name}: weights {path} cannot be read ({type(error).__name__}); pass a state_dict written by torch.save"
+            f"{name}: weights {path} cannot be read ({type(error).__name__}): it is damaged, cut off or no weights "
+            "file; pass a state_dict written by torch.save"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
@@ -62,6 +73,10 @@ def _read(path: str | Path, name: str) -> dict[str, torch.Tensor]:
             f"{name}: weights {path} hold a {type(state).__name__}, not a state_dict; pass a dict of tensors by name"
         )
     return state
+
+
+def _kind(value: torch.Tensor) -> str:
+    return " ".join(str(what).removeprefix("torch.") for what in (value.layout, value.dtype) if what != torch.strided)
 
 
 def _first(keys: list[str]) -> str:

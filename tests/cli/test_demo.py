@@ -27,6 +27,7 @@ def test_bad_settings_leave_nothing(blockcopy_command, out):
         ("--target", 0),
         ("--camera", "flying"),
         ("--height", 3),
+        ("--height", 100000, "--width", 100000),
         ("--frames", 1),
         ("--block-size", 0),
         ("--threads", 3000000000),

@@ -15,6 +15,26 @@ from blockcopy import demo, session
 from clips import decode, encode, street
 from test_bad_input import environment
 
+# The second Ctrl-C comes within a frame, the third while what was begun is closed.
+PROGRAM = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from blockcopy import cli, session, video_io
+
+def twice(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+
+leave = video_io.VideoWriter.__exit__
+def leave_interrupted(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    leave(*arguments)
+
+session._Worker.process = twice
+video_io.VideoWriter.__exit__ = leave_interrupted
+cli.main()
+"""
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
 def test_a_signal_in_the_middle(tmp_path, out, number):
@@ -68,7 +88,34 @@ def test_a_second_signal_does_not_wait():
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.stopped
         os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_signals_in_quick_succession_leave_no_parts(tmp_path, out):
+    clip = encode(tmp_path / "long.mp4", street(3000, 64, 96))
+    command = [sys.executable, "-c", PROGRAM, "run", str(clip), "--network", "streets", "--block-size", "32"]
+    command += ["--output", str(out / "v.mp4"), "--compare-every", "0"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, timeout=120)
+    assert (ran.returncode, ran.stderr) == (130, "blockcopy: interrupted\n")
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "networks"])
+def test_an_interrupt_while_torch_is_imported(command):
+    program = (
+        "import os, signal, sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "from blockcopy.cli import main\n"
+        "main()\n"
+    )
+    arguments = [sys.executable, "-c", program, command]
+    ran = subprocess.run(arguments, capture_output=True, text=True, env=environment(), check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "blockcopy: interrupted\n")
 
 
 @pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])

@@ -80,7 +80,7 @@ def test_detection_reports_boxes_and_draws_them(blockcopy_command, clip, out, po
         *("run", clip, "--network", "lffd", "--block-size", 32, "--frames", 6, "--compare-every", 2, "--threads", 1),
         *("--policy", policy, "--output", out / "v.mp4", "--report", out / "r.json"),
     )
-    assert (code, complained) == (0, "")
+    assert (code, complained) == (0, "blockcopy: lffd runs with random weights; give --weights FILE\n")
     assert "boxes as dense" in printed
     report = read_report(out / "r.json")
     totals = report["totals"]
@@ -267,3 +267,12 @@ def test_a_file_by_its_prefix(blockcopy_command, clip, monkeypatch, prefix):
     monkeypatch.chdir(clip.parent)
     for name in (clip, clip.name):
         assert blockcopy_command("run", f"{prefix}{name}", *SMALL, "--frames", 2, "--compare-every", 0)[0] == 0
+
+
+@pytest.mark.parametrize(("network", "lines"), [("vdsr", 1), ("streets", 0)])
+def test_random_weights_are_said(blockcopy_command, clip, network, lines):
+    code, _, complained = blockcopy_command(
+        "run", clip, "--network", network, "--block-size", 32, "--frames", 1, "--compare-every", 0
+    )
+    assert code == 0
+    assert complained == f"blockcopy: {network} runs with random weights; give --weights FILE\n" * lines

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pickle
 import re
+import warnings
 
 import pytest
 import tasknets
@@ -99,9 +101,39 @@ def test_a_missing_file(tmp_path):
 def test_a_file_that_is_none_of_torchs(tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(b"\x00" * 100)
-    message = f"espnet: weights {path} cannot be read (UnpicklingError); pass a state_dict written by torch.save"
+    message = (
+        f"espnet: weights {path} cannot be read (UnpicklingError): it is damaged, cut off or no weights file; "
+        "pass a state_dict written by torch.save"
+    )
     with refuses(message):
         tasknets.load("espnet", path)
+
+
+def test_a_file_that_is_cut_off(tmp_path):
+    path = saved(tasknets.load("vdsr").model.state_dict(), tmp_path / "w.pth")
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(SparseBlockError, match="it is damaged, cut off or no weights file"):
+        tasknets.load("vdsr", path)
+
+
+def test_a_plain_pickle_is_refused_without_a_warning(tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(pickle.dumps({"input.weight": 1}, protocol=4))
+    with warnings.catch_warnings(), pytest.raises(SparseBlockError, match="weights"):
+        warnings.simplefilter("error")
+        tasknets.load("vdsr", path)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [(torch.Tensor.to_sparse, "sparse_coo float32"), (torch.Tensor.long, "int64")],
+    ids=["sparse", "whole numbers"],
+)
+def test_tensors_of_another_kind(tmp_path, change, kind):
+    state = tasknets.load("vdsr").model.state_dict()
+    state["input.weight"] = change(state["input.weight"])
+    with pytest.raises(SparseBlockError, match=rf"do not fit: 1 wrong type \(input.weight {kind} for float32\)"):
+        tasknets.load("vdsr", saved(state, tmp_path / "w.pth"))
 
 
 def test_a_file_that_holds_no_state_dict(tmp_path):
