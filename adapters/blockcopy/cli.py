@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 
+from blockcopy.interrupt import interrupt_once
+
 BAD_INPUT, INTERRUPTED = 2, 130
 
 
@@ -38,12 +40,6 @@ def _run(arguments: list[str]) -> int | None:
         _fail(error.format_message(), BAD_INPUT)
     except SparseBlockError as error:
         _fail(str(error), BAD_INPUT)
-
-
-def interrupt_once(*_: object) -> None:
-    """Handler of Ctrl-C: interrupts; further ones are ignored while files are closed and the process ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> None:

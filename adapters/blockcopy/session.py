@@ -20,8 +20,8 @@ import torch
 from tasknets import scores
 
 from blockcopy import BlockCopy, overlay
-from blockcopy.cli import interrupt_once
 from blockcopy.files import check_writable
+from blockcopy.interrupt import interrupt_once
 from blockcopy.report import PSNR_LIMIT, Comparison, FrameRecord, Report, plot_path
 from blockcopy.video_io import Frame, VideoReader, VideoWriter, local_path
 from sparseblock import SparseBlockError
