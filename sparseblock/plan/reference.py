@@ -63,7 +63,7 @@ class Reference:
             self.values[name] = image.to(self.dtype)
         for node in self.graph.nodes:
             result, placement = self._compute(node), self._placements[node.output]
-            if placement.kind == "sparse" and not node.is_view and node.output in self.values:
+            if placement.kind == "sparse" and not isinstance(node.op, Slice) and node.output in self.values:
                 active = self._pixels(mask, placement.block, result.shape)
                 result = torch.where(active, result, self.values[node.output])
             self.values[node.output] = result

@@ -65,7 +65,7 @@ class ErrorBound(Reference):
             if not node.is_view and self.stored != torch.float32:
                 kind = torch.finfo(self.stored)
                 error = error + kind.eps / 2 * (self.values[node.output].abs() + error + kind.smallest_normal)
-            if seen and placement.kind == "sparse" and not node.is_view:
+            if seen and placement.kind == "sparse" and not isinstance(node.op, Slice):
                 active = self._pixels(mask, placement.block, error.shape)
                 error = torch.where(active, error, self.errors[node.output])
             self.errors[node.output] = error

@@ -82,6 +82,10 @@ MOVED = {
         lambda net, maps, x: means(listed(maps), net.mean),
         {"softmax": 4, "concat": 2, "slice": 4, "concat_of_views": 1},
     ),
+    "parts of what torch made": (
+        lambda net, maps, x: listed([torch.cat([y, y.cumsum(3)], 1) for y in maps]).split(8, 1)[1],
+        {"aten.cumsum.default": 2, "slice": 2, "concat_of_views": 1},
+    ),
     "both": (both, {"softmax": 4, "concat": 2, "slice": 4, "conv2d+sigmoid": 2, "concat_of_views": 2}),
 }
 # What torch does to lists where it is to stay there.

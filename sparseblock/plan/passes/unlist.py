@@ -159,7 +159,9 @@ class _List:
         """Channels of a map; of a concatenation the map that they are, where they are one."""
         maker, at = self.makers[name], 0
         for part in maker.inputs if isinstance(maker.op, Concat) else ():
-            if (at, self.graph.values[part].shape[1]) == (start, width):
+            # What torch makes changes everywhere, the concatenation only in active blocks.
+            same = part in self.makers and not isinstance(self.makers[part].op, Torch)
+            if same and (at, self.graph.values[part].shape[1]) == (start, width):
                 return part
             at += self.graph.values[part].shape[1]
         return self._add(name, Slice(start), [name], width)
