@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from bench.__main__ import app
-
 WIDE = {"COLUMNS": "1000", "TERMINAL_WIDTH": "1000"}
-RESULTS = sorted((Path(__file__).parents[1] / "bench" / "results").glob("*.json"))
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "bench" / "results").glob("*.json"))
+
+
+@pytest.fixture
+def app(monkeypatch):
+    """`python -m bench`, which is not installed; the library that is comes first."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
+    return importlib.import_module("bench.__main__").app
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
@@ -63,7 +71,7 @@ def test_there_are_records():
         ("plot", "{}", "is no record"),
     ],
 )
-def test_a_file_that_is_no_record_is_one_clear_error(tmp_path, command, content, said):
+def test_a_file_that_is_no_record_is_one_clear_error(app, tmp_path, command, content, said):
     path = tmp_path / "r.json"
     if content is not None:
         path.write_text(content)
@@ -72,7 +80,7 @@ def test_a_file_that_is_no_record_is_one_clear_error(tmp_path, command, content,
     assert said in ran.output
 
 
-def test_pictures_need_their_folder(tmp_path):
+def test_pictures_need_their_folder(app, tmp_path):
     ran = CliRunner().invoke(app, ["plot", str(RESULTS[0]), "--output", str(tmp_path / "no")], env=WIDE)
     assert ran.exit_code == 2
     assert "does not exist" in ran.output

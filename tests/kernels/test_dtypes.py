@@ -96,7 +96,7 @@ def test_moments_of_halves_are_floats(isa, dtype):
         ops.block_moments(source, blocks, moments[row : row + 1], cell=4, order=2)
     assert_identical(moments[0], moments[1])
     narrow = moments[:1].to(dtype).contiguous(memory_format=torch.channels_last)
-    message = f"block_moments: moments are {dtype} beside {dtype}; they must be torch.float32"
+    message = f"block_moments: out is {dtype} but x is {dtype}; out must be torch.float32"
     with pytest.raises(SparseBlockError, match=f"^{message}$"):
         ops.block_moments(x, blocks, narrow, cell=4, order=2)
     mean = torch.zeros(1, 18, 1, 1, dtype=dtype)
