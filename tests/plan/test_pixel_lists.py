@@ -10,6 +10,8 @@ from networks import Case
 from test_random_networks import check, random_masks
 from torch import nn
 
+import sparseblock
+from sparseblock import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.compile import trace
 from sparseblock.plan.ir import Graph
@@ -131,3 +133,9 @@ def test_is_what_the_contract_says(name, dtype):
     forward = LEFT[name] if name in LEFT else MOVED[name][0]
     case = Case(Heads(forward).eval(), (3, GRID.height, GRID.width), GRID.block_size)
     check(case, 1, random_masks(case, 1, seed=0), deep=True, dtype=dtype)
+
+
+def test_a_gate_is_not_lost():
+    network = Heads(lambda net, maps, x: means(listed(maps), net.mean)).eval()
+    with pytest.raises(SparseBlockError, match=r"^compile: gates has 'mean', which runs dense: "):
+        sparseblock.compile(network, torch.rand(1, 3, GRID.height, GRID.width), block_size=8, gates=["mean"])

@@ -193,7 +193,7 @@ def _is_softmax(node: Node) -> bool:
 def _is_sum(node: Node) -> bool:
     """Whether it is the weighted sum of every pixel's channels."""
     op, e = node.op, node.epilogue
-    alone = len(node.inputs) == 1 and not e.is_affine and e.activation is None
+    alone = len(node.inputs) == 1 and not node.gated and not e.is_affine and e.activation is None
     return (
         isinstance(op, Conv2d)
         and alone
