@@ -1,10 +1,11 @@
 /* Changes from frame to frame: found in the frame (sb_compare_run), passed from the inputs of a step to its output
- * (sb_spread_run), and, where a tolerance says so, held back again (sb_run_changes).
+ * (sb_spread_run), and, where a tolerance says so, held back again (sb_run_changes). Gates are in residual_gate.cpp.
  *
  * Marks are bytes per pixel: coarser ones would grow by a whole tile at every 3x3. They are searched with memchr, so that
  * what did not change costs next to nothing. */
 #include <string.h>
 
+#include "changes.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "scratch.h"
@@ -12,38 +13,10 @@
 
 namespace {
 
-int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+using sb::next_mark;
+using sb::smaller;
 
 int64_t element_bytes(const sb_plane &plane) { return plane.dtype == SB_F32 ? 4 : 2; }
-
-const uint8_t *next_mark(const uint8_t *from, const uint8_t *end) {
-    return from < end ? (const uint8_t *)memchr(from, 1, end - from) : nullptr;
-}
-
-/* The tiles with a marked pixel, in (n, y, x) order. */
-void list(const sb_changes &value, int streams) {
-    const int64_t w = value.w, tile = value.tile;
-    uint8_t *line = (uint8_t *)sb::scratch(sb::SCRATCH_RUNS, w);
-    int32_t *place = value.index;
-    for (int32_t n = 0; n < streams; ++n)
-        for (int64_t top = 0; top < value.h; top += tile) {
-            const uint8_t *rows = value.pixels + (n * (int64_t)value.h + top) * w;
-            const int64_t height = smaller(tile, value.h - top);
-            if (!next_mark(rows, rows + height * w)) continue;
-            memcpy(line, rows, w);
-            for (int64_t y = 1; y < height; ++y)
-                for (int64_t x = 0; x < w; ++x) line[x] |= rows[y * w + x];
-            const uint8_t *hit = line;
-            while ((hit = next_mark(hit, line + w))) {
-                const int64_t x = (hit - line) / tile;
-                *place++ = n;
-                *place++ = (int32_t)(top / tile);
-                *place++ = (int32_t)x;
-                hit = line + smaller((x + 1) * tile, w);
-            }
-        }
-    *value.count = *value.passed = (int32_t)((place - value.index) / 3);
-}
 
 /* Marks what reads a changed pixel of one source, in one stream. */
 void spread(const sb_source &source, const sb_changes &in, const uint8_t *from, const sb_changes &out, uint8_t *to) {
@@ -154,6 +127,30 @@ struct Kept {
 
 } // namespace
 
+void sb::list_tiles(const sb_changes &value, int streams) {
+    const int64_t w = value.w, tile = value.tile;
+    uint8_t *line = (uint8_t *)scratch(SCRATCH_RUNS, w);
+    int32_t *place = value.index;
+    for (int32_t n = 0; n < streams; ++n)
+        for (int64_t top = 0; top < value.h; top += tile) {
+            const uint8_t *rows = value.pixels + (n * (int64_t)value.h + top) * w;
+            const int64_t height = smaller(tile, value.h - top);
+            if (!next_mark(rows, rows + height * w)) continue;
+            memcpy(line, rows, w);
+            for (int64_t y = 1; y < height; ++y)
+                for (int64_t x = 0; x < w; ++x) line[x] |= rows[y * w + x];
+            const uint8_t *hit = line;
+            while ((hit = next_mark(hit, line + w))) {
+                const int64_t x = (hit - line) / tile;
+                *place++ = n;
+                *place++ = (int32_t)(top / tile);
+                *place++ = (int32_t)x;
+                hit = line + smaller((x + 1) * tile, w);
+            }
+        }
+    *value.count = *value.passed = (int32_t)((place - value.index) / 3);
+}
+
 void sb_spread_run(const sb_spread *rule, const sb_changes *changes, int streams, const uint8_t *whole) {
     const sb_changes &out = changes[rule->value];
     const int64_t size = (int64_t)out.h * out.w;
@@ -166,7 +163,7 @@ void sb_spread_run(const sb_spread *rule, const sb_changes *changes, int streams
             spread(source, in, in.pixels + n * in.h * in.w, out, pixels);
         }
     }
-    list(out, streams);
+    sb::list_tiles(out, streams);
 }
 
 void sb_compare_run(const sb_plane *x, const sb_plane *last, float tolerance, const sb_changes *found, const uint8_t *whole,
@@ -193,7 +190,7 @@ void sb_compare_run(const sb_plane *x, const sb_plane *last, float tolerance, co
                 memcpy((char *)now + offset, now, piece);
             }
     });
-    list(*found, x->n);
+    sb::list_tiles(*found, x->n);
 }
 
 void sb_run_changes(const sb_step *steps, const sb_spread *spreads, int n_steps, const sb_plane *planes, const sb_changes *changes,
@@ -202,6 +199,7 @@ void sb_run_changes(const sb_step *steps, const sb_spread *spreads, int n_steps,
         sb_step step = steps[i];
         const sb_changes &out = changes[spreads[i].value];
         sb_spread_run(&spreads[i], changes, streams, whole);
+        if (spreads[i].gate) sb_residual_gate_run(&spreads[i], &step.u.conv2d, &planes[step.x], changes, streams, whole, threads);
         dropped[i] = 0.0f;
         if (seconds) seconds[i] = 0.0;
         if (!*out.count) continue;

@@ -1,4 +1,4 @@
-/* How far two rows of values are apart. */
+/* How far two rows of values are apart, in every element or in sum. */
 #include "kernels.h"
 #include "regions.h"
 #include "vec.h"
@@ -28,6 +28,31 @@ bool within(int dtype, const void *a, const void *b, int64_t n, float tolerance,
         *largest = most[i] > *largest ? most[i] : *largest;
     }
     return near;
+}
+
+/* The sum of term(a and so on at i, how many there are) in vectors of W, whose lanes are added in their order. */
+template <class Term>
+SB_INLINE float sum_of(int64_t n, Term term) {
+    vec sums = {};
+    int64_t i = 0;
+    for (; i + W <= n; i += W) sums += term(i, W);
+    if (i < n) sums += term(i, (int)(n - i));
+    float sum = 0.0f;
+    for (int lane = 0; lane < W; ++lane) sum += sums[lane];
+    return sum;
+}
+
+SB_INLINE vec part(const float *p, int count) { return count == W ? load(p) : load(p, count); }
+
+float distance(const float *a, const float *b, int64_t n) {
+    return sum_of(n, [&](int64_t i, int count) {
+        const vec difference = part(a + i, count) - part(b + i, count);
+        return difference < 0.0f ? -difference : difference;
+    });
+}
+
+float weighted_difference(const float *weight, const float *a, const float *b, int64_t n) {
+    return sum_of(n, [&](int64_t i, int count) { return part(weight + i, count) * (part(a + i, count) - part(b + i, count)); });
 }
 
 } // namespace sb::SB_ISA

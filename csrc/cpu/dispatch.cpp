@@ -57,6 +57,8 @@ struct Kernels {
     decltype(&sb::SB_ANY::pad_run) pad_run;
     decltype(&sb::SB_ANY::shuffle_run) shuffle_run;
     decltype(&sb::SB_ANY::within) within;
+    decltype(&sb::SB_ANY::distance) distance;
+    decltype(&sb::SB_ANY::weighted_difference) weighted_difference;
     decltype(&sb::SB_ANY::conv2d_weight_grad_run) conv2d_weight_grad_run;
     decltype(&sb::SB_ANY::pool2d_input_grad_run) pool2d_input_grad_run;
     decltype(&sb::SB_ANY::interpolate_input_grad_run) interpolate_input_grad_run;
@@ -117,6 +119,8 @@ bool has_generic() { return true; }
      sb::isa::pad_run,                                                                             \
      sb::isa::shuffle_run,                                                                         \
      sb::isa::within,                                                                              \
+     sb::isa::distance,                                                                            \
+     sb::isa::weighted_difference,                                                                 \
      sb::isa::conv2d_weight_grad_run,                                                              \
      sb::isa::pool2d_input_grad_run,                                                               \
      sb::isa::interpolate_input_grad_run,                                                          \
@@ -255,6 +259,12 @@ void sb_shuffle_run(const sb_shuffle *shuffle, const sb_plane *x, const sb_block
 
 bool sb::within(int dtype, const void *a, const void *b, int64_t n, float tolerance, float *largest) {
     return current().within(dtype, a, b, n, tolerance, largest);
+}
+
+float sb::distance(const float *a, const float *b, int64_t n) { return current().distance(a, b, n); }
+
+float sb::weighted_difference(const float *weight, const float *a, const float *b, int64_t n) {
+    return current().weighted_difference(weight, a, b, n);
 }
 
 void sb_conv2d_weight_grad_run(const sb_conv2d *conv, const sb_plane *x, const sb_plane *grad_out, const sb_blocks *blocks,

@@ -39,6 +39,8 @@
     void shuffle_run(const sb_shuffle &shuffle, const sb_plane &x, const sb_blocks *blocks, const sb_plane &out,            \
                      int threads);                                                                                          \
     bool within(int dtype, const void *a, const void *b, int64_t n, float tolerance, float *largest);                       \
+    float distance(const float *a, const float *b, int64_t n);                                                              \
+    float weighted_difference(const float *weight, const float *a, const float *b, int64_t n);                              \
     void conv2d_weight_grad_run(const sb_conv2d &conv, const sb_plane &x, const sb_plane &grad_out, const sb_blocks *blocks, \
                                 float *grad_weight, float *grad_bias, int threads);                                         \
     void pool2d_input_grad_run(const sb_pool2d &pool, const sb_plane &x, const sb_plane &grad_out, const sb_blocks *blocks, \
@@ -65,6 +67,9 @@ namespace sb {
 /* Of the instruction set in force: whether |a - b| < tolerance, or a and b have the same bits, in all n elements. `largest`
  * grows to the largest difference below the tolerance. */
 bool within(int dtype, const void *a, const void *b, int64_t n, float tolerance, float *largest);
+/* Of the instruction set in force: sums of |a - b| and of weight * (a - b). */
+float distance(const float *a, const float *b, int64_t n);
+float weighted_difference(const float *weight, const float *a, const float *b, int64_t n);
 } // namespace sb
 
 #if defined(SB_ISA)

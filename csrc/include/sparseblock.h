@@ -356,6 +356,10 @@ typedef struct sb_changes {
     int32_t *index, *count;  /* the list of tiles, as in sb_blocks, with room for all */
     int32_t *passed;         /* [1]: how many of them were not held back */
     int32_t h, w, tile;
+    /* Where a residual gate decides, else NULL. Of each pixel of the input, what of it counts as seen [n][h][w][c] and how far it is
+     * from that now, over all channels [n][h][w]; of each pixel of the output, how far those that it reads have moved since it was
+     * computed, where the gate keeps such [n][h][w]. */
+    float *reference, *difference, *carried;
 } sb_changes;
 
 /* Which pixels of an output read which of an input along one axis: for i, index[start[i]] ... index[start[i + 1] - 1]. */
@@ -370,6 +374,19 @@ typedef struct sb_source {
     sb_reach cols; /* for a column of the input those of the output that read it */
 } sb_source;
 
+/* Whether a changed pixel of a convolution's output is computed anew, by the residual x - reference over all that it reads (Habibian et
+ * al., "Skip-Convolutions for efficient video processing", 2021). Without a weight the sum of magnitudes must be over the threshold
+ * (Input-Norm), with one the sum of products and the bias over 0 (the learned gate), and some magnitude. A tile opens as one of its pixels does. */
+typedef struct sb_residual_gate {
+    sb_reach rows, cols;               /* for a row (column) of the output those of the input that it reads */
+    sb_reach row_readers, col_readers; /* for a row (column) of the input those of the output that read it */
+    const float *weight;               /* [kernel_h][kernel_w][c], for padding with zeros, or NULL */
+    float threshold, bias;
+    /* 0: the reference is the frame before. 1, without a weight: what a pixel was when the middle one of those that read it was last
+     * computed; others of them, which were not, keep in mind how far it has moved. */
+    int32_t since_update;
+} sb_residual_gate;
+
 /* How changes pass a step. A tile whose new value is within the tolerance of what it was, in every element, counts as
  * unchanged and keeps what it was: |new - old| < tolerance, or the same bits. Below 0: nothing is compared. */
 typedef struct sb_spread {
@@ -377,6 +394,7 @@ typedef struct sb_spread {
     int32_t n_sources;
     int32_t value; /* number of the output's changes */
     float tolerance;
+    const sb_residual_gate *gate; /* of a convolution without residual, or NULL */
 } sb_spread;
 
 /* Marks the pixels of an output, of `streams` streams, that read a changed pixel of a source, and lists their tiles; all of the
@@ -388,7 +406,12 @@ SB_API void sb_spread_run(const sb_spread *spread, const sb_changes *changes, in
 SB_API void sb_compare_run(const sb_plane *x, const sb_plane *last, float tolerance, const sb_changes *found,
                            const uint8_t *whole, int threads);
 
-/* sb_run where step i takes the tiles that spreads[i] lists just before it. dropped[i] receives the largest difference that
+/* After sb_spread_run for this convolution: unmarks and takes from the list what its gate leaves closed, and marks all pixels of what
+ * it opens. x is its input. */
+SB_API void sb_residual_gate_run(const sb_spread *spread, const sb_conv2d *conv, const sb_plane *x, const sb_changes *changes, int streams,
+                                 const uint8_t *whole, int threads);
+
+/* sb_run where step i takes the tiles that spreads[i] lists just before it, as far as its gate opens them. dropped[i] receives the largest difference that
  * was held back from the readers of step i. */
 SB_API void sb_run_changes(const sb_step *steps, const sb_spread *spreads, int n_steps, const sb_plane *planes,
                            const sb_changes *changes, int streams, const uint8_t *whole, int threads, float *dropped,

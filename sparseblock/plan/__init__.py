@@ -16,6 +16,7 @@ from sparseblock.plan.gates import Gate, GatedLayer
 from sparseblock.plan.nested import NestedPlan, NestedReport, NestedState
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.report import NodeReport, Report
+from sparseblock.plan.residual_gates import ResidualGate
 from sparseblock.plan.resize import ResizablePlan, ResizableState
 from sparseblock.plan.verify import verify
 from sparseblock.plan.whole import WholeChoice
@@ -36,6 +37,7 @@ __all__ = [
     "Plan",
     "Recording",
     "Report",
+    "ResidualGate",
     "ResizablePlan",
     "ResizableState",
     "Trial",

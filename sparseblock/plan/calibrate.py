@@ -109,6 +109,11 @@ def calibrate(
         raise SparseBlockError(
             f'calibrate: plan is a {type(plan).__name__}; tolerances are of exact plans: compile it with mode="exact"'
         )
+    if plan.residual_gates:
+        raise SparseBlockError(
+            "calibrate: plan has residual gates, from whose error that of tolerances cannot be told apart; compile it "
+            "without gates"
+        )
     if isinstance(max_error, bool) or not isinstance(max_error, (int, float)) or not 0 <= max_error < math.inf:
         raise SparseBlockError(f"calibrate: max_error is {max_error!r}; it must be a number of at least 0")
     if not callable(error):

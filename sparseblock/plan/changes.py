@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from sparseblock.errors import SparseBlockError
 from sparseblock.plan.ir import Graph, Node, Slice
 from sparseblock.plan.placement import TILE, Placement
 from sparseblock.plan.reach import everything, grouped, reads
+from sparseblock.plan.residual_gates import ResidualGate, native_gate
 from sparseblock.plan.torch_call import Locals
 
 
@@ -39,6 +40,22 @@ class Tiling:
         return math.ceil(self.h / self.tile), math.ceil(self.w / self.tile)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a residual gate remembers: an input [c, h, w], and, where it `carries`, something of each output pixel."""
+
+    c: int
+    h: int
+    w: int
+    carries: bool
+
+
+def seen_by(graph: Graph, gates: Mapping[str, ResidualGate]) -> dict[str, Seen]:
+    """Of every gate, by the value that its convolution makes."""
+    made_by = graph.producers()
+    return {name: Seen(*graph.values[made_by[name].inputs[0]].shape[1:], gate.carries) for name, gate in gates.items()}
+
+
 def tilings(graph: Graph, placements: dict[str, Placement]) -> dict[str, Tiling]:
     """Of the frame and of every node's output that something computes, in order; a value's number is its place."""
     (frame,) = graph.inputs
@@ -54,8 +71,15 @@ def tilings(graph: Graph, placements: dict[str, Placement]) -> dict[str, Tiling]
 class Changes:
     """How changes pass from value to value."""
 
-    def __init__(self, graph: Graph, placements: dict[str, Placement], tolerances: dict[str, float]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        placements: dict[str, Placement],
+        tolerances: dict[str, float],
+        gates: Mapping[str, ResidualGate],
+    ) -> None:
         self._graph = graph
+        self._gates = gates
         self._producers = graph.producers()
         self._tilings = tilings(graph, placements)
         self._numbers = {name: number for number, name in enumerate(self._tilings)}
@@ -76,8 +100,10 @@ class Changes:
         ]
         sources = (native.Source * len(found))(*found)
         self._alive.append(sources)
-        tolerance = self._tolerances.get(node.output, -1.0)
-        return native.Spread(sources, len(found), self._numbers[node.output], tolerance)
+        spread = native.Spread(sources, len(found), self._numbers[node.output], self._tolerances.get(node.output, -1.0))
+        if node.output in self._gates:
+            spread.gate = native_gate(node, self._gates[node.output], self._graph, self._alive, self._reach)
+        return spread
 
     def _leaves(self, name: str, first: int = 0, last: int | None = None) -> Iterator[str]:
         """The values that lie in channels [first, last) of `name`."""
@@ -124,14 +150,24 @@ class ChangeCache(FeatureCache):
         counts, passed: int32 [values]: how many tiles the last frame computed, and did not hold back.
         dropped: float32 [values]: the largest difference that it held back.
         held: values without a plane, by stream.
+        seen: what residual gates remember, by value: `sb_changes` has what.
         ran_whole: whether the last frame ran whole, so that there are no lists of its tiles.
     """
 
-    state_keys: ClassVar = (*FeatureCache.state_keys, "last", "held")
+    state_keys: ClassVar = (*FeatureCache.state_keys, "last", "held", "seen")
 
-    def __init__(self, specs: Sequence[PlaneSpec], streams: int, tilings: dict[str, Tiling], frame: str) -> None:
+    def __init__(
+        self,
+        specs: Sequence[PlaneSpec],
+        streams: int,
+        tilings: dict[str, Tiling],
+        frame: str,
+        gated: Mapping[str, Seen],
+    ) -> None:
         super().__init__(specs, streams)
         self.tilings = tilings
+        self._gated = gated
+        self.seen = {name: self._memory(name, sizes) for name, sizes in gated.items()}
         self.pixels = {
             name: torch.zeros(streams, tiling.h, tiling.w, dtype=torch.uint8) for name, tiling in tilings.items()
         }
@@ -147,10 +183,18 @@ class ChangeCache(FeatureCache):
         for number, (name, tiling) in enumerate(tilings.items()):
             memory = self.pixels[name], self.indices[name], self.counts[number:], self.passed[number:]
             sizes = tiling.h, tiling.w, tiling.tile
-            self.changes[number] = native.Changes(*(tensor.data_ptr() for tensor in memory), *sizes)
+            seen = (tensor.data_ptr() for tensor in self.seen.get(name, {}).values())
+            self.changes[number] = native.Changes(*(tensor.data_ptr() for tensor in memory), *sizes, *seen)
         self._frame = frame
         self._size = (streams, specs[self._numbers[frame]].c, tilings[frame].h, tilings[frame].w)
         self._last: torch.Tensor | None = None
+
+    def _memory(self, name: str, sizes: Seen) -> dict[str, torch.Tensor]:
+        """What a gate remembers, in the order of `sb_changes`."""
+        memory = {"reference": (sizes.h, sizes.w, sizes.c), "difference": (sizes.h, sizes.w)}
+        if sizes.carries:
+            memory["carried"] = (self.tilings[name].h, self.tilings[name].w)
+        return {kind: torch.zeros(self.streams, *shape) for kind, shape in memory.items()}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """As `FeatureCache`; the frame's own value is what of it was taken up."""
@@ -178,9 +222,10 @@ class ChangeCache(FeatureCache):
         return tiles / (len(index) // self.streams)
 
     def state_dict(self) -> dict[str, Any]:
-        """As `FeatureCache.state_dict`, with the last frame and the values that have no plane."""
+        """As `FeatureCache.state_dict`, with the last frame, values without a plane, and what gates remember."""
         last = None if self._last is None else self._last.clone()
-        return {**super().state_dict(), "last": last, "held": copy.deepcopy(self.held)}
+        held, seen = copy.deepcopy(self.held), copy.deepcopy(self.seen)
+        return {**super().state_dict(), "last": last, "held": held, "seen": seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As `FeatureCache.load_state_dict`."""
@@ -192,21 +237,36 @@ class ChangeCache(FeatureCache):
             raise SparseBlockError(
                 f"FeatureCache: held is no list of {self.streams} dicts; load what a state of the same plan gave"
             )
+        seen = _by_kind(state["seen"])
+        if seen is None or seen.keys() != _by_kind(self.seen).keys():
+            raise SparseBlockError("FeatureCache: seen is of other gates; load what a state of the same plan gave")
+        for key, own in _by_kind(self.seen).items():
+            check_tensor(f"FeatureCache: {key[1]} of the gate of {key[0]!r}", seen[key], own)
         super().load_state_dict(state)
+        for key, own in _by_kind(self.seen).items():
+            own.copy_(seen[key])
         self.held = copy.deepcopy(held)
         self._last = None if last is None else _without_gaps(last).copy_(last)
         if last is not None:
             self.bind(self._frame, self._last)
 
     def _empty(self) -> ChangeCache:
-        return ChangeCache(self.specs, self.streams, self.tilings, self._frame)
+        return ChangeCache(self.specs, self.streams, self.tilings, self._frame, self._gated)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all planes, of the last frame and of the lists of tiles."""
+        """Bytes of all planes, of the last frame, of the lists of tiles and of what gates remember."""
         last = 0 if self._last is None else self._last.nbytes
         tiles = sum(tensor.nbytes for tensor in (*self.pixels.values(), *self.indices.values()))
-        return super().nbytes + last + tiles
+        seen = sum(tensor.nbytes for tensor in _by_kind(self.seen).values())
+        return super().nbytes + last + tiles + seen
+
+
+def _by_kind(seen: Any) -> dict[tuple[str, str], torch.Tensor] | None:
+    """What gates remember, by value and kind; None where it is no such dict."""
+    if not isinstance(seen, dict) or not all(isinstance(kinds, dict) for kinds in seen.values()):
+        return None
+    return {(name, kind): tensor for name, kinds in seen.items() for kind, tensor in kinds.items()}
 
 
 def _without_gaps(frame: torch.Tensor) -> torch.Tensor:

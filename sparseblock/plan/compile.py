@@ -18,11 +18,12 @@ from sparseblock.plan.capture import Uncapturable, one_at_a_time
 from sparseblock.plan.device_plan import DevicePlan
 from sparseblock.plan.exact import ExactPlan, Tolerance
 from sparseblock.plan.find import compile_parts
-from sparseblock.plan.gates import mark_gated
+from sparseblock.plan.gates import check_names, mark_gated
 from sparseblock.plan.nested import NestedPlan, is_image_list
 from sparseblock.plan.passes import run_passes
 from sparseblock.plan.plan import Plan
 from sparseblock.plan.report import Report
+from sparseblock.plan.residual_gates import Gates, find_gates
 from sparseblock.plan.resize import ResizablePlan
 from sparseblock.plan.strides import frame_size
 from sparseblock.plan.trace import on_host, trace
@@ -39,7 +40,7 @@ def compile(
     algorithms: str | Mapping[str, str] | None = None,
     mode: str = "grid",
     tolerance: Tolerance = None,
-    gates: Sequence[str] = (),
+    gates: Sequence[str] | Gates = (),
     on_resize: str = "error",
     whole_from: float | None = None,
 ) -> Plan | NestedPlan | ResizablePlan:
@@ -78,7 +79,9 @@ def compile(
             the frame being "frame"; layers that are not named are not compared. 0 holds back what has the same bits,
             None compares nothing but the frame.
         gates: names of convolutions, as `named_modules` has them, that calls of a plan in mode "grid" may give a gate
-            (`sparseblock.plan.Gate`). Such a layer keeps its value apart from what is added to it.
+            (`sparseblock.plan.Gate`). Such a layer keeps its value apart from what is added to it. In mode "exact" a
+            `sparseblock.plan.ResidualGate` for each such name, in a dict, or a function of a convolution's name and
+            weight [k, c / groups, r, s] that gives one, or None where there is to be none.
         on_resize: what becomes of a frame of another size than the last: "error", or "reset", where it gets a plan of
             its own and the state's streams begin anew: a `ResizablePlan`, which holds a copy of the model.
         whole_from: of an exact plan, the share of tiles of 4 pixels that must have changed for a frame to run whole,
@@ -91,20 +94,27 @@ def compile(
             not positive; a submodule of `parts` is not there, is not called, or reads no maps of the frame; the dtype
             is another; the mode is unknown, or goes with another dtype or algorithm; an algorithm for all computes no
             convolution here; a tolerance is negative, of no layer, or without mode "exact"; a gate is of no
-            convolution, of one that runs dense, or not in mode "grid"; parts are given a dtype, a mode, gates or
-            algorithms by name; on_resize is unknown, or "reset" for a model that cannot be copied.
+            convolution, of one that runs dense, or not as the mode takes them; parts are given a dtype, a mode, gates
+            or algorithms by name; on_resize is unknown, or "reset" for a model that cannot be copied.
 
     Example:
         >>> plan = sparseblock.compile(model, frame, block_size=64)
         >>> state = plan.new_state()
         >>> out = plan(frame, None, state)
     """
-    for name, names in (("parts", parts), ("gates", gates)):
+    residual = gates if isinstance(gates, Mapping) or callable(gates) else None
+    if residual is not None and mode != "exact":
+        raise SparseBlockError(
+            'compile: gates is a dict or a function, which is for mode "exact"; in mode "grid" it is a list of names, '
+            "and calls of the plan give the gates"
+        )
+    for name, names in (("parts", parts), ("gates", () if residual is not None else gates)):
         if isinstance(names, str):
             raise SparseBlockError(f"compile: {name} is {names!r}; it must be a list of names: {name}=[{names!r}]")
         if not isinstance(names, Iterable) and (name, names) != ("parts", None):
             raise SparseBlockError(f"compile: {name} is {names!r}; it must be a list of names")
-    gates, parts = list(gates), None if parts is None else list(parts)  # they are gone through more than once
+    gates = list(gates) if residual is None else gates  # gone through more than once
+    parts = None if parts is None else list(parts)
     if parts == []:
         raise SparseBlockError("compile: parts is empty; name a submodule, or leave it out to have the parts found")
     if on_resize not in ("error", "reset"):
@@ -128,8 +138,15 @@ def compile(
             f"compile: mode is 'exact' with dtype {dtype} and algorithms {algorithms!r}; an exact plan is float32 and "
             "computes convolutions directly: leave both out"
         )
-    if mode == "exact" and gates:
-        raise SparseBlockError(f'compile: gates is {gates!r}; only plans in mode "grid" take gates')
+    if mode == "exact" and residual is None and gates:
+        raise SparseBlockError(
+            f'compile: gates is {gates!r}; in mode "exact" it is a dict, a ResidualGate for each name: '
+            f"gates={{{gates[0]!r}: sparseblock.plan.ResidualGate(threshold=1.0)}}"
+        )
+    if residual is not None and whole_from is not None:
+        raise SparseBlockError(
+            f"compile: whole_from is {whole_from!r} with gates; such a plan runs no frame whole but a stream's first"
+        )
     whole = mode == "exact" or dtype != torch.float32 or isinstance(algorithms, Mapping) or bool(gates)
     if (parts is not None or is_image_list(example_frame)) and whole:
         raise SparseBlockError(
@@ -156,9 +173,11 @@ def compile(
                 f"compile: mode is 'exact' for a module that reads {len(graph.inputs)} maps; an exact plan compares "
                 "one frame with the last: compile the whole network"
             )
+        found = {} if residual is None else find_gates(graph, residual)
         with torch.no_grad():
-            return ExactPlan(run_passes(graph, None), signature, tolerance, whole_from)
+            return ExactPlan(run_passes(mark_gated(graph, found), None), signature, tolerance, whole_from, found)
     grid = BlockGrid(*frame_size(graph), block_size)
+    check_names(graph, gates)
     with torch.no_grad():
         # The same name: folded weights are not to be kept beside those they come from.
         graph = run_passes(mark_gated(graph, gates), grid)
@@ -231,6 +250,7 @@ def _compile_for(
     example = pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, example)
     graph, signature = trace(on_host(model), example)
     grid = BlockGrid(*frame_size(graph), block_size)
+    check_names(graph, gates)
     with torch.no_grad():
         marked = run_passes(mark_gated(graph, gates), grid)
         return DevicePlan(marked, signature, grid, dtype, backend, device, algorithms or "direct")

@@ -15,13 +15,14 @@ from sparseblock.blocks import BlockSet
 from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
-from sparseblock.plan.changes import ChangeCache, Changes, tilings
-from sparseblock.plan.gates import Gate, check_gates
-from sparseblock.plan.ir import Conv2d, Graph, Ref
+from sparseblock.plan.changes import ChangeCache, Changes, seen_by, tilings
+from sparseblock.plan.gates import Gate
+from sparseblock.plan.ir import Conv2d, Graph, Node, Ref
 from sparseblock.plan.macs import axis_macs
-from sparseblock.plan.placement import TILE
+from sparseblock.plan.placement import TILE, Placement
 from sparseblock.plan.plan import Plan, timed
 from sparseblock.plan.report import Report
+from sparseblock.plan.residual_gates import ResidualGate
 from sparseblock.plan.steps import Steps
 from sparseblock.plan.torch_call import Locals, TorchCall
 from sparseblock.plan.whole import WholeChoice, measure
@@ -96,25 +97,38 @@ class ExactPlan(Plan):
     A stream of whose frame a certain share changed runs whole: nothing is followed and nothing held back. From which
     share on is measured when the plan is made.
 
+    With residual gates it is no longer exact: a gated convolution computes those tiles alone whose input changed by
+    enough for its gate (`sparseblock.plan.ResidualGate`), and all that follows takes that for what changed. Such a plan
+    runs no frame whole but a stream's first.
+
     Made by `sparseblock.compile(..., mode="exact")`; called as any plan, with None for the blocks. Its `grid` is the
     tiles that the frame is copied in; `block_macs` is None, as those have no MACs of their own.
 
     Attributes:
         network: `graph` with its weights, for `verify`.
         tolerances: by value, the frame's too; below 0 where nothing is compared.
-        whole: from which share of changed tiles on a stream's frame runs whole, and why.
+        whole: from which share of changed tiles on a stream's frame runs whole, and why; None with gates.
+        residual_gates: by the value that the gated convolution makes.
     """
 
-    _pickled: ClassVar = (*Plan._pickled, "tolerances", "whole")
+    _pickled: ClassVar = (*Plan._pickled, "tolerances", "whole", "residual_gates")
 
     def __init__(
-        self, graph: Graph, signature: Signature, tolerance: Tolerance = None, whole_from: float | None = None
+        self,
+        graph: Graph,
+        signature: Signature,
+        tolerance: Tolerance = None,
+        whole_from: float | None = None,
+        gates: Mapping[str, ResidualGate] | None = None,
     ) -> None:
         (frame,) = graph.inputs
         _, _, h, w = graph.values[frame].shape
         self.tolerances = _by_value(graph, tolerance)
+        self.residual_gates = {node.output: gates[node.origin] for node in graph.nodes if node.gated}
+        self.whole: WholeChoice | None = None
         super().__init__(graph, signature, BlockGrid(h, w, TILE), algorithms="direct")
-        self.whole = self._measured() if whole_from is None else WholeChoice(whole_from)
+        if not self.residual_gates:
+            self.whole = self._measured() if whole_from is None else WholeChoice(whole_from)
 
     def _measured(self) -> WholeChoice:
         state = self.new_state()
@@ -132,6 +146,11 @@ class ExactPlan(Plan):
         self._axis_macs: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._tilings = tilings(self.graph, self._placements)
 
+    def _place(self, graph: Graph) -> dict[str, Placement]:
+        """A gated convolution has the tiles of its gate."""
+        tiles = {name: Placement("sparse", "", gate.tile) for name, gate in self.residual_gates.items()}
+        return super()._place(graph) | tiles
+
     def _pack(self, graph: Graph) -> None:
         super()._pack(graph)
         self.network = graph
@@ -139,7 +158,7 @@ class ExactPlan(Plan):
 
     def _follow(self) -> None:
         """How changes pass through what runs."""
-        self._changes = Changes(self.graph, self._placements, self.tolerances)
+        self._changes = Changes(self.graph, self._placements, self.tolerances, self.residual_gates)
         self._spreads = [
             self._changes.spreads([segment.node] if isinstance(segment, TorchCall) else segment.nodes)
             for segment in self._segments
@@ -166,7 +185,7 @@ class ExactPlan(Plan):
     def new_state(self, streams: int = 1) -> ChangeCache:
         """As `Plan.new_state`; the state also remembers each stream's last frame."""
         self._check_streams(streams)
-        return ChangeCache(self._specs, streams, self._tilings, self._frame)
+        return ChangeCache(self._specs, streams, self._tilings, self._frame, seen_by(self.graph, self.residual_gates))
 
     def stats(self, state: ChangeCache) -> FrameStats:
         """What the last frame of `state` took: tiles and MACs of every node.
@@ -201,16 +220,20 @@ class ExactPlan(Plan):
         return FrameStats(changed, tuple(nodes), macs, self.macs * state.streams)
 
     def report(self) -> Report:
-        """As `Plan.report`, with each tolerance among the reasons, and when frames run whole."""
+        """As `Plan.report`, with each gate and tolerance among the reasons, and when frames run whole."""
         report = super().report()
-        held = [self.tolerances.get(node.output, -1.0) for node in self.graph.nodes]
         nodes = tuple(
-            replace(row, reason="; ".join(filter(None, (row.reason, f"tolerance {tolerance:g}"))))
-            if tolerance >= 0
-            else row
-            for row, tolerance in zip(report.nodes, held, strict=True)
+            replace(row, reason="; ".join(filter(None, (self._gate_of(node) or row.reason, self._held_back(node)))))
+            for row, node in zip(report.nodes, self.graph.nodes, strict=True)
         )
         return replace(report, nodes=nodes, whole=self.whole)
+
+    def _gate_of(self, node: Node) -> str:
+        return str(self.residual_gates.get(node.output, ""))
+
+    def _held_back(self, node: Node) -> str:
+        tolerance = self.tolerances.get(node.output, -1.0)
+        return f"tolerance {tolerance:g}" if tolerance >= 0 else ""
 
     def _blocks_of_maps(self) -> None:
         """Every map has tiles of its own."""
@@ -238,7 +261,10 @@ class ExactPlan(Plan):
     ) -> Any:
         (frame,) = maps
         self._check_frame(self._frame, frame, state)
-        check_gates(gates, self._gated)
+        if gates:
+            raise SparseBlockError(
+                'plan: gates are given, but those of an exact plan are its own: compile(..., mode="exact", gates={...})'
+            )
         if blocks is not None:
             raise SparseBlockError(
                 "plan: blocks are given, but an exact plan finds what to compute by itself; give it None, or compile a "
@@ -264,8 +290,10 @@ class ExactPlan(Plan):
         threads = torch.get_num_threads()
         state.counts.zero_()  # a frame that did not change runs nothing
         changed = state.compare(frame, self.tolerances[self._frame], threads)
-        whole = (state.whole > 0) | ((changed > 0) & (changed >= self.whole.share))
-        state.ran_whole = bool(whole.all())
+        whole = state.whole > 0
+        if self.whole is not None:
+            whole |= (changed > 0) & (changed >= self.whole.share)
+        state.ran_whole = bool(whole.all()) and not self.residual_gates  # which have to see it
         if state.ran_whole:
             self._run_whole(state, threads, times)
         elif changed.any():

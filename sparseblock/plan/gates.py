@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -48,12 +48,15 @@ class Gate(Protocol):
     def __call__(self, layer: GatedLayer) -> torch.Tensor: ...
 
 
-def mark_gated(graph: Graph, names: Sequence[str]) -> Graph:
-    """The graph with the convolutions of these modules marked: passes and planes leave them a value of their own.
+def mark_gated(graph: Graph, names: Collection[str]) -> Graph:
+    """The graph with the convolutions of these modules marked: passes and planes leave them a value of their own."""
+    return graph.with_nodes(
+        [replace(node, gated=isinstance(node.op, Conv2d) and node.origin in names) for node in graph.nodes]
+    )
 
-    Raises:
-        SparseBlockError: a name is that of no convolution that an output depends on, or of one that is called twice.
-    """
+
+def check_names(graph: Graph, names: Sequence[str]) -> None:
+    """Raises SparseBlockError unless each is the name of one convolution that an output depends on, called once."""
     convs = [node.origin for node in graph.used_nodes() if isinstance(node.op, Conv2d)]
     for name in names:
         if convs.count(name) != 1:
@@ -62,9 +65,6 @@ def mark_gated(graph: Graph, names: Sequence[str]) -> Graph:
                 f"compile: gates has {name!r}, which is {convs.count(name)} convolutions that an output "
                 f"depends on; a gate is of one: {known}, ..."
             )
-    return graph.with_nodes(
-        [replace(node, gated=isinstance(node.op, Conv2d) and node.origin in names) for node in graph.nodes]
-    )
 
 
 def check_gates(gates: Mapping[str, Gate | BlockSet], nodes: Mapping[str, Node]) -> None:

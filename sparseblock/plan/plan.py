@@ -28,7 +28,7 @@ from sparseblock.plan.gates import Gate, check_gates, mark_gated, open_tiles
 from sparseblock.plan.ir import Conv2d, Graph, Node, Ref, Torch
 from sparseblock.plan.macs import block_macs, node_macs
 from sparseblock.plan.passes import run_passes
-from sparseblock.plan.placement import place
+from sparseblock.plan.placement import Placement, place
 from sparseblock.plan.planes import assign_planes
 from sparseblock.plan.report import NodeReport, Report
 from sparseblock.plan.steps import Steps
@@ -77,7 +77,7 @@ class Plan:
         """All that does not depend on the values of weights."""
         self.graph = without_filters(graph)
         blocks = self._blocks_of_maps()
-        self._placements = place(graph, blocks)
+        self._placements = self._place(graph)
         self._gated = {node.origin: node for node in self.graph.nodes if node.gated}
         dense = [name for name, node in self._gated.items() if self._placements[node.output].kind != "sparse"]
         if dense:
@@ -99,6 +99,9 @@ class Plan:
         self._all_blocks: dict[int, BlockSet] = {}
         # A frame without active blocks leaves every plane as it is; only values outside of planes must then be made.
         self._always_run = bool(graph.output_names() - self._with_plane)
+
+    def _place(self, graph: Graph) -> dict[str, Placement]:
+        return place(graph, self._blocks_of_maps())
 
     @property
     def _align(self) -> int:

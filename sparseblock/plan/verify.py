@@ -139,6 +139,11 @@ def verify(plan: ExactPlan, frames: Iterable[torch.Tensor]) -> Verification:
             f"verify: plan is a {type(plan).__name__}; only what an exact plan computes equals the dense network: "
             'compile it with mode="exact"'
         )
+    if plan.residual_gates:
+        raise SparseBlockError(
+            "verify: plan has residual gates, which keep changes from its layers; compile it without, or compare its "
+            "outputs with the network's"
+        )
     plan.check_weights()
     check_frames("verify", frames)
     checks = [_Check(node, plan) for node in plan.network.nodes]

@@ -290,7 +290,7 @@ class Step(Structure):
 
 
 class Changes(Structure):
-    """sb_changes: what changed of a value, and the list of its tiles that are computed."""
+    """sb_changes: what changed of a value, the list of its tiles that are computed, what its gate remembers."""
 
     _fields_ = [
         ("pixels", c_void_p),
@@ -300,6 +300,9 @@ class Changes(Structure):
         ("h", c_int32),
         ("w", c_int32),
         ("tile", c_int32),
+        ("reference", c_void_p),
+        ("difference", c_void_p),
+        ("carried", c_void_p),
     ]
 
 
@@ -315,10 +318,31 @@ class Source(Structure):
     _fields_ = [("value", c_int32), ("rows", Reach), ("cols", Reach)]
 
 
+class ResidualGate(Structure):
+    """sb_residual_gate: whether a changed pixel of a convolution's output is computed anew."""
+
+    _fields_ = [
+        ("rows", Reach),
+        ("cols", Reach),
+        ("row_readers", Reach),
+        ("col_readers", Reach),
+        ("weight", c_void_p),
+        ("threshold", c_float),
+        ("bias", c_float),
+        ("since_update", c_int32),
+    ]
+
+
 class Spread(Structure):
     """sb_spread: how changes pass a step."""
 
-    _fields_ = [("sources", POINTER(Source)), ("n_sources", c_int32), ("value", c_int32), ("tolerance", c_float)]
+    _fields_ = [
+        ("sources", POINTER(Source)),
+        ("n_sources", c_int32),
+        ("value", c_int32),
+        ("tolerance", c_float),
+        ("gate", POINTER(ResidualGate)),
+    ]
 
 
 STRUCTS = {
@@ -339,6 +363,7 @@ STRUCTS = {
     "sb_changes": Changes,
     "sb_reach": Reach,
     "sb_source": Source,
+    "sb_residual_gate": ResidualGate,
     "sb_spread": Spread,
 }
 
@@ -406,6 +431,10 @@ _FUNCTIONS = {
         [POINTER(Step), c_int, POINTER(Plane), POINTER(List), c_int, POINTER(c_double)],
     ),
     "sb_spread_run": (None, [POINTER(Spread), POINTER(Changes), c_int, c_void_p]),
+    "sb_residual_gate_run": (
+        None,
+        [POINTER(Spread), POINTER(Conv2d), POINTER(Plane), POINTER(Changes), c_int, c_void_p, c_int],
+    ),
     "sb_compare_run": (None, [POINTER(Plane), POINTER(Plane), c_float, POINTER(Changes), c_void_p, c_int]),
     "sb_run_changes": (
         None,
