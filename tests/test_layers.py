@@ -18,7 +18,7 @@ LAYERS = [
     ("sparseblock/blocks.py", "sparseblock/backends"),
     ("sparseblock/cache.py", "sparseblock/ops", "sparseblock/dense.py"),
     ("sparseblock/testing", "sparseblock/plan"),
-    ("adapters/tasknets", "adapters/blockcopy"),
+    ("adapters/tasknets", "adapters/blockcopy", "adapters/skipconv"),
 ]
 
 

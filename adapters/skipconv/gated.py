@@ -177,8 +177,9 @@ class Gated(nn.Module):
             held = memory.held + g * (z - memory.dense)
         reference, carried = x, memory.carried
         if self.gate.reference == "last_update":
-            moved = _of_middle_readers(g.detach(), conv, x.shape)
-            reference = torch.where(moved.bool(), x, memory.reference)
+            _, read_by = torch.func.vjp(support, change)
+            moved = read_by(g)[0] > 0  # what something open reads
+            reference = torch.where(moved, x, memory.reference)
             carried = torch.where(g.bool(), 0, carried + support(moved * change))
         self._memories[key] = _Memory(reference, held, z, carried)
         shares.append((name, z[0].numel() * conv.weight[0].numel(), g.mean()))
@@ -197,7 +198,7 @@ class Gated(nn.Module):
             uniform = torch.rand_like(logit).clamp_(min=torch.finfo(logit.dtype).tiny)
             soft = torch.sigmoid((logit + torch.log(uniform) - torch.log1p(-uniform)) / self.gate.temperature)
             hard = (soft > 0.5).to(soft.dtype)
-            return self._by_block((hard + soft - soft.detach()) * (norm > 0))
+            return self._by_block((hard + (soft - soft.detach())) * (norm > 0))
         return self._by_block(((logit > 0) & (norm > 0)).to(logit.dtype))
 
     def _by_block(self, g: torch.Tensor) -> torch.Tensor:
@@ -234,30 +235,3 @@ def _support(conv: nn.Conv2d) -> nn.Conv2d:
     support = _alike(conv, 1, bias=False)
     nn.init.ones_(support.weight)
     return support.requires_grad_(False)
-
-
-def _of_middle_readers(g: torch.Tensor, conv: nn.Conv2d, shape: torch.Size) -> torch.Tensor:
-    """For every pixel of the input [n, c, h, w] whether the middle one of the output's pixels that read it is open."""
-    for axis in (0, 1):
-        size, out_size = shape[2 + axis], g.shape[2 + axis]
-        index, read = _middle_readers(conv, axis, size, out_size)
-        g = g.index_select(2 + axis, index.to(g.device))
-        g = g * read.to(g).view(-1, *[1] * (1 - axis))
-    return g
-
-
-def _middle_readers(conv: nn.Conv2d, axis: int, size: int, out_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of every input position along an axis the middle one of the output's that read it, and whether any does."""
-    kernel, stride, dilation = conv.kernel_size[axis], conv.stride[axis], conv.dilation[axis]
-    if type(conv) is nn.Conv2d and not isinstance(conv.padding, str):
-        before = conv.padding[axis]
-    else:  # as large as the output needs, as much of it behind as before, or one more
-        before = max((out_size - 1) * stride + dilation * (kernel - 1) + 1 - size, 0) // 2
-    positions = torch.arange(out_size)[:, None] * stride - before + torch.arange(kernel) * dilation
-    reads = torch.zeros(size + 1, out_size, dtype=torch.bool)
-    inside = (positions >= 0) & (positions < size)
-    reads[torch.where(inside, positions, size), torch.arange(out_size)[:, None].expand_as(positions)] = True
-    reads = reads[:size]
-    count = reads.sum(1)
-    rank = reads.cumsum(1) * reads  # 1 for the first reader, and so on
-    return (rank == (count // 2 + 1)[:, None]).long().argmax(1), count > 0

@@ -91,30 +91,28 @@ struct Gate {
         for (int64_t y = top; y < bottom; ++y) memset(marks(n, y) + left, open, right - left);
     }
 
-    /* The middle one of the output's rows (columns) that read one of the input's; -1: there is none. */
-    static int64_t middle(const sb_reach &readers, int64_t i) {
-        const int32_t first = readers.start[i], end = readers.start[i + 1];
-        return first < end ? readers.index[first + (end - first) / 2] : -1;
+    /* Calls visit(pixel of the output) for those that read a pixel of the input, until it returns true; whether it did. */
+    template <class Visit>
+    bool any_reader(int64_t n, int64_t y, int64_t column, Visit visit) const {
+        for (int32_t i = gate.row_readers.start[y]; i < gate.row_readers.start[y + 1]; ++i)
+            for (int32_t j = gate.col_readers.start[column]; j < gate.col_readers.start[column + 1]; ++j)
+                if (visit((n * out.h + gate.row_readers.index[i]) * out.w + gate.col_readers.index[j])) return true;
+        return false;
     }
-    /* Calls visit(column) for the pixels of an input row that differ from the reference and whose middle reader is open. */
+    /* Calls visit(column) for the pixels of an input row that differ from the reference and that something open reads. */
     template <class Visit>
     void each_moving(int64_t n, int64_t y, Visit visit) const {
-        const int64_t reader = middle(gate.row_readers, y);
-        if (reader < 0 || !next_mark(marks(n, reader), marks(n, reader) + out.w)) return;
-        for (int64_t column = 0; column < x.w; ++column) {
-            if (out.difference[place(n, y, column)] == 0.0f) continue;
-            const int64_t of_column = middle(gate.col_readers, column);
-            if (of_column >= 0 && marks(n, reader)[of_column]) visit(column);
-        }
+        for (int64_t column = 0; column < x.w; ++column)
+            if (out.difference[place(n, y, column)] != 0.0f && any_reader(n, y, column, [&](int64_t i) { return out.pixels[i]; }))
+                visit(column);
     }
     /* Lets closed pixels of the output that read this one of the input keep in mind how far it moves. */
     void carry(int64_t n, int64_t y, int64_t column) const {
         const float moved = out.difference[place(n, y, column)];
-        for (int32_t i = gate.row_readers.start[y]; i < gate.row_readers.start[y + 1]; ++i)
-            for (int32_t j = gate.col_readers.start[column]; j < gate.col_readers.start[column + 1]; ++j) {
-                const int64_t reader = (n * out.h + gate.row_readers.index[i]) * out.w + gate.col_readers.index[j];
-                if (!out.pixels[reader]) out.carried[reader] += moved;
-            }
+        any_reader(n, y, column, [&](int64_t i) {
+            if (!out.pixels[i]) out.carried[i] += moved;
+            return false;
+        });
     }
     /* The reference of what changed is the frame before: this one, from now on. */
     void see_changed(int64_t n, int64_t y) const {

@@ -382,8 +382,8 @@ typedef struct sb_residual_gate {
     sb_reach row_readers, col_readers; /* for a row (column) of the input those of the output that read it */
     const float *weight;               /* [kernel_h][kernel_w][c], for padding with zeros, or NULL */
     float threshold, bias;
-    /* 0: the reference is the frame before. 1, without a weight: what a pixel was when the middle one of those that read it was last
-     * computed; others of them, which were not, keep in mind how far it has moved. */
+    /* 0: the reference is the frame before. 1, without a weight: what a pixel was when one of those that read it was last computed; the
+     * others keep in mind how far it has moved. */
     int32_t since_update;
 } sb_residual_gate;
 

@@ -9,7 +9,7 @@ tests=$PWD/tests python=${PYTHON:-$PWD/.venv/bin/python} package=$PWD/build/nigh
 cmake -S . -B build/nightly -DSPARSEBLOCK_SANITIZE=address,undefined > /dev/null
 cmake --build build/nightly --target sparseblock --parallel 2
 rm -rf "$package" && mkdir -p "$package/sparseblock/lib"
-cp -r sparseblock adapters/blockcopy adapters/tasknets "$package"
+cp -r sparseblock adapters/blockcopy adapters/skipconv adapters/tasknets "$package"
 cp build/nightly/libsparseblock.so "$package/sparseblock/lib"
 
 # Neither Python nor torch are built with the sanitizers: their runtime has to come first, and what they never free is no leak of ours.

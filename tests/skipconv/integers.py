@@ -1,4 +1,4 @@
-"""Networks and clips of small integers: their sums are exact in float32, so gates decide alike and values agree bit by bit."""
+"""Networks and clips of small integers: sums are exact in float32, so gates decide alike and values agree in bits."""
 
 from __future__ import annotations
 
