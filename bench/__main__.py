@@ -25,6 +25,8 @@ from bench.gpu import show as show_gpu
 from bench.memory import memory
 from bench.memory import show as show_memory
 from bench.plots import plot
+from bench.skip import show as show_skip
+from bench.skip import skip
 from bench.timing import bandwidth, machine, peak
 from bench.video import show as show_video
 from bench.video import video
@@ -35,6 +37,7 @@ DRAWN = ("conv2d", "engines", "network", "scaling")
 app = typer.Typer(add_completion=False, help=__doc__)
 app.command()(video)
 app.command()(exact)
+app.command()(skip)
 app.command()(gpu)
 app.command()(memory)
 
@@ -117,7 +120,8 @@ def _record(path: Path) -> dict:
 
 def shown(record: dict) -> None:
     """Print a record as its suite is printed."""
-    of = {"video": show_video, "exact": show_exact, "engines": show_engines, "gpu": show_gpu, "memory": show_memory}
+    of = {"video": show_video, "exact": show_exact, "skip": show_skip, "engines": show_engines}
+    of |= {"gpu": show_gpu, "memory": show_memory}
     of.get(record["suite"], show)(record)
 
 

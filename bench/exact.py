@@ -42,8 +42,8 @@ def compare(clip: Path, network: str, weights: Path | None, tolerances: list[flo
     """Every method over one clip, in one loop; the first frame, which runs whole, does not count."""
     task = tasknets.load(network, weights)
     dense = tasknets.load(network, weights).model.to(memory_format=torch.channels_last)
-    pictures = _pictures(clip, task.preprocess, frames)
-    first = next(pictures)
+    shown = pictures(clip, task.preprocess, frames)
+    first = next(shown)
     whole = sparseblock.compile(task.model, first, block_size=64)
     plans = {"exact": None, "exact, same bits held back": 0.0} | {f"bounded, {t:g}": t for t in tolerances}
     plans = {name: sparseblock.compile(task.model, first, mode="exact", tolerance=t) for name, t in plans.items()}
@@ -56,12 +56,12 @@ def compare(clip: Path, network: str, weights: Path | None, tolerances: list[flo
     whole(first, None, whole_state)
     for name, plan in plans.items():
         plan(first, None, states[name])
-    for frame in pictures:
-        seconds["torch"].append(_timed(dense, frame.contiguous(memory_format=torch.channels_last))[0])
-        spent, right = _timed(whole, frame, None, whole_state)
+    for frame in shown:
+        seconds["torch"].append(timed(dense, frame.contiguous(memory_format=torch.channels_last))[0])
+        spent, right = timed(whole, frame, None, whole_state)
         seconds["whole frame"].append(spent)
         for name, plan in plans.items():
-            spent, out = _timed(plan, frame, None, states[name])
+            spent, out = timed(plan, frame, None, states[name])
             seconds[name].append(spent)
             stats = plan.stats(states[name])
             macs[name].append(stats.macs / stats.dense_macs)
@@ -87,7 +87,7 @@ def compare(clip: Path, network: str, weights: Path | None, tolerances: list[flo
     }
 
 
-def _pictures(clip: Path, preprocess: Callable[[torch.Tensor], torch.Tensor], frames: int):
+def pictures(clip: Path, preprocess: Callable[[torch.Tensor], torch.Tensor], frames: int):
     with av.open(str(clip)) as container:
         for number, picture in enumerate(container.decode(video=0)):
             if number > frames:
@@ -95,7 +95,7 @@ def _pictures(clip: Path, preprocess: Callable[[torch.Tensor], torch.Tensor], fr
             yield preprocess(torch.from_numpy(picture.to_ndarray(format="rgb24")))
 
 
-def _timed(call: Callable[..., torch.Tensor], *arguments: object) -> tuple[float, torch.Tensor]:
+def timed(call: Callable[..., torch.Tensor], *arguments: object) -> tuple[float, torch.Tensor]:
     start = time.perf_counter()
     out = call(*arguments)
     return time.perf_counter() - start, out

@@ -129,7 +129,7 @@ class Gated(nn.Module):
         if macs:
             self._costs.append(sum(m / macs * g for _, m, g in shares))
         self.opened = {
-            name: sum(float(g) for of, _, g in shares if of == name) / calls[name]
+            name: sum(float(g.detach()) for of, _, g in shares if of == name) / calls[name]
             for name in self._convs
             if calls[name]
         }
