@@ -125,6 +125,26 @@ struct Kept {
     }
 };
 
+/* One step on what changed; returns the largest difference that was held back. */
+float run_step(sb_step step, const sb_spread &spread, const sb_plane *planes, const sb_changes *changes, int streams, const uint8_t *whole,
+               int threads, double *seconds) {
+    const sb_changes &out = changes[spread.value];
+    sb_spread_run(&spread, changes, streams, whole);
+    if (spread.gate) sb_residual_gate_run(&spread, &step.u.conv2d, &planes[step.x], changes, streams, whole, threads);
+    if (seconds) *seconds = 0.0;
+    if (!*out.count) return 0.0f;
+    const sb_list tiles = {out.index, out.count};
+    step.list = 0;
+    if (spread.tolerance < 0.0f) {
+        sb_run(&step, 1, planes, &tiles, threads, seconds);
+        return 0.0f;
+    }
+    const Kept kept(planes[step.out], out, step);
+    kept.keep(threads);
+    sb_run(&step, 1, planes, &tiles, threads, seconds);
+    return kept.put_back(spread.tolerance, whole, threads);
+}
+
 } // namespace
 
 void sb::list_tiles(const sb_changes &value, int streams) {
@@ -195,23 +215,8 @@ void sb_compare_run(const sb_plane *x, const sb_plane *last, float tolerance, co
 
 void sb_run_changes(const sb_step *steps, const sb_spread *spreads, int n_steps, const sb_plane *planes, const sb_changes *changes,
                     int streams, const uint8_t *whole, int threads, float *dropped, double *seconds) {
-    for (int i = 0; i < n_steps; ++i) {
-        sb_step step = steps[i];
-        const sb_changes &out = changes[spreads[i].value];
-        sb_spread_run(&spreads[i], changes, streams, whole);
-        if (spreads[i].gate) sb_residual_gate_run(&spreads[i], &step.u.conv2d, &planes[step.x], changes, streams, whole, threads);
-        dropped[i] = 0.0f;
-        if (seconds) seconds[i] = 0.0;
-        if (!*out.count) continue;
-        const sb_list tiles = {out.index, out.count};
-        step.list = 0;
-        if (spreads[i].tolerance < 0.0f) {
-            sb_run(&step, 1, planes, &tiles, threads, seconds ? seconds + i : nullptr);
-            continue;
-        }
-        const Kept kept(planes[step.out], out, step);
-        kept.keep(threads);
-        sb_run(&step, 1, planes, &tiles, threads, seconds ? seconds + i : nullptr);
-        dropped[i] = kept.put_back(spreads[i].tolerance, whole, threads);
-    }
+    sb::with_team(n_steps > 1 ? threads : 1, [&] {
+        for (int i = 0; i < n_steps; ++i)
+            dropped[i] = run_step(steps[i], spreads[i], planes, changes, streams, whole, threads, seconds ? seconds + i : nullptr);
+    });
 }
