@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import pickle
 import re
 
 import pytest
@@ -201,6 +202,19 @@ def test_a_state_with_gates_is_saved_and_forked():
     del saved["seen"][next(iter(saved["seen"]))]["carried"]
     with pytest.raises(SparseBlockError, match="seen is of other gates"):
         loaded.load_state_dict(saved)
+
+
+def test_a_pickled_plan_keeps_its_gates():
+    network, shown = layer(7, WINDOWS[2]), frames(7, 1, 4)
+    learned = ResidualGate(weight=torch.ones(1, 4, 3, 3), bias=-1.0)
+    for gate in (ResidualGate(2.0, reference="last_update", tile=2), learned):
+        plan = sparseblock.compile(network, shown[0], mode="exact", gates={"0": gate})
+        loaded = pickle.loads(pickle.dumps(plan)).with_weights(network)
+        states = plan.new_state(), loaded.new_state()
+        for frame in shown:
+            assert torch.equal(plan(frame, None, states[0]), loaded(frame, None, states[1]))
+        assert torch.equal(opened(plan, states[0]), opened(loaded, states[1]))
+        assert loaded.report().nodes == plan.report().nodes
 
 
 def test_a_frame_of_nan_opens_and_is_gone_with_the_next():
