@@ -266,7 +266,7 @@ def test_compile_refuses_what_cannot_have_a_gate():
     case = miniature("vdsr")
     with pytest.raises(SparseBlockError, match=r"'body\.1', which is 0 convolutions"):
         sparseblock.compile(case.network, case.frames(), 16, gates=["body.1"])
-    with pytest.raises(SparseBlockError, match='in mode "grid" take gates'):
+    with pytest.raises(SparseBlockError, match='in mode "exact" it is a dict, a ResidualGate for each name'):
         sparseblock.compile(case.network, case.frames(), mode="exact", gates=["body.0"])
     strided = nn.Sequential(nn.Conv2d(1, 2, 3, 3)).eval()
     with pytest.raises(SparseBlockError, match="which runs dense"):

@@ -131,7 +131,7 @@ def test_gates_learn_what_matters():
         before, after = pair()
         gated(before)
         error = (gated(after) - F.conv2d(after, network_weight)).square().mean()
-        costs.append(float(gated.cost()))
+        costs.append(gated.cost().item())
         (error + 0.2 * gated.cost()).backward()
         optimizer.step()
         optimizer.zero_grad()
