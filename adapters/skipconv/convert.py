@@ -134,11 +134,7 @@ def convert(
             raise SparseBlockError(f'convert: form is {model.form!r}; plans compute "recompute" alone')
         model, gated = model.model, model
         gate, structure = gated.gate, gated.structure
-        convs = (
-            {name: gated.phi[name.replace(".", "-")] for name in gated.layers}
-            if gated.phi
-            else dict.fromkeys(gated.layers)
-        )
+        learned = {name: gated.learned(name) for name in gated.layers}
     else:
         structure = 4 if structure is None else structure
         check_gate("convert", gate, structure)
@@ -146,19 +142,23 @@ def convert(
             raise SparseBlockError(
                 "convert: gate is a Gumbel, which is learned; train it with skipconv.Gated and give that"
             )
-        convs = dict.fromkeys(convolutions("convert", model, layers))
+        learned = dict.fromkeys(convolutions("convert", model, layers))
     if refresh_every is not None and (
         isinstance(refresh_every, bool) or not isinstance(refresh_every, int) or refresh_every < 1
     ):
         raise SparseBlockError(f"convert: refresh_every is {refresh_every!r}; it must be a number of frames, or None")
 
     def gate_of(name: str, weight: torch.Tensor) -> ResidualGate | None:
-        if name not in convs:
+        if name not in learned:
             return None
-        phi = convs[name]
+        phi = learned[name]
         if phi is None:
             return ResidualGate(gate.threshold(weight), reference=gate.reference, tile=structure)
         return ResidualGate(0.0, phi.weight.detach().clone(), float(phi.bias.detach()), gate.reference, structure)
 
     plan = sparseblock.compile(model, example_frame, mode="exact", gates=gate_of)
+    found = {node.origin for node in plan.graph.nodes if node.gated}
+    for name in layers or ():
+        if name not in found:
+            raise SparseBlockError(f"convert: layers has {name!r}, on which no output depends; leave it out")
     return SkipNet(plan, len(example_frame), refresh_every)

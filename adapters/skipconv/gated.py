@@ -54,7 +54,6 @@ class Gated(nn.Module):
     Attributes:
         model: the copy, with the given model's parameters and names.
         phi: the learned gates' convolutions, by layer (dots as "-"); empty without `Gumbel`.
-        opened: share of output pixels that were open in the last frame, by layer; means over a layer's calls.
 
     Example:
         >>> gated = skipconv.Gated(model, skipconv.Gumbel(), structure=4)
@@ -103,17 +102,32 @@ class Gated(nn.Module):
         """The next frame is the first of a clip: dense, and `cost` begins anew."""
         self._memories: dict[tuple[str, int], _Memory] = {}
         self._costs: list[torch.Tensor] = []
-        self.opened: dict[str, float] = {}
+        self._shares: list[tuple[str, int, torch.Tensor]] = []
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the gated convolutions."""
         return tuple(self._convs)
 
+    def learned(self, name: str) -> nn.Conv2d | None:
+        """The convolution that decides for this layer; None where its gate is not learned."""
+        return self.phi[_key(name)] if self.phi else None
+
+    @property
+    def opened(self) -> dict[str, float]:
+        """Share of output pixels that were open in the last frame, by layer: means over a layer's calls.
+
+        Empty after the first frame of a clip.
+        """
+        found: dict[str, list[float]] = {}
+        for name, _, share in self._shares:
+            found.setdefault(name, []).append(share.item())
+        return {name: sum(shares) / len(shares) for name, shares in found.items()}
+
     def forward(self, frame: torch.Tensor) -> Any:
         """The network's output on the next frame of every clip of the batch."""
         calls: Counter[str] = Counter()
-        shares: list[tuple[str, float, torch.Tensor]] = []
+        shares: list[tuple[str, int, torch.Tensor]] = []
         hooks = [
             conv.register_forward_hook(partial(self._hook, name, calls, shares)) for name, conv in self._convs.items()
         ]
@@ -125,14 +139,9 @@ class Gated(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        macs = sum(share[1] for share in shares)
+        self._shares, macs = shares, sum(share[1] for share in shares)
         if macs:
             self._costs.append(sum(m / macs * g for _, m, g in shares))
-        self.opened = {
-            name: sum(float(g.detach()) for of, _, g in shares if of == name) / calls[name]
-            for name in self._convs
-            if calls[name]
-        }
         return out
 
     def cost(self) -> torch.Tensor:
@@ -151,7 +160,7 @@ class Gated(nn.Module):
         self,
         name: str,
         calls: Counter[str],
-        shares: list[tuple[str, float, torch.Tensor]],
+        shares: list[tuple[str, int, torch.Tensor]],
         conv: nn.Conv2d,
         inputs: tuple[torch.Tensor, ...],
         z: torch.Tensor,
@@ -193,7 +202,7 @@ class Gated(nn.Module):
             if self.gate.reference == "last_update":
                 norm = norm + carried
             return self._by_block((norm > self.gate.threshold(conv.weight)).to(norm.dtype))
-        logit = self.phi[_key(name)](residual)
+        logit = self.learned(name)(residual)
         if self.training:
             uniform = torch.rand_like(logit).clamp_(min=torch.finfo(logit.dtype).tiny)
             soft = torch.sigmoid((logit + torch.log(uniform) - torch.log1p(-uniform)) / self.gate.temperature)

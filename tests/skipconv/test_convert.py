@@ -105,6 +105,9 @@ def test_what_convert_refuses():
     ):
         with pytest.raises(SparseBlockError, match=re.escape(message)):
             skipconv.convert(network, frame, **arguments)
+    network.unused = torch.nn.Conv2d(1, 1, 1)
+    with pytest.raises(SparseBlockError, match="layers has 'unused', on which no output depends"):
+        skipconv.convert(network, frame, norm, layers=["wide", "unused"])
     with pytest.raises(SparseBlockError, match="given with a Gated; it has its own"):
         skipconv.convert(skipconv.Gated(network, norm).eval(), frame, norm)
     with pytest.raises(SparseBlockError, match="form is 'accumulate'; plans compute \"recompute\" alone"):
