@@ -53,7 +53,9 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def emulated_library() -> Path:
-    """The CUDA kernels for the host, built as the sources are now."""
+    """The CUDA kernels for the host: the library that the environment says, or built as the sources are now."""
+    if "SPARSEBLOCK_CUDA_EMULATED" in os.environ:
+        return Path(os.environ["SPARSEBLOCK_CUDA_EMULATED"])
     source, build = Path(__file__).parents[1], Path(__file__).parents[1] / "build" / "emulated"
     build.mkdir(parents=True, exist_ok=True)
     with (build / "lock").open("w") as lock:

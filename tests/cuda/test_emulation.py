@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,37 +82,76 @@ HOPPER_KERNELS = {
     "multiplies_outside": f"{MULTIPLY.replace('s, 1024', f's + {MATRICES}, 1024')} sb::wait_products<0>();",
 }
 UNTOUCHED = -1  # all bits, as poisoned shared memory
+# What only the address sanitizer sees, and says in which line: these begin in line 1000.
+OUTSIDE = {
+    "reads_past_a_tensor": "out[t] = in[t + 1];",
+    "reads_before_a_tensor": "out[t] = in[t - 1];",
+    "writes_past_a_tensor": "out[t + 1] = t;",
+    "copies_from_past_a_tensor": "sb::copy_async<16>(s, in + 64, t == 5);",
+    "boxes_from_past_a_tensor": "map.sizes[1] = 3, sb::copy_box(s, map, signal, 0, 1, 0, 0);",
+    "reads_past_shared_memory": f"out[t] = ((int *)s)[{MATRICES} / 4 + 2 + t];",
+    "reads_before_shared_memory": "out[t] = ((int *)s)[t - 1];",
+}
+SANITIZED = ("-fsanitize=address", "-fsanitize-recover=address")
+RIGHT = ("boxes", "multiplies", "gathers")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Runs a kernel of those above on one group: (what went wrong or None, what it wrote)."""
-    folder = tmp_path_factory.mktemp("emulation")
-    every = KERNELS | {name: HOPPER + body for name, body in HOPPER_KERNELS.items()}
-    for name, body in every.items():
+def library(bodies: dict[str, str], folder: Path, *flags: str) -> Path:
+    """The stand-in with a kernel of each body."""
+    for name, body in bodies.items():
         text = f'#define SB_NAME {name}\n#define SB_THREADS {THREADS}\n#include "hopper.h"\n'
         before = "sb::await_kernels_before();" if body else ""
         (folder / f"{name}.cpp").write_text(
             f"{text}SB_ENTRY(const int *in, int *out) {{ {before} {body} (void)in; (void)out; }}\n"
         )
-    library = folder / "kernels.so"
-    flags = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fopenmp", "-shared", "-fPIC", "-DSB_EMULATED"]
-    sources = [str(folder / f"{name}.cpp") for name in every]
-    machine = CUDA / "emulated" / "machine.cpp"
-    command = ["g++", *flags, f"-I{CUDA}", f"-I{CUDA.parent / 'include'}", *sources, str(machine), "-o", str(library)]
-    subprocess.run(command, check=True)
-    loaded = ctypes.CDLL(str(library))
+    made = folder / "kernels.so"
+    flags = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fopenmp", "-shared", "-fPIC", "-DSB_EMULATED", *flags]
+    sources = [*(folder / f"{name}.cpp" for name in bodies), CUDA / "emulated" / "machine.cpp"]
+    subprocess.run(["g++", *flags, f"-I{CUDA}", f"-I{CUDA.parent / 'include'}", *sources, "-o", made], check=True)
+    return made
 
-    def call(name: str) -> tuple[str | None, list[int]]:
-        function = getattr(loaded, name)
-        function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
-        given, out = (ctypes.c_int * THREADS)(*range(100, 100 + THREADS)), (ctypes.c_int * THREADS)()
-        pointers = [ctypes.c_void_p(ctypes.addressof(memory)) for memory in (given, out)]
-        shared = 4 * THREADS if name in KERNELS else MATRICES + 8
-        problem = function(1, shared, (ctypes.c_void_p * 2)(*map(ctypes.addressof, pointers)))
-        return problem and problem.decode(), list(out)
 
-    return call
+def called(path: Path, name: str, shared: int) -> tuple[str | None, list[int]]:
+    """A kernel of a library on one group: (what went wrong or None, what it wrote)."""
+    function = getattr(ctypes.CDLL(str(path)), name)
+    function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    given, out = (ctypes.c_int * THREADS)(*range(100, 100 + THREADS)), (ctypes.c_int * THREADS)()
+    pointers = [ctypes.c_void_p(ctypes.addressof(memory)) for memory in (given, out)]
+    problem = function(1, shared, (ctypes.c_void_p * 2)(*map(ctypes.addressof, pointers)))
+    return problem and problem.decode(), list(out)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Runs a kernel of those above."""
+    every = KERNELS | {name: HOPPER + body for name, body in HOPPER_KERNELS.items()}
+    path = library(every, tmp_path_factory.mktemp("emulation"))
+    return lambda name: called(path, name, 4 * THREADS if name in KERNELS else MATRICES + 8)
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory):
+    """What went wrong, or None, in the kernels that read or write OUTSIDE, and some that are right, over the stand-in
+    built with the address sanitizer: that has to come first in a process, and to know all that is allocated.
+    """
+    bodies = {name: HOPPER + HOPPER_KERNELS[name] for name in RIGHT}
+    bodies |= {name: f"{HOPPER}\n#line 1000\n{what}\n" for name, what in OUTSIDE.items()}
+    path = library(bodies, tmp_path_factory.mktemp("sanitized"), "-g", *SANITIZED)
+    script = (
+        "import json, sys; import test_emulation as t;"
+        "print(json.dumps({name: t.called(sys.argv[1], name, t.MATRICES + 8)[0] for name in sys.argv[2:]}))"
+    )
+    runtime = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout
+    environment = os.environ | {
+        "LD_PRELOAD": runtime.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=0:suppress_equal_pcs=0",
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    command = [sys.executable, "-c", script, path, *bodies]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def beside(values):
@@ -180,3 +222,17 @@ def test_what_a_gpu_would_not_forgive_is_an_error(run, name, said):
     assert problem is not None
     assert name in problem
     assert said in problem
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_kernel_passes_the_address_sanitizer(sanitized, name):
+    assert sanitized[name] is None
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_the_address_sanitizer_says_where_a_kernel_leaves_its_memory(sanitized, name):
+    problem = sanitized[name]
+    assert problem is not None
+    assert ("use-after-poison" if "shared" in name else "heap-buffer-overflow") in problem
+    assert ("WRITE" if "writes" in name else "READ") in problem
+    assert f"{name}.cpp:1000" in problem

@@ -4,7 +4,8 @@
  *  - between two barriers the threads run one after another, in an order that changes from barrier to barrier;
  *  - threads of a warp that wait at different places, or threads of a group at different barriers, are an error;
  *  - so are threads that end without having waited for the kernels before;
- *  - so are unaligned accesses of vectors and matrices, and writes past the shared memory. */
+ *  - so are unaligned accesses of vectors and matrices, and writes past the shared memory;
+ *  - built with the address sanitizer, so is whatever else touches memory that is no tensor's or is past the shared memory. */
 #pragma once
 
 #include <math.h>
@@ -49,9 +50,15 @@ template <int... I>
 struct Count<0, I...> {
     typedef Numbers<I...> type;
 };
+template <class A>
+A argument(const void *p) { /* may lie anywhere */
+    A a;
+    memcpy(&a, p, sizeof(A));
+    return a;
+}
 template <class... A, int... I>
 void apply(void (*body)(A...), void **p, Numbers<I...>) {
-    body(*(A *)p[I]...);
+    body(argument<A>(p[I])...);
 }
 template <class... A>
 void apply(void (*body)(A...), void **p) {

@@ -13,6 +13,11 @@
 #include <utility>
 #include <vector>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 #define SB_THREADS 0 /* no kernel's */
 #include "../hopper.h"
 
@@ -23,6 +28,31 @@ constexpr size_t STACK = 128 << 10, GUARD = 4 << 10, MARGIN = 4 << 10;
 constexpr size_t ALIGNED = 1024; /* where the shared memory begins */
 constexpr int ROW = 128;         /* bytes of a row of a box or matrix */
 constexpr int64_t MOST_SHARED = 227 << 10; /* of sm_90; sm_80 has 163 KB */
+
+/* What the address sanitizer is told, where it is there: which stack runs, and what a kernel may not touch. */
+struct Stack {
+    const void *bottom = nullptr;
+    size_t bytes = 0;
+    void *frames = nullptr; /* the sanitizer's, while another stack runs */
+};
+#ifdef __SANITIZE_ADDRESS__
+void leave_for(Stack &from, const Stack &to) { __sanitizer_start_switch_fiber(&from.frames, to.bottom, to.bytes); }
+void enter(const Stack &to, Stack *from = nullptr) {
+    __sanitizer_finish_switch_fiber(to.frames, from ? &from->bottom : nullptr, from ? &from->bytes : nullptr);
+}
+void forbid(const void *from, size_t bytes) { __asan_poison_memory_region(from, bytes); }
+void allow(const void *from, size_t bytes) { __asan_unpoison_memory_region(from, bytes); }
+/* What the machine will read later is read where the kernel asks for it, so that a report says where. */
+void check_readable(const void *from, int bytes) {
+    for (int i = 0; i < bytes; ++i) (void)((const volatile char *)from)[i];
+}
+#else
+void leave_for(Stack &, const Stack &) {}
+void enter(const Stack &, Stack * = nullptr) {}
+void forbid(const void *, size_t) {}
+void allow(const void *, size_t) {}
+void check_readable(const void *, int) {}
+#endif
 
 enum State { READY, WAITING, DONE };
 
@@ -48,7 +78,7 @@ struct Arrival {
 
 struct Fiber {
     jmp_buf context;
-    char *stack = nullptr;
+    Stack stack;
     bool started = false; /* inside of the loop of `live` */
     State state;
     Collective kind;
@@ -85,6 +115,7 @@ class Machine {
         for (int t = 0; t < launch->threads; ++t)
             if (fibers[t].state != DONE) fibers[t].started = false; /* its stack is given up */
         current = -1;
+        launch = nullptr;
     }
 
     void meet(Collective kind, Site site, Exchange *exchange) {
@@ -98,13 +129,19 @@ class Machine {
 
     [[noreturn]] void fail(const char *message) {
         report("thread %d: %s", current, message);
+        leave_for(fibers[current].stack, stack);
         _longjmp(scheduler, 1);
+    }
+    /* Of the address sanitizer. The thread goes on to its next collective. */
+    void found(const char *text) {
+        const char *end = strstr(text, "\nSUMMARY"); /* bytes in hexadecimal follow */
+        if (launch && error.empty()) report("%.*s", (int)(end ? end - text : strlen(text)), text);
     }
 
     void copy(void *to, const void *from, int bytes, bool valid) {
         check_shared(to, bytes, "copy_async");
         check_aligned(to, bytes);
-        if (valid) check_aligned(from, bytes);
+        if (valid) check_aligned(from, bytes), check_readable(from, bytes);
         memset(to, 0xff, bytes);
         Fiber &fiber = fibers[current];
         fiber.copies.push_back({to, from, bytes, fiber.committed, valid});
@@ -144,6 +181,9 @@ class Machine {
         if ((to_offset(to) & 1023) || map.box[0] * map.element > ROW) emulated::fail("copy_box to %p, which is not where a swizzle begins", to);
         memset(to, 0xff, bytes);
         boxes.push_back({(char *)to, &map, signal, {from[0], from[1], from[2], from[3]}});
+        for_each_element(boxes.back(), [&](char *, const char *from) {
+            if (from) check_readable(from, map.element);
+        });
     }
     void multiply(const Product &product) { fibers[current].products.push_back({fibers[current].groups, product}); }
     void commit_products() { ++fibers[current].groups; }
@@ -158,6 +198,7 @@ class Machine {
 
     /* The loop of a fiber's life: one kernel thread after another. */
     void live(int thread) {
+        enter(fibers[thread].stack, &stack);
         for (;;) {
             launch->body(launch->arguments);
             if (!fibers[thread].awaited) report("thread %d ends and has not waited for the kernels before", thread);
@@ -174,9 +215,14 @@ class Machine {
     std::vector<Arrival> arrivals;
     bool moved = false;     /* whether a thread has run since it was set to false */
     jmp_buf scheduler;
+    Stack stack; /* the scheduler's */
 
     void leave(Fiber &fiber) {
-        if (!_setjmp(fiber.context)) _longjmp(scheduler, 1);
+        if (!_setjmp(fiber.context)) {
+            leave_for(fiber.stack, stack);
+            _longjmp(scheduler, 1);
+        }
+        enter(fibers[current].stack); /* `fiber` may have moved: a launch with more threads */
     }
 
     void prepare() {
@@ -190,9 +236,12 @@ class Machine {
         }
         boxes.clear();
         arrivals.clear();
+        allow(memory.data(), memory.size());
         memory.resize(2 * MARGIN + ALIGNED + launch->shared);
         memset(memory.data(), 0xff, memory.size());
         offset = MARGIN + (-(uintptr_t)(memory.data() + MARGIN) & (ALIGNED - 1));
+        forbid(memory.data(), memory.size());
+        allow(shared(), launch->shared);
     }
 
     void resume(int thread);
@@ -301,7 +350,9 @@ class Machine {
         return shared() + (at ^ (at >> 7 & 7) << 4);
     }
 
-    void land(const Box &box) {
+    /* Calls f(to, from) for the elements of a box; `from` is null outside of the tensor. */
+    template <class F>
+    static void for_each_element(const Box &box, const F &f) {
         const TensorMap &map = *box.map;
         char *to = box.to;
         for (int n = 0; n < map.box[3]; ++n)
@@ -316,12 +367,17 @@ class Machine {
                     }
                     for (int i = 0; i < map.box[0]; ++i) {
                         const int64_t c = box.from[0] + i;
-                        char *element = swizzled(to + i * map.element);
-                        if (inside && c >= 0 && c < map.sizes[0]) memcpy(element, row + c * map.element, map.element);
-                        else memset(element, 0, map.element);
+                        f(to + i * map.element, inside && c >= 0 && c < map.sizes[0] ? row + c * map.element : nullptr);
                     }
                 }
-        settle(box.signal, -bytes_of(map));
+    }
+    void land(const Box &box) {
+        const int element = box.map->element;
+        for_each_element(box, [&](char *to, const char *from) {
+            if (from) memcpy(swizzled(to), from, element);
+            else memset(swizzled(to), 0, element);
+        });
+        settle(box.signal, -bytes_of(*box.map));
     }
 
     /* Row `row` of a matrix: 16 elements, of which eight lie together. */
@@ -430,6 +486,7 @@ class Machine {
         if (!in_shared(p, bytes)) emulated::fail("%s to outside of the %lld bytes of shared memory", who, (long long)launch->shared);
     }
     void check_margins() {
+        allow(memory.data(), memory.size());
         for (size_t i = 0; i < memory.size(); ++i)
             if ((i < offset || i >= offset + launch->shared) && (uint8_t)memory[i] != 0xff) {
                 report("byte %lld of %lld bytes of shared memory was written", (long long)i - (long long)offset, (long long)launch->shared);
@@ -438,7 +495,7 @@ class Machine {
     }
 
     void report(const char *format, ...) __attribute__((format(printf, 2, 3))) {
-        char text[512];
+        char text[4096];
         va_list values;
         va_start(values, format);
         vsnprintf(text, sizeof text, format, values);
@@ -454,20 +511,29 @@ void begin() { machine.live(machine.current); }
 void Machine::resume(int thread) {
     Fiber &fiber = fibers[thread];
     current = thread;
-    if (_setjmp(scheduler)) return; /* the thread waits, has ended or has failed */
-    if (fiber.started) _longjmp(fiber.context, 1);
-    if (!fiber.stack) {
-        void *stack = mmap(nullptr, STACK + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (stack == MAP_FAILED || mprotect(stack, GUARD, PROT_NONE)) abort();
-        fiber.stack = (char *)stack + GUARD;
+    if (_setjmp(scheduler)) { /* the thread waits, has ended or has failed */
+        enter(stack);
+        return;
+    }
+    if (fiber.started) {
+        leave_for(stack, fiber.stack);
+        _longjmp(fiber.context, 1);
+    }
+    if (!fiber.stack.bottom) {
+        void *mapped = mmap(nullptr, STACK + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (mapped == MAP_FAILED || mprotect(mapped, GUARD, PROT_NONE)) abort();
+        fiber.stack.bottom = (char *)mapped + GUARD;
+        fiber.stack.bytes = STACK;
     }
     fiber.started = true;
+    fiber.stack.frames = nullptr;
     ucontext_t context;
     getcontext(&context);
-    context.uc_stack.ss_sp = fiber.stack;
+    context.uc_stack.ss_sp = (void *)fiber.stack.bottom;
     context.uc_stack.ss_size = STACK;
     context.uc_link = nullptr;
     makecontext(&context, begin, 0);
+    leave_for(stack, fiber.stack);
     setcontext(&context);
     abort();
 }
@@ -506,6 +572,9 @@ void fail(const char *format, ...) {
 }
 
 const char *run(const Launch &launch) {
+#ifdef __SANITIZE_ADDRESS__
+    __asan_set_error_report_callback([](const char *text) { machine.found(text); });
+#endif
     static thread_local std::string said;
     std::string message;
     if (launch.shared > MOST_SHARED) message = std::string(launch.name) + ": more shared memory than a multiprocessor has";
