@@ -45,16 +45,20 @@ def grads_of(
     dtype: torch.dtype | None,
     device: torch.device = CPU,
     of: set[str] | None = None,
+    repeated: tuple[int, ...] = (),
 ) -> dict[str, torch.Tensor]:
     """The gradient of every tensor and, as "out", of what `out` held, on backend `name`; all in `dtype`, or as is. Of
-    those in `of` alone, where it is given.
+    those in `of` alone, where it is given. Maps are expanded from their first elements along the axes `repeated`.
     """
 
-    def copied(value):
+    def copied(key, value):
+        shape = value.shape
+        for axis in repeated if key in case.maps else ():
+            value = value.narrow(axis, 0, 1)
         value = value.detach().clone().to(device) if dtype is None else value.to(device, dtype)
-        return channels_last(value) if value.dim() == 4 else value
+        return channels_last(value).expand(shape) if value.dim() == 4 else value
 
-    tensors = {key: copied(value) for key, value in {**tensors_of(case), "out": before.to(case.dtype)}.items()}
+    tensors = {key: copied(key, value) for key, value in {**tensors_of(case), "out": before.to(case.dtype)}.items()}
     leaves = {key: value.requires_grad_() for key, value in tensors.items() if of is None or key in of}
     given = {**case.maps, **case.keywords, **tensors}
     del given["out"]
@@ -74,6 +78,7 @@ def check_gradients(
     dtype: torch.dtype | None = torch.float32,
     name: str = "cpu",
     device: torch.device = CPU,
+    repeated: tuple[int, ...] = (),
 ) -> None:
     """The gradients of backend `name`, on `device`, are the reference's in float64, of a result that a whole gradient
     flows back into.
@@ -84,8 +89,9 @@ def check_gradients(
         generator: of the gradient, and of what `out` holds.
         relative: what is allowed besides, as a part of the reference's.
         dtype: of all tensors; None: as the case stores them.
+        repeated: axes along which maps are expanded from their first elements.
     """
     grad, before = (torch.randint(-2, 3, case.out_shape, generator=generator).float() for _ in range(2))
-    expected = grads_of(case, grad, before, "reference", torch.float64)
-    for key, actual in grads_of(case, grad, before, name, dtype, device).items():
+    expected = grads_of(case, grad, before, "reference", torch.float64, repeated=repeated)
+    for key, actual in grads_of(case, grad, before, name, dtype, device, repeated=repeated).items():
         assert_matches(actual, expected[key], allowed, relative=relative)

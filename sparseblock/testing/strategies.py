@@ -85,6 +85,12 @@ def values(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.f
     return torch.where(dice < 0.05, 0.0, torch.where(dice > 0.95, -0.0, x)).to(dtype)
 
 
+def anywhere(x: torch.Tensor, past: int) -> torch.Tensor:
+    """`x` in memory that begins `past` elements after an aligned address."""
+    memory = torch.empty(x.numel() + past, dtype=x.dtype)
+    return memory[past:].view(x.shape).copy_(x)
+
+
 def to_tf32(x: torch.Tensor) -> torch.Tensor:
     """Finite float32 values rounded to the nearest TF32, ties away from zero."""
     return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
@@ -226,6 +232,7 @@ def _any_conv2d(
     x, weight = values(generator, n, c, *size, dtype=dtype), values(generator, k, c // groups, *kernel, dtype=parameter)
     if algorithm == "tf32":
         x, weight = to_tf32(x), to_tf32(weight)
+    weight = anywhere(weight, draw(st.sampled_from([0, 1])))
     bias = values(generator, k, dtype=parameter) if draw(st.booleans()) else None
     residual = draw(second_inputs(generator, n, k, *extent, dtype=dtype)) if draw(st.booleans()) else None
     fused = draw(activations(k, generator)) | {"combine": draw(st.sampled_from(["add", "mul"])), "algorithm": algorithm}
@@ -264,6 +271,7 @@ def conv_transpose2d(draw: st.DrawFn) -> Case:
     n, dtype = draw(st.integers(1, 2)), draw(DTYPES)
     parameter = draw(parameters(dtype))
     x, weight = values(generator, n, c, *size, dtype=dtype), values(generator, c, k // groups, *kernel, dtype=parameter)
+    weight = anywhere(weight, draw(st.sampled_from([0, 1])))
     bias = values(generator, k, dtype=parameter) if draw(st.booleans()) else None
     residual = draw(second_inputs(generator, n, k, *extent, dtype=dtype)) if draw(st.booleans()) else None
     fused = draw(activations(k, generator)) | {"combine": draw(st.sampled_from(["add", "mul"]))}

@@ -8,10 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparseblock import BlockSet, ops
+from sparseblock import BlockSet, backend, ops
 from sparseblock.backends.cpu import native, packed_weight
 from sparseblock.cache import FeatureCache, PlaneSpec
-from sparseblock.testing import assert_identical, cases, channels_last, check_contract, check_independence
+from sparseblock.testing import (
+    assert_identical,
+    assert_matches,
+    cases,
+    channels_last,
+    check_contract,
+    check_independence,
+    tolerance,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -189,3 +197,16 @@ class TestPackedWeight:
             self.result(weight)
             weight.mul_(2)
             assert_identical(self.result(weight), self.result(weight.clone()))
+
+
+@pytest.mark.parametrize("every", [1, 2], ids=["weight", "every second row of a weight"])
+def test_the_reference_convolves_a_channel_of_a_larger_map(every):
+    """Where an axis has one element torch's own convolution took its stride for a layout, and read other memory."""
+    x, weight = normal(2, 16, 5, 16).permute(0, 3, 1, 2)[:, :1], normal(40, 1, 3 * every, 5)[:, :, ::every]
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        out = channels_last(torch.zeros(2, 40, 14, 1, dtype=dtype))
+        given = (x.to(dtype), weight.to(dtype)) if dtype == torch.float64 else (x, weight)
+        with backend("reference"):
+            found.append(ops.conv2d(*given, None, BlockSet.all(2, 4, 1, 4), out, stride=(1, 2)))
+    assert_matches(found[0], found[1], tolerance(15, x, weight))

@@ -74,8 +74,14 @@ def test_gradients_are_the_references(op, name, device, examples, monkeypatch):
         _list_as_on_a_device(monkeypatch)
 
     @examples
-    @given(strategies.CASES[op](), strategies.generators(), st.booleans(), st.booleans())
-    def check(case, generator, stored, longer):
+    @given(
+        strategies.CASES[op](),
+        strategies.generators(),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from([(), (), (2, 3), (0,), (2,)]),
+    )
+    def check(case, generator, stored, longer, repeated):
         case = whole(case)
         case = replace(case, blocks=_longer(case.blocks)) if longer else case
         allowed = relative = 0.0
@@ -87,7 +93,8 @@ def test_gradients_are_the_references(op, name, device, examples, monkeypatch):
             sides = sum(case.out_shape[2:]) + sum(case.maps["x"].shape[2:])
             allowed = tolerance(case.out_shape[2] * case.out_shape[3] + sides, torch.tensor(2.0))
         # Halves are what the case stores, and beside them parameters of their own; gradients are rounded to them once.
-        check_gradients(case, allowed, generator, relative, None if stored else torch.float32, name, device)
+        dtype = None if stored else torch.float32
+        check_gradients(case, allowed, generator, relative, dtype, name, device, repeated)
 
     check()
 

@@ -64,12 +64,14 @@ def run(conv, x, weight, bias, index, count, block, out, residual, fused, algori
 
 
 def _packed(conv: native.Conv2d, weight: torch.Tensor, dtype: torch.dtype, depthwise: bool) -> torch.Tensor:
-    """[groups, r, s, k / groups, c / groups] as maps are stored; depthwise [r, s, k], rounded alike but float32."""
+    """[groups, r, s, k / groups, c / groups] as maps are stored; depthwise [r, s, k], rounded alike but float32. In
+    memory of its own, which begins at a multiple of 16 bytes where that of the weight need not.
+    """
     by_group = weight.detach().unflatten(0, (conv.groups, -1))
     by_group = by_group.permute(0, 3, 4, 2, 1) if conv.transposed else by_group.permute(0, 3, 4, 1, 2)
     if depthwise:
         return by_group.permute(1, 2, 0, 3, 4).to(dtype).float().contiguous()
-    return by_group.to(dtype).contiguous()
+    return by_group.to(dtype).clone(memory_format=torch.contiguous_format)
 
 
 def _tiles(conv: native.Conv2d, arguments, index, count, block, out, algorithm: str) -> None:

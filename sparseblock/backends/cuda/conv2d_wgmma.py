@@ -156,9 +156,11 @@ def _kernel(in_channels: int, channels: int, dtype: torch.dtype) -> str:
 
 
 def _packed(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """[taps, k, c], as maps are stored; c with zeros up to a multiple of 16 bytes."""
+    """[taps, k, c], as maps are stored; c with zeros up to a multiple of 16 bytes. In memory of its own, as the other
+    kernels' is.
+    """
     by_tap = weight.detach().permute(2, 3, 0, 1).flatten(0, 1).to(dtype)
-    return F.pad(by_tap, (0, -weight.shape[1] % (16 // dtype.itemsize))).contiguous()
+    return F.pad(by_tap, (0, -weight.shape[1] % (16 // dtype.itemsize))).clone(memory_format=torch.contiguous_format)
 
 
 def _pitch(conv: native.Conv2d, x: torch.Tensor) -> int | None:

@@ -132,9 +132,13 @@ def backward(name: str, call, grad: torch.Tensor, needs: set[str]) -> dict[str, 
 
 
 def _widened(value: object) -> object:
-    """Halves as float32."""
+    """Halves as float32, maps channels-last whatever they were expanded from: torch chooses another order for copies
+    of what has strides of 0.
+    """
     halves = isinstance(value, torch.Tensor) and value.is_floating_point() and value.element_size() == 2
-    return value.float() if halves else value
+    if not halves:
+        return value
+    return value.to(torch.float32, memory_format=torch.channels_last) if value.dim() == 4 else value.float()
 
 
 def _through_activation(call, packed: torch.Tensor, needs: set[str]) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from sparseblock.backends.reference.masked import activate, combined, store, widened
+from sparseblock.backends.reference.masked import activate, combined, in_order, store, widened
 
 
 def conv2d(
@@ -17,5 +17,5 @@ def conv2d(
         reach = (out.shape[2 + axis] - 1) * stride[axis] + dilation[axis] * (weight.shape[2 + axis] - 1) + 1
         sides += [padding[axis], max(reach - padding[axis] - x.shape[2 + axis], 0)]
     padded = F.pad(x, sides, mode="constant" if padding_mode == "zeros" else padding_mode)
-    dense = F.conv2d(padded, weight, bias, stride, 0, dilation, groups)
+    dense = F.conv2d(*in_order(padded, weight), bias, stride, 0, dilation, groups)
     store(activate(combined(dense, residual, combine), activation, slope, bounds), index, count, block, out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from sparseblock.backends.reference.masked import activate, combined, store, widened
+from sparseblock.backends.reference.masked import activate, combined, in_order, store, widened
 
 
 def conv_transpose2d(
@@ -12,5 +12,5 @@ def conv_transpose2d(
     activation, slope, bounds, residual, combine,
 ) -> None:  # fmt: skip
     x, weight, bias, residual = widened(x, weight, bias, residual)
-    dense = F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation)
+    dense = F.conv_transpose2d(*in_order(x, weight), bias, stride, padding, output_padding, groups, dilation)
     store(activate(combined(dense, residual, combine), activation, slope, bounds), index, count, block, out)

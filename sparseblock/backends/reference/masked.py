@@ -22,6 +22,13 @@ def widened(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
     return [None if x is None else x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors]
 
 
+def in_order(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """The same in plain memory of their own: where an axis has one element oneDNN, which torch convolves with, takes
+    its stride, which may be anything, for a layout, and reads what lies elsewhere.
+    """
+    return [x.clone(memory_format=torch.contiguous_format) for x in tensors]
+
+
 def combined(value: torch.Tensor, residual: torch.Tensor | None, combine: str) -> torch.Tensor:
     """The sum or product with the residual, if there is one."""
     if residual is None:
