@@ -49,6 +49,9 @@ class Gated(nn.Module):
     and the first frame's is dense. With g of 0 or 1 per output pixel, or per block of `structure` pixels, which is open
     where one of its pixels is. Where the residual is 0 over the whole support the gate is closed.
 
+    Gates are drawn where this module is in training mode, whatever mode `model` is in: call `gated.model.eval()` after
+    `gated.train()` to keep the statistics of its batch norms. A copy of a `Gated` begins a new clip.
+
     At borders that are padded with anything but zeros a pixel counts as often as it is read; in plans it counts once.
 
     Attributes:
@@ -56,7 +59,7 @@ class Gated(nn.Module):
         phi: the learned gates' convolutions, by layer (dots as "-"); empty without `Gumbel`.
 
     Example:
-        >>> gated = skipconv.Gated(model, skipconv.Gumbel(), structure=4)
+        >>> gated = skipconv.Gated(model, skipconv.Gumbel(), structure=4).train()
         >>> for clip, labels in clips:  # a list of frames [n, c, h, w]
         ...     gated.reset()
         ...     loss = sum(task_loss(gated(frame), label) for frame, label in zip(clip, labels)) + 1e-3 * gated.cost()
@@ -103,6 +106,10 @@ class Gated(nn.Module):
         self._memories: dict[tuple[str, int], _Memory] = {}
         self._costs: list[torch.Tensor] = []
         self._shares: list[tuple[str, int, torch.Tensor]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what the clip has left, which may be part of a gradient."""
+        return self.__dict__ | {"_memories": {}, "_costs": [], "_shares": []}
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -205,9 +212,9 @@ class Gated(nn.Module):
         logit = self.learned(name)(residual)
         if self.training:
             uniform = torch.rand_like(logit).clamp_(min=torch.finfo(logit.dtype).tiny)
-            soft = torch.sigmoid((logit + torch.log(uniform) - torch.log1p(-uniform)) / self.gate.temperature)
-            hard = (soft > 0.5).to(soft.dtype)
-            return self._by_block((hard + (soft - soft.detach())) * (norm > 0))
+            noisy = logit + torch.log(uniform) - torch.log1p(-uniform)
+            soft = self._by_block(torch.sigmoid(noisy / self.gate.temperature) * (norm > 0))
+            return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
         return self._by_block(((logit > 0) & (norm > 0)).to(logit.dtype))
 
     def _by_block(self, g: torch.Tensor) -> torch.Tensor:

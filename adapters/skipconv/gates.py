@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from sparseblock import SparseBlockError
-
-REFERENCES = ("last_frame", "last_update")
+from sparseblock.plan.residual_gates import REFERENCES
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
@@ -161,6 +162,34 @@ def test_samples_are_bernoulli_and_gradients_those_of_the_relaxation():
     soft = torch.sigmoid((noise - 1.0) / 0.5)
     slopes = soft * (1 - soft) / 0.5
     assert abs(float(phi.bias.grad) - float(slopes.mean())) < 5 * float(slopes.std()) / 40000**0.5
+
+
+def test_the_gradient_of_a_block_goes_to_the_pixel_that_is_most_open():
+    torch.manual_seed(2)
+    gated = skipconv.Gated(nn.Sequential(nn.Conv2d(1, 1, 1)), skipconv.Gumbel(), structure=4).train()
+    gated.phi["0"].bias.data.fill_(-2.0)
+    seen = []
+
+    def keep(module, inputs, out):
+        out.retain_grad()
+        seen.append(out)
+
+    gated.phi["0"].register_forward_hook(keep)
+    gated(torch.zeros(1, 1, 64, 64))
+    gated(torch.ones(1, 1, 64, 64))
+    gated.cost().backward()
+    reached = seen[0].grad[0, 0] != 0
+    assert reached.sum() == 256  # one of each block
+    of_blocks = reached.view(16, 4, 16, 4).sum((0, 2))
+    assert (of_blocks > 0).all(), "pixels of a block are alike: none may be passed over"
+
+
+def test_a_copy_begins_a_new_clip():
+    gated = skipconv.Gated(One(), skipconv.Gumbel()).train()
+    for _ in range(2):
+        gated(torch.rand(1, 3, 8, 8))
+    frame = torch.rand(1, 3, 8, 8)
+    assert torch.equal(copy.deepcopy(gated)(frame), gated.model(frame))
 
 
 def test_the_model_is_copied_and_keeps_its_names():
