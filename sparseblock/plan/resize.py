@@ -41,10 +41,11 @@ class ResizablePlan:
             SparseBlockError: as `sparseblock.compile` for an example like this frame.
         """
         sizes = _sizes(frame)
-        with self._lock:
-            if sizes not in self._plans:
-                self._plans[sizes] = self._make(frame)
-            return self._plans[sizes]
+        if sizes not in self._plans:  # looked up before the lock: streams of known sizes wait for no other's new one
+            with self._lock:
+                if sizes not in self._plans:
+                    self._plans[sizes] = self._make(frame)
+        return self._plans[sizes]
 
     def report(self) -> Any:
         """What the plan for frames of the example's size reports; `at(frame).report()` is that of another size."""

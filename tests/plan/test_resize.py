@@ -122,6 +122,22 @@ def test_threads_that_resize_at_once_share_the_plans(network):
     assert len(made) == 4 and all(other is made[0] for other in made)
 
 
+def test_a_new_size_holds_up_no_stream_of_a_known_one(network):
+    known, new = (frames(1, size)[0] for size in SIZES)
+    plan = sparseblock.compile(network, known, block_size=16, on_resize="reset")
+    state, make, outs = plan.new_state(), plan._make, []
+
+    def slow(frame):
+        other = threading.Thread(target=lambda: outs.append(plan(known, None, state)), daemon=True)
+        other.start()
+        other.join(60)  # for ever, did it wait for this size
+        return make(frame)
+
+    plan._make = slow
+    own = plan.at(new)
+    assert len(outs) == 1 and own.grid != state.grid
+
+
 class Detector(nn.Module):
     def __init__(self) -> None:
         super().__init__()
