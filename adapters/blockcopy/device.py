@@ -1,4 +1,4 @@
-"""Frames on a device, for which the host never waits: recorded, timed and found bad there."""
+"""Frames on a device, recorded, timed and found bad there, so that the host need not wait for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from sparseblock.plan import Recording, can_record
 
 
 class Recorded:
-    """Runs a stream's frames. Frames of one kind run op by op once, are then recorded as a CUDA graph, and replayed.
+    """Runs a stream's frames. Frames of one kind run op by op once, are then recorded as a CUDA graph, which waits for
+    the device, and from then on replayed, which does not.
 
     Kinds differ in what the host decides, such as whether the policy trains; all of them serve every density. A policy
     without kinds runs op by op, and so does everything where nothing can be recorded (see `can_record`).
@@ -51,6 +52,7 @@ class Beside:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     @contextmanager
@@ -59,20 +61,21 @@ class Beside:
         if self._stream is None:
             yield
         else:
-            self._stream.wait_stream(torch.cuda.current_stream())
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(self._stream):
                 yield
 
     def end(self) -> None:
         """What is launched from here on waits for that work."""
         if self._stream is not None:
-            torch.cuda.current_stream().wait_stream(self._stream)
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
 
 class Stopwatch:
     """Milliseconds of one stretch of work on a device."""
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else None
         self._times = [0.0, 0.0]
 
@@ -86,7 +89,7 @@ class Stopwatch:
         if self._events is None:
             self._times[number] = time.perf_counter()
         else:
-            self._events[number].record()
+            self._events[number].record(torch.cuda.current_stream(self._device))
 
     def read(self) -> float:
         """Waits until the work is done."""
@@ -106,7 +109,7 @@ class Notice:
     def send(self, counts: torch.Tensor) -> None:
         self._counts.copy_(counts, non_blocking=True)
         if self._arrived is not None:
-            self._arrived.record()
+            self._arrived.record(torch.cuda.current_stream(counts.device))
 
     def read(self) -> list[int]:
         """The counts last sent, or zeros while they are on their way."""

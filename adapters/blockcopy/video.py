@@ -166,7 +166,8 @@ class BlockCopy:
     def __call__(self, frame: torch.Tensor) -> Any:
         """Runs the next frame of the stream.
 
-        On a device no frame but the first makes the host wait; `active` stays there, and reading `stats` waits.
+        On a device the first frame makes the host wait, and so does the second of every kind (those that train, those
+        that do not), which is recorded; `active` stays there, and reading `stats` waits.
 
         Args:
             frame: float32 [1, c, h, w], any strides, where the model is; every frame of a stream has the same shape.

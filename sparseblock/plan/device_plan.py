@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -19,7 +17,6 @@ from sparseblock.backends.cpu import native
 from sparseblock.backends.cuda.conv2d import family
 from sparseblock.blocks import BlockSet
 from sparseblock.cache import FeatureCache, PlaneSpec
-from sparseblock.errors import SparseBlockError
 from sparseblock.grid import BlockGrid
 from sparseblock.plan.capture import Signature
 from sparseblock.plan.choice import Choice
@@ -27,6 +24,7 @@ from sparseblock.plan.gates import Gate, check_gates, open_tiles
 from sparseblock.plan.ir import Conv2d, Graph, Node, Torch
 from sparseblock.plan.op_calls import OpCall, on_device
 from sparseblock.plan.plan import Plan
+from sparseblock.plan.recording import Recording, can_record
 from sparseblock.plan.torch_call import Locals, TorchCall
 from sparseblock.plan.trace import on_host
 
@@ -36,10 +34,9 @@ Outputs = list[Any]  # the leaves of what the network returns
 class DevicePlan(Plan):
     """A network whose every layer is a call of a backend's op.
 
-    No frame but a stream's first makes the host wait for the device: lists of blocks and their counts stay there. On a
-    GPU a state's second frame is recorded as a CUDA graph, which later frames replay whatever is active. Frames
-    with gates, which are Python, frames while a profiler listens, and frames in a recording of the caller's, run op by
-    op.
+    Lists of blocks and their counts stay on the device. On a GPU a state's second frame is recorded as a CUDA graph,
+    which later frames replay whatever is active: these never make the host wait, the first two do. Frames with gates,
+    which are Python, frames while a profiler listens, and frames in a recording of the caller's, run op by op.
 
     Made by `sparseblock.compile` for a model on a GPU, or under `sparseblock.backend(name)`; called as any plan.
     Convolutions are direct, or, with algorithms="tf32" on the cuda backend, on tensor cores in float32 too.
@@ -184,7 +181,7 @@ class DevicePlan(Plan):
             else:
                 segment.run(maps, active, state.whole)
             if times is not None and self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+                torch.cuda.current_stream(self.device).synchronize()
 
         for segment in self._segments:
             shape = self.graph.values[segment.node.output].shape
@@ -211,68 +208,3 @@ class DeviceCache(FeatureCache):
 
     def _empty(self) -> DeviceCache:
         return DeviceCache(self.specs, self.streams, self.device)
-
-
-def can_record(device: torch.device) -> bool:
-    """Whether frames on `device` are recorded: on a GPU, unless a profiler wants ranges or one is being recorded."""
-    return device.type == "cuda" and not profiling.listening() and not torch.cuda.is_current_stream_capturing()
-
-
-@contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Garbage may have a graph in it, and to free one while another is recorded ends the recording."""
-    collects = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
-class Recording:
-    """A function of tensors as a CUDA graph: what a call gives is copied to where the graph reads it.
-
-    Kernels must have run before: compiling and loading cannot be recorded.
-
-    Args:
-        compute: launches kernels on the current stream and waits for nothing.
-        given: examples of its arguments, as large as they come.
-        generators: of the device, which `compute` draws from.
-        shared: another recording, whose results are of no use any more once this one is replayed: they share memory.
-
-    Raises:
-        SparseBlockError: something in it cannot be recorded.
-    """
-
-    def __init__(
-        self,
-        compute: Callable[..., Any],
-        given: Sequence[torch.Tensor],
-        generators: Sequence[torch.Generator] = (),
-        shared: Recording | None = None,
-    ) -> None:
-        self._given = [x.clone() for x in given]
-        self._graph = torch.cuda.CUDAGraph()
-        for generator in generators:
-            self._graph.register_generator_state(generator)
-        try:
-            with _nothing_collected(), torch.cuda.graph(self._graph, pool=shared and shared._graph.pool()):
-                self._made = compute(*self._given)
-        except RuntimeError as error:
-            raise SparseBlockError(
-                f"plan: a frame cannot be recorded as a CUDA graph ({error}); an operator that runs on torch, which "
-                "plan.report() names, waits for the device"
-            ) from error
-
-    def replay(self, *given: torch.Tensor) -> Any:
-        """Runs the function. What it returns is overwritten by the next run.
-
-        Args:
-            given: the arguments; one with fewer rows than the example fills the first ones.
-        """
-        for own, x in zip(self._given, given, strict=True):
-            own[: len(x)].copy_(x)
-        self._graph.replay()
-        return self._made
