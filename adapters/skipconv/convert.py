@@ -83,7 +83,7 @@ class SkipNet:
             SparseBlockError: there was none.
         """
         if not any(self.state.frames):
-            raise SparseBlockError("SkipNet.stats: no frame has been run yet")
+            raise SparseBlockError("SkipNet.stats: no frame has been run since the streams began")
         frame = self.plan.stats(self.state)
         gated = {node.name for node in self.plan.graph.nodes if node.output in self.plan.residual_gates}
         tiles: dict[str, list[int]] = {}
@@ -125,6 +125,7 @@ def convert(
         ...     out = net(frame)
         ...     print(net.stats.share)
     """
+    layers = layers if layers is None or isinstance(layers, str) else list(layers)  # gone through more than once
     if isinstance(model, Gated):
         if (gate, structure, layers) != (None, None, None):
             raise SparseBlockError(

@@ -196,7 +196,7 @@ class Gated(nn.Module):
             _, read_by = torch.func.vjp(support, change)
             moved = read_by(g)[0] > 0  # what something open reads
             reference = torch.where(moved, x, memory.reference)
-            carried = torch.where(g.bool(), 0, carried + support(moved * change))
+            carried = torch.where(g.bool(), 0, carried + support(torch.where(moved, change, 0)))
         self._memories[key] = _Memory(reference, held, z, carried)
         shares.append((name, z[0].numel() * conv.weight[0].numel(), g.mean()))
         return held
@@ -208,18 +208,18 @@ class Gated(nn.Module):
         if not isinstance(self.gate, Gumbel):
             if self.gate.reference == "last_update":
                 norm = norm + carried
-            return self._by_block((norm > self.gate.threshold(conv.weight)).to(norm.dtype))
+            return self._by_block((~(norm <= self.gate.threshold(conv.weight))).to(norm.dtype))
         logit = self.learned(name)(residual)
         if self.training:
             uniform = torch.rand_like(logit).clamp_(min=torch.finfo(logit.dtype).tiny)
             noisy = logit + torch.log(uniform) - torch.log1p(-uniform)
             soft = self._by_block(torch.sigmoid(noisy / self.gate.temperature) * (norm > 0))
             return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
-        return self._by_block(((logit > 0) & (norm > 0)).to(logit.dtype))
+        return self._by_block((~(logit <= 0) & ~(norm <= 0)).to(logit.dtype))
 
     def _by_block(self, g: torch.Tensor) -> torch.Tensor:
         """Open where a pixel of the block is: max pooling, then nearest."""
-        b = self.structure
+        b = min(self.structure, max(g.shape[2:]))
         if b == 1:
             return g
         pooled = F.max_pool2d(g, b, ceil_mode=True)

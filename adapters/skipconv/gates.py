@@ -107,7 +107,9 @@ def convolutions(what: str, model: nn.Module, layers: Collection[str] | None) ->
     Raises:
         SparseBlockError: a name is of no convolution, or there is none.
     """
-    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    if not isinstance(model, nn.Module):
+        raise SparseBlockError(f"{what}: model is a {type(model).__name__}; it must be a torch.nn.Module")
+    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and name}
     if isinstance(layers, str):
         raise SparseBlockError(f"{what}: layers is {layers!r}; it must be a list of names: layers=[{layers!r}]")
     names = list(found if layers is None else layers)
@@ -118,5 +120,6 @@ def convolutions(what: str, model: nn.Module, layers: Collection[str] | None) ->
                 f"{what}: layers has {name!r}, which is no Conv2d of the model; there are {known}, ..."
             )
     if not names:
-        raise SparseBlockError(f"{what}: {type(model).__name__} has no convolution to gate")
+        given = f"{type(model).__name__} has no Conv2d inside" if layers is None else "layers is empty"
+        raise SparseBlockError(f"{what}: {given}, so there is nothing to gate")
     return {name: found[name] for name in names}

@@ -38,11 +38,17 @@ struct Gate {
         memcpy(seen(place(n, y, column)), channels(n, y, column), sizeof(float) * x.c);
     }
 
-    /* Calls visit(column) for the pixels of an input row that changed; for some of them more than once, where it has several sources. */
+    /* Calls visit(column) for the pixels of an input row that changed; for some of them more than once, where it has several sources. What
+     * runs on torch has one mark for all of its pixels. */
     template <class Visit>
     void each_changed(int64_t n, int64_t y, Visit visit) const {
         for (int i = 0; i < spread.n_sources; ++i) {
-            const uint8_t *row = changes[spread.sources[i].value].pixels + (n * x.h + y) * x.w;
+            const sb_changes &in = changes[spread.sources[i].value];
+            if (in.h != x.h || in.w != x.w) {
+                for (int64_t column = 0; column < x.w && in.pixels[n * in.h * in.w]; ++column) visit(column);
+                continue;
+            }
+            const uint8_t *row = in.pixels + (n * x.h + y) * x.w;
             for (const uint8_t *hit = row; (hit = next_mark(hit, row + x.w)); ++hit) visit(hit - row);
         }
     }

@@ -356,8 +356,8 @@ typedef struct sb_changes {
     int32_t *index, *count;  /* the list of tiles, as in sb_blocks, with room for all */
     int32_t *passed;         /* [1]: how many of them were not held back */
     int32_t h, w, tile;
-    /* Where a residual gate decides, else NULL. Of each pixel of the input, what of it counts as seen [n][h][w][c] and how far it is
-     * from that now, over all channels [n][h][w]; of each pixel of the output, how far those that it reads have moved since it was
+    /* Where a residual gate decides, else NULL. Of each pixel of the input, what of it counts as seen [n][h][w][c] (sizes of the input) and how
+     * far it is from that now, over all channels [n][h][w]; of each pixel of the output, how far those that it reads have moved since it was
      * computed, where the gate keeps such [n][h][w]. */
     float *reference, *difference, *carried;
 } sb_changes;

@@ -156,6 +156,7 @@ class ChangeCache(FeatureCache):
 
     state_keys: ClassVar = (*FeatureCache.state_keys, "last", "held", "seen")
 
+    @torch.inference_mode(False)  # whose tensors cannot be written to outside of it
     def __init__(
         self,
         specs: Sequence[PlaneSpec],

@@ -147,9 +147,15 @@ class ExactPlan(Plan):
         self._tilings = tilings(self.graph, self._placements)
 
     def _place(self, graph: Graph) -> dict[str, Placement]:
-        """A gated convolution has the tiles of its gate."""
-        tiles = {name: Placement("sparse", "", gate.tile) for name, gate in self.residual_gates.items()}
+        """A gated convolution has the tiles of its gate, or one of all of its map."""
+        sides = {name: max(graph.values[name].shape[2:]) for name in self.residual_gates}
+        tiles = {
+            name: Placement("sparse", "", min(gate.tile, sides[name])) for name, gate in self.residual_gates.items()
+        }
         return super()._place(graph) | tiles
+
+    def _is_alone(self, node: Node) -> bool:
+        return False  # its gates are native
 
     def _pack(self, graph: Graph) -> None:
         super()._pack(graph)

@@ -329,17 +329,21 @@ class Plan:
         for node in [*graph.nodes, None]:
             if node is not None and node.is_view:
                 continue
-            if node is not None and not isinstance(node.op, Torch) and not node.gated:
+            if node is not None and not isinstance(node.op, Torch) and not self._is_alone(node):
                 run.append(node)
                 continue
             if run:
                 segments.append(Steps(run, graph, self._placements, self._specs, self._choices, self._chains))
                 run = []
-            if node is not None and node.gated:
+            if node is not None and self._is_alone(node):
                 segments.append(Steps([node], graph, self._placements, self._specs, self._choices, ()))
             elif node is not None:
                 segments.append(TorchCall(node, self._with_plane))
         return tuple(segments)
+
+    def _is_alone(self, node: Node) -> bool:
+        """Whether it is a native call by itself, before which its gate is asked."""
+        return node.gated
 
     def _sum_block_macs(self) -> torch.Tensor:
         total = torch.zeros(self.grid.rows, self.grid.cols, dtype=torch.int64)

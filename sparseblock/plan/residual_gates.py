@@ -24,8 +24,8 @@ class ResidualGate:
 
     The residual is r = x - reference, in every element of what an output pixel reads: its support, all channels of the
     kernel's window. A pixel is open where sum |r| > threshold, or, with a weight, where sum weight * r + bias > 0; a
-    tile where one of its pixels is. Open tiles are computed from x as it is now, so nothing accumulates; closed ones
-    keep what they held. Where nothing changed nothing opens.
+    tile where one of its pixels is; a NaN opens. Open tiles are computed from x as it is now, so nothing accumulates;
+    closed ones keep what they held. Where nothing changed nothing opens.
 
     Attributes:
         threshold: of the sum of magnitudes over the support; at infinity nothing opens. Not used with a weight.
@@ -87,12 +87,12 @@ def find_gates(graph: Graph, gates: Gates) -> dict[str, ResidualGate]:
     Raises:
         SparseBlockError: a name is of no convolution that an output depends on, or a gate does not fit its own.
     """
-    convs: dict[str, Conv2d] = {}
+    convs: dict[str, list[Conv2d]] = {}
     for node in graph.used_nodes():
         if isinstance(node.op, Conv2d) and node.origin:
-            convs[node.origin] = node.op
+            convs.setdefault(node.origin, []).append(node.op)
     if callable(gates):
-        asked = {name: gates(name, op.weight) for name, op in convs.items()}
+        asked = {name: gates(name, ops[0].weight) for name, ops in convs.items()}
         gates = {name: gate for name, gate in asked.items() if gate is not None}
     for name, gate in gates.items():
         if name not in convs:
@@ -101,7 +101,12 @@ def find_gates(graph: Graph, gates: Gates) -> dict[str, ResidualGate]:
                 f"compile: gates has {name!r}, which is no convolution that an output depends on; there are {known}, "
                 "..."
             )
-        _check(name, gate, convs[name])
+        if len({op.weight.data_ptr() for op in convs[name]}) > 1:
+            raise SparseBlockError(
+                f"compile: gates has {name!r}, which is {len(convs[name])} convolutions of different weights; a gate "
+                "is of one: give each a module of its own"
+            )
+        _check(name, gate, convs[name][0])
     return dict(gates)
 
 
@@ -130,7 +135,7 @@ def native_gate(node: Node, gate: ResidualGate, graph: Graph, alive: list[Any], 
     readers = [reach(*grouped(*pair[::-1], size)) for pair, size in zip(pairs, x.shape[2:], strict=True)]
     weight = None
     if gate.weight is not None:
-        packed = gate.weight.detach()[0].permute(1, 2, 0).contiguous()
+        packed = gate.weight.detach()[0].permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
         alive.append(packed)
         weight = packed.data_ptr()
     made = native.ResidualGate(*read, *readers, weight, gate.threshold, gate.bias, gate.reference == "last_update")

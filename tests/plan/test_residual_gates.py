@@ -267,6 +267,20 @@ def test_gates_that_are_none(options, message):
         ResidualGate(**options)
 
 
+def test_convolutions_of_one_module_with_weights_of_their_own_have_no_gate():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.rand(5, 3, 3, 3)), nn.Parameter(torch.rand(2, 5, 1, 1))
+
+        def forward(self, x):
+            return F.conv2d(F.conv2d(x, self.a), self.b)
+
+    network = nn.Sequential(Two()).eval()
+    with pytest.raises(SparseBlockError, match=r"'0', which is 2 convolutions of different weights"):
+        sparseblock.compile(network, torch.rand(1, 3, 8, 8), mode="exact", gates={"0": ResidualGate(1.0)})
+
+
 def test_compile_refuses_gates_that_do_not_fit():
     network, frame = layer(0, WINDOWS[1]), torch.rand(1, 4, 8, 8)
     padded = layer(0, WINDOWS[6])

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from integers import Twice, clip
+from torch import nn
 
 from sparseblock import SparseBlockError
 
@@ -61,6 +62,63 @@ def test_an_unmodified_network_takes_a_gate():
     assert "0.0 % of dense" in str(net.stats)
 
 
+class Between(nn.Module):
+    """Two convolutions with something that runs on torch between them."""
+
+    def __init__(self, between) -> None:
+        super().__init__()
+        self.first, self.second, self.between = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3), between
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            parameter.data = torch.randint(-1, 2, parameter.shape, generator=generator).float()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.between(self.first(x)))
+
+
+@pytest.mark.parametrize("gate", GATES[:4])
+@pytest.mark.parametrize(
+    "between", [lambda x: x.flip(-1), lambda x: x[:, :, 2:-3, 1:-4], lambda x: x[..., ::2, ::2], lambda x: x.roll(3, 2)]
+)
+def test_what_runs_on_torch_between_gates(gate, between):
+    network, frames = Between(between).eval(), clip(8, 6, 2, 21, 26)
+    net, definition = skipconv.convert(network, frames[0], gate), skipconv.Gated(network, gate).eval()
+    with torch.no_grad():
+        for frame in frames:
+            assert torch.equal(net(frame), definition(frame))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("gate", GATES[:4])
+def test_what_is_not_finite_opens_and_goes_as_it_came(gate, value):
+    network, frames = Twice(9, **WINDOWS[0]).eval(), clip(9, 6, 1, 20, 20)
+    frames[1][0, 0, 5, 5] = frames[2][0, 0, 5, 5] = value
+    net, definition = skipconv.convert(network, frames[0], gate), skipconv.Gated(network, gate).eval()
+    with torch.no_grad():
+        for frame in frames:
+            assert torch.equal(net(frame).isfinite(), definition(frame).isfinite())
+    assert net.state[net.plan.graph.outputs[0].name].isfinite().all()
+
+
+def test_a_net_made_in_inference_mode_runs_outside_of_it():
+    network, frames = Twice(10, **WINDOWS[0]).eval(), clip(10, 3, 1, 20, 20)
+    with torch.inference_mode():
+        net = skipconv.convert(network, frames[0], skipconv.InputNorm(2.0))
+        net(frames[0])
+    net(frames[1])
+    assert torch.equal(net.plan(frames[2], None, net.state.fork()), net(frames[2]))
+
+
+def test_a_structure_larger_than_the_map_is_one_block():
+    network, frames = Twice(11, **WINDOWS[0]).eval(), clip(11, 3, 1, 20, 20)
+    nets = [skipconv.convert(network, frames[0], skipconv.InputNorm(2.0), size) for size in (20, 2**40)]
+    definition = skipconv.Gated(network, skipconv.InputNorm(2.0), 2**40).eval()
+    with torch.no_grad():
+        for frame in frames:
+            out = definition(frame)
+            assert all(torch.equal(net(frame), out) for net in nets)
+
+
 def test_epsilon_zero_is_the_dense_network():
     network, frames = Twice(4, **WINDOWS[1]).eval(), clip(4, 5, 2, 20, 20)
     for gate in (skipconv.InputNorm(0.0), skipconv.OutputNorm(0.0, "last_frame")):
@@ -100,7 +158,7 @@ def test_what_convert_refuses():
         ({"gate": norm, "structure": 0}, "structure is 0; it must be pixels of a block"),
         ({"gate": norm, "layers": "wide"}, "layers is 'wide'; it must be a list of names: layers=['wide']"),
         ({"gate": norm, "layers": ["smaller"]}, "layers has 'smaller', which is no Conv2d of the model"),
-        ({"gate": norm, "layers": []}, "has no convolution to gate"),
+        ({"gate": norm, "layers": []}, "layers is empty, so there is nothing to gate"),
         ({"gate": norm, "refresh_every": 0}, "refresh_every is 0; it must be a number of frames, or None"),
     ):
         with pytest.raises(SparseBlockError, match=re.escape(message)):
@@ -113,7 +171,7 @@ def test_what_convert_refuses():
     with pytest.raises(SparseBlockError, match="form is 'accumulate'; plans compute \"recompute\" alone"):
         first = skipconv.InputNorm(1.0, "last_frame")
         skipconv.convert(skipconv.Gated(network, first, form="accumulate").eval(), frame)
-    with pytest.raises(SparseBlockError, match="no frame has been run yet"):
+    with pytest.raises(SparseBlockError, match="no frame has been run since"):
         _ = skipconv.convert(network, frame, norm).stats
 
 
