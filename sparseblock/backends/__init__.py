@@ -55,7 +55,7 @@ def selected(device: torch.device) -> str:
         SparseBlockError: SPARSEBLOCK_BACKEND names no backend, or no backend, or not the forced one, computes there; or
             it lacks Triton.
     """
-    name = _forced.get() or os.environ.get("SPARSEBLOCK_BACKEND")
+    name = _forced.get() or _of_environment()
     if not name:
         name = _OF_DEVICE.get(device.type)
         if name is None:
@@ -63,7 +63,7 @@ def selected(device: torch.device) -> str:
                 f"no backend is the default on {device}; "
                 "move the tensors to cpu, or use sparseblock.backend('reference')"
             )
-    devices = _DEVICES[_known(name)]
+    devices = _DEVICES[name]
     if devices is not None and device.type not in devices and not _on_the_host(name, device):
         raise SparseBlockError(f"the {name} backend does not compute on {device}; move the tensors to {devices[0]}")
     if name == "triton" and not _has_triton():
@@ -113,6 +113,14 @@ def _on_the_host(name: str, device: torch.device) -> bool:
 @functools.cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+def _of_environment() -> str | None:
+    name = os.environ.get("SPARSEBLOCK_BACKEND")
+    try:
+        return _known(name) if name else None
+    except SparseBlockError as error:
+        raise SparseBlockError(f"SPARSEBLOCK_BACKEND: {error}") from None
 
 
 def _known(name: str) -> str:

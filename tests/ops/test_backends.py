@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sparseblock import BlockSet, SparseBlockError, backend, backends, ops
+from sparseblock.backends.cuda import compile, launch
 from sparseblock.testing import channels_last
 
 CPU = torch.device("cpu")
@@ -32,7 +33,7 @@ def test_the_environment_forces(monkeypatch):
     monkeypatch.setenv("SPARSEBLOCK_BACKEND", "reference")
     assert backends.selected(CPU) == "reference"
     monkeypatch.setenv("SPARSEBLOCK_BACKEND", "cudnn")
-    with raises("there is no backend 'cudnn'; the backends are cpu, cuda, reference, triton"):
+    with raises("SPARSEBLOCK_BACKEND: there is no backend 'cudnn'; the backends are cpu, cuda, reference, triton"):
         backends.selected(CPU)
 
 
@@ -153,6 +154,17 @@ def test_without_triton_its_backend_says_what_to_install(monkeypatch):
     monkeypatch.setattr(backends, "_has_triton", lambda: False)
     with backend("triton"), raises("the triton backend needs Triton: pip install 'sparseblock[triton]'"):
         backends.selected(torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize("name", ["core", "bindings.driver", "bindings.nvrtc"])
+def test_without_cuda_core_the_cuda_backend_says_what_to_install(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, f"cuda.{name}", None)
+    said = r"^the cuda backend needs cuda-core \(.*\): pip install 'sparseblock\[cuda\]'; or .*'sparseblock\[triton\]'"
+    with pytest.raises(SparseBlockError, match=said):
+        compile.binding(f"cuda.{name}")
+    if name == "bindings.driver":
+        with pytest.raises(SparseBlockError, match=said):
+            launch.driver()
 
 
 def test_triton_has_one_algorithm(triton_device):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import importlib
 import io
 import os
 import tempfile
@@ -49,7 +50,7 @@ def cubin(kernel: Kernel, defines: tuple[tuple[str, str], ...], arch: str) -> by
 
 def compiled(kernel: Kernel, defines: tuple[tuple[str, str], ...], arch: str) -> tuple[bytes, str]:
     """The same, compiled now; also what the assembler says of registers, shared memory and spills."""
-    core = _core()
+    core = binding("cuda.core")
     macros = [("SB_NAME", kernel.name), *kernel.macros.items(), *defines]
     log = io.StringIO()
     try:
@@ -71,14 +72,15 @@ def _said(error: Exception) -> str:
     return str(error).rstrip("\0\n")  # NVRTC's log ends as strings of C do
 
 
-def _core():
+def binding(name: str):
+    """A module of cuda-core, or of the bindings that come with it."""
     try:
-        import cuda.core as core
+        return importlib.import_module(name)
     except ImportError as error:
         raise SparseBlockError(
-            f"the cuda backend needs cuda-core ({error}): pip install 'sparseblock[cuda]', or move the tensors to cpu"
+            f"the cuda backend needs cuda-core ({error}): pip install 'sparseblock[cuda]'; or pip install "
+            "'sparseblock[triton]' and use sparseblock.backend('triton'), or move the tensors to cpu"
         ) from error
-    return core
 
 
 def _file(kernel: Kernel, defines: tuple[tuple[str, str], ...], arch: str, compiler: str) -> str:
@@ -97,10 +99,7 @@ def _text(source: str) -> str:
 
 @functools.cache
 def _compiler() -> str:
-    _core()
-    from cuda.bindings import nvrtc
-
-    _, major, minor = nvrtc.nvrtcVersion()
+    _, major, minor = binding("cuda.bindings.nvrtc").nvrtcVersion()
     return f"nvrtc {major}.{minor}"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from sparseblock.backends.cpu import native
-from sparseblock.backends.cuda.compile import cubin
+from sparseblock.backends.cuda.compile import binding, cubin
 from sparseblock.backends.cuda.kernels import SUFFIXES, kernels
 from sparseblock.errors import SparseBlockError
 
@@ -159,11 +159,8 @@ def _emulation() -> ctypes.CDLL:
     return library
 
 
-@functools.cache
 def driver():
-    from cuda.bindings import driver
-
-    return driver
+    return binding("cuda.bindings.driver")
 
 
 @functools.cache

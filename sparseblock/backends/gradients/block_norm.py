@@ -11,9 +11,8 @@ ORDERS = {"l1": 1, "l2": 2, "max": torch.inf}
 
 def block_norm_backward(call, grad, packed, needs):
     difference = call.x if call.y is None else call.x - call.y
-    difference = difference.contiguous(
-        memory_format=torch.channels_last
-    )  # torch orders that of expanded maps otherwise
+    # Torch gives that of expanded maps another order.
+    difference = difference.contiguous(memory_format=torch.channels_last)
 
     def norm(cells):
         return torch.linalg.vector_norm(cells.movedim(1, 3).flatten(3), ORDERS[call.norm], dim=3)[:, None]
