@@ -10,6 +10,8 @@ import torch
 from sparseblock import BlockSet, backend, ops
 from sparseblock.backends.cuda import conv2d as module
 from sparseblock.backends.cuda import conv2d_wgmma, launch
+from sparseblock.backends.cuda.tensor_map import tensor_map
+from sparseblock.errors import SparseBlockError
 from sparseblock.testing import Guard, assert_identical, cases, channels_last, check_contract, check_independence
 from sparseblock.testing.device import on_device
 
@@ -129,6 +131,39 @@ def test_a_residual_of_one_pixel_and_of_one_channel_is_added_to_all(on_cuda):
             out = channels_last(torch.zeros(case.out_shape, dtype=torch.float16))
             outs.append(case.run({"x": channels_last(x), "residual": residual}, case.blocks, out))
         assert_identical(*outs)
+
+
+def integers(*shape: int) -> torch.Tensor:
+    """Whose sums of products are whole in float16, in any order."""
+    return torch.randint(-2, 3, shape, generator=torch.Generator().manual_seed(sum(shape))).half()
+
+
+@pytest.mark.parametrize(("channels", "kernels"), [(16, {"conv2d_narrow"}), (3, {"conv2d_windows", "conv2d_wgmma"})])
+@pytest.mark.parametrize("shape", [(1, 9, 11), (2, 1, 11), (2, 9, 1)], ids=["images", "rows", "columns"])
+def test_expanded_maps_are_not_described_to_the_driver(shape, channels, kernels, on_cuda, launched):
+    """It documents no stride of 0."""
+    x, weight = integers(shape[0], channels, *shape[1:]), integers(24, channels, 3, 3)
+    expanded = channels_last(x).expand(2, channels, 9, 11)
+    case = on_cuda(in_blocks(cases.conv2d(channels_last(expanded.clone()), weight, padding=(1, 1)), (4, 5)))
+    outs = []
+    for given in (expanded, case.maps["x"]):
+        launched.clear()
+        outs.append(case.run({"x": given}, case.blocks, channels_last(torch.zeros(case.out_shape, dtype=x.dtype))))
+        names = {"_".join(name.split("_")[:2]) for name in launched}
+        assert names == (kernels if given is expanded or channels == 3 else {"conv2d_wgmma"})
+    assert_identical(*outs)
+
+
+def test_the_stand_in_refuses_what_the_driver_does_not_document():
+    x = torch.zeros(4096, dtype=torch.float16)
+    sizes, box, steps = (64, 4, 4, 2), (64, 4, 4, 1), (1, 1, 1, 1)
+    tensor_map(x, sizes, (64, 256, 1024), box, steps)
+    tensor_map(x, (64, 4, 4, 1), (64, 256, 0), box, steps)  # an axis of one has no stride
+    for strides in ((64, 256, 0), (0, 256, 1024), (68, 256, 1024), (64, 256, 1 << 39)):
+        with pytest.raises(SparseBlockError, match="multiples of 16, and strides above 0 and below 2"):
+            tensor_map(x, sizes, strides, box, steps)
+    with pytest.raises(SparseBlockError, match="multiples of 16"):
+        tensor_map(x[1:], sizes, (64, 256, 1024), box, steps)
 
 
 def result(case):

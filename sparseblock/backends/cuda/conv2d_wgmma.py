@@ -17,12 +17,11 @@ from sparseblock.backends.cuda.kernels import SUFFIXES, kernels
 from sparseblock.backends.cuda.launch import (
     architecture,
     has_aligned_parameters,
-    is_aligned,
     kernel_of,
     launch,
     vector_of,
 )
-from sparseblock.backends.cuda.tensor_map import tensor_map
+from sparseblock.backends.cuda.tensor_map import can_map, tensor_map
 from sparseblock.backends.kept import kept
 
 ARCHITECTURE = "sm_90a"
@@ -95,7 +94,7 @@ def can(conv: native.Conv2d, x: torch.Tensor, device: torch.device) -> bool:
         and not conv.transposed
         and conv.pad_mode == native.PAD_MODES["zeros"]
         and max(conv.stride_h, conv.stride_w) <= _MOST_STEP
-        and (is_aligned(native.plane_of(x)) or _pitch(conv, x) is not None)
+        and (can_map(x) or _pitch(conv, x) is not None)
     )
 
 
@@ -103,7 +102,7 @@ def run(conv: native.Conv2d, epilogue, x, weight, index, count, block, out, resi
     """Launches it; `residual` may be None."""
     blocks, of_out = native.blocks_of(index, count, block), native.plane_of(out)
     of_residual = of_out if residual is None else native.plane_of(residual.expand(out.shape))
-    if is_aligned(native.plane_of(x)):
+    if can_map(x):
         packed = kept(weight, ("cuda wgmma", x.dtype), lambda: _packed(weight, x.dtype))
     else:
         pitch = _pitch(conv, x)

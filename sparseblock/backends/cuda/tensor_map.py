@@ -8,7 +8,9 @@ from ctypes import c_int32, c_int64, c_uint64, c_void_p
 
 import torch
 
-from sparseblock.backends.cuda.launch import checked, driver
+from sparseblock.backends.cpu import native
+from sparseblock.backends.cuda.launch import checked, driver, is_aligned
+from sparseblock.errors import SparseBlockError
 
 
 class Encoded(ctypes.Structure):
@@ -31,6 +33,15 @@ class Described(ctypes.Structure):
     )
 
 
+def can_map(x: torch.Tensor) -> bool:
+    """Whether boxes of x [n, c, h, w] can be described: 16 bytes at a time, and no axis expanded.
+
+    The driver documents strides as those of an axis and all within it, so that of an expanded axis, 0, is none.
+    """
+    expanded = any(count > 1 and stride == 0 for count, stride in zip(x.shape, x.stride(), strict=True))
+    return is_aligned(native.plane_of(x)) and not expanded
+
+
 def tensor_map(
     tensor: torch.Tensor, sizes: Sequence[int], strides: Sequence[int], box: Sequence[int], steps: Sequence[int]
 ) -> Encoded | Described:
@@ -46,6 +57,11 @@ def tensor_map(
     # An axis of size 1 is not walked along, yet its stride must be a multiple of 16 bytes.
     lengths = [stride * size if count > 1 else 16 for stride, count in zip(strides, sizes[1:], strict=True)]
     if tensor.device.type == "cpu":
+        if not all(0 < length < 1 << 40 and length % 16 == 0 for length in lengths) or tensor.data_ptr() % 16:
+            raise SparseBlockError(
+                f"emulated: boxes of memory at {tensor.data_ptr():#x} with strides of {lengths} bytes; the CUDA driver "
+                "takes multiples of 16, and strides above 0 and below 2^40"
+            )
         return Described(
             tensor.data_ptr(), (c_int64 * 4)(*sizes), (c_int64 * 3)(*lengths), (c_int32 * 4)(*box),
             (c_int32 * 4)(*steps), size,
