@@ -15,6 +15,7 @@ from blockcopy.reward import TargetControl
 from blockcopy.trainer import Trainer, Training
 from blockcopy.view import block_mean, grid_of, spread
 from sparseblock import SparseBlockError
+from sparseblock.seeded import Seeded
 
 CHANGE_MOMENTUM = 0.99
 
@@ -111,8 +112,7 @@ class BlockCopyPolicy(Policy):
 
     def _make_trainer(self, frame: torch.Tensor, output: torch.Tensor, numbers: Numbers) -> Trainer:
         channels = (frame.shape[1], output.shape[1], summaries(self.task))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with Seeded(self.seed):
             network = PolicyNetwork(*channels, device=frame.device)
         trainer = Trainer(network, self.target, self.training, numbers)
         if self._saved is not None:
@@ -153,7 +153,7 @@ class BlockCopyPolicy(Policy):
         Whether it is also the measure of this network and task shows on the first frame.
         """
         inner, summary = state["network"]["body.0.weight"].shape[1], len(state["network"]["summary.weight"])
-        with torch.random.fork_rng(devices=[]):
+        with Seeded(0):
             trainer = Trainer(PolicyNetwork(0, inner - 2, summary), self.target, self.training)
         trainer.load_state_dict(state)
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sparseblock import SparseBlockError
+from sparseblock.seeded import Seeded
 from tasknets import csp, elan, labels, lffd
 from tasknets.checkpoint import load_weights
 from tasknets.espnet import ESPNet
@@ -121,8 +122,7 @@ def untrained(name: str, seed: int = 0) -> TaskNetwork:
     spec = _SPECS.get(name)
     if spec is None:
         raise SparseBlockError(f"tasknets: no network is named {name!r}; the names are {', '.join(_SPECS)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with Seeded(seed):
         model = spec.make()
     return TaskNetwork(
         name=name,
