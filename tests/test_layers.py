@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Folder or file -> what it must never import, besides the layers above it.
 LAYERS = [
     ("sparseblock/errors.py", "sparseblock/profiling.py", "sparseblock/activations.py"),
-    ("sparseblock/algorithm.py", "sparseblock/grid.py"),
+    ("sparseblock/algorithm.py", "sparseblock/grid.py", "sparseblock/seeded.py"),
     ("sparseblock/blocks.py", "sparseblock/backends"),
     ("sparseblock/cache.py", "sparseblock/ops", "sparseblock/dense.py"),
     ("sparseblock/testing", "sparseblock/plan"),
